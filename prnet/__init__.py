@@ -1,0 +1,25 @@
+"""prnet: training and evaluation of 3D face reconstruction and dense alignment with UV position maps.
+
+Frames and units, declared here once and cited everywhere by name:
+
+| frame   | origin and axes                                             | unit                      |
+|---------|-------------------------------------------------------------|---------------------------|
+| model   | model's own origin; x to the subject's left (image right),  | the face's own: micrometre |
+|         | y up, z toward the camera, right-handed                     | for the BFM               |
+| image   | centre of the top-left pixel; x right, y down,              | px of the original        |
+|         | z toward the camera (larger is nearer)                      | picture                   |
+| crop    | as image, of the square network input                       | px of the input (256)     |
+| network | crop divided by the network's coordinate scale (PRN: 281.6) | 1                         |
+| uv      | u to the right in [0, 1], v up in [0, 1]                    | 1                         |
+
+Pixel centres lie at integer coordinates in image and crop ("zero_based"). The published systems shift
+that by up to two pixels; `prnet.geometry.camera.PIXEL_ORIGINS` names their origins.
+
+A position map is stored (3, H, W): channels x, y, z in crop px; row v_px = (H - 1)(1 - v), column
+u_px = (W - 1) u, sampled at integer v_px and u_px. Depth is shifted so that the smallest z over the
+whole mesh is 0 (PRN section 3.1).
+
+Angles are pitch, yaw, roll in the order of 3DDFA, radians unless a name ends in `_deg`.
+"""
+
+__version__ = "0.1.0"

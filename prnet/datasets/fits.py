@@ -1,0 +1,204 @@
+"""3DMM fits as 300W-LP and AFLW2000-3D store them, and where their files lie.
+
+A fit is a `.mat` beside a picture of the same stem: `Pose_Para` = pitch, yaw, roll (rad), t_x, t_y, t_z (px of the
+y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFLW2000-3D adds `pt3d_68`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prnet.files import read_mat
+from prnet.geometry import camera
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.sample import Fit
+
+
+SUBSETS_300W_LP = tuple(
+    subset + flip for subset in ("AFW", "HELEN", "IBUG", "LFPW") for flip in ("", "_Flip")
+)
+# Folders of the official archive that hold no samples.
+NOT_SUBSETS = ("Code", "landmarks")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+HINT_AFLW2000 = "unpack AFLW2000-3D so that DATA_DIR/AFLW2000/image00002.jpg and .mat exist"
+HINT_300W_LP = "unpack 300W-LP so that DATA_DIR/300W_LP/AFW/*.jpg and *.mat exist"
+
+
+class FitFile(NamedTuple):
+    """The content of one `.mat`."""
+
+    fit: Fit
+    landmarks: np.ndarray | None  # (68, 3), `pt3d_68`: image px, pixel origin "matlab"
+    landmarks_2d: np.ndarray | None  # (68, 2), `pt2d` where it has all 68: hand-labelled, px, "matlab"
+    cast_keys: tuple[str, ...]  # arrays stored as integers (uint8 in 34 files of AFLW2000-3D)
+
+
+class FacePair(NamedTuple):
+    """Where one sample comes from."""
+
+    name: str  # SUBSET/STEM, for AFLW2000-3D the STEM
+    picture: Path
+    fit: Path
+
+
+def read_fit(path: Path) -> FitFile:
+    """Read one fit; every array becomes float64 before any arithmetic.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, a key is missing, a length is wrong, or a value is not finite.
+    """
+    content = read_mat(path, hint="every picture needs the .mat of its fit beside it")
+    arrays = {key: value for key, value in content.items() if not key.startswith("__")}
+    cast_keys = tuple(
+        sorted(
+            key
+            for key, value in arrays.items()
+            if value.dtype.kind in "iub" and (key.endswith("_Para") or key.startswith("pt"))
+        )
+    )
+    pose = _vector(arrays, "Pose_Para", path)
+    if len(pose) != 7:
+        raise ValueError(
+            f"{path}: Pose_Para has {len(pose)} values, expected 7: pitch, yaw, roll, t (3), scale"
+        )
+    fit = Fit(
+        shape_params=_vector(arrays, "Shape_Para", path),
+        exp_params=_vector(arrays, "Exp_Para", path),
+        angles=pose[:3],
+        translation=pose[3:6],
+        scale=float(pose[6]),
+    )
+    if fit.scale == 0:
+        raise ValueError(f"{path}: Pose_Para has scale 0: the fit is a single point")
+    landmarks = None
+    if "pt3d_68" in arrays:
+        landmarks = np.asarray(arrays["pt3d_68"], dtype=np.float64).T
+        if landmarks.shape != (68, 3):
+            raise ValueError(f"{path}: pt3d_68 has shape {landmarks.T.shape}, expected (3, 68)")
+        if not np.isfinite(landmarks).all():
+            raise ValueError(f"{path}: pt3d_68 holds values that are not finite")
+    landmarks_2d = arrays.get("pt2d")
+    if landmarks_2d is not None:
+        # AFLW2000-3D's pt2d has 21 or 23 columns, -1 where invisible: not these 68 points.
+        complete = landmarks_2d.shape == (2, 68)
+        landmarks_2d = np.asarray(landmarks_2d, dtype=np.float64).T if complete else None
+    return FitFile(fit, landmarks, landmarks_2d, cast_keys)
+
+
+def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
+    if key not in arrays:
+        raise ValueError(f"{path}: no {key}, found {sorted(arrays)}; expected a 3DMM fit of 300W-LP")
+    vector = np.asarray(arrays[key])
+    if vector.dtype.kind not in "iubf":
+        raise ValueError(f"{path}: {key} holds {vector.dtype}, expected real numbers")
+    vector = vector.astype(np.float64).ravel()
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{path}: {key} holds values that are not finite")
+    return vector
+
+
+def fit_matrix(
+    fit: Fit,
+    image_height: int,
+    *,
+    pixel_origin: str = "zero_based",
+) -> torch.Tensor:
+    """`camera.image_from_model` of one fit, (4, 4), float64: model frame -> image px."""
+    return camera.image_from_model(
+        torch.tensor(fit.scale, dtype=torch.float64),
+        torch.from_numpy(fit.angles),
+        torch.from_numpy(fit.translation),
+        torch.tensor(float(image_height), dtype=torch.float64),
+        pixel_origin=pixel_origin,
+    )
+
+
+def pad_params(params: np.ndarray, count: int) -> np.ndarray:
+    """The leading `count` coefficients; zeros stand for those a shorter fit does not have."""
+    padded = np.zeros(count)
+    kept = min(count, len(params))
+    padded[:kept] = params[:kept]
+    return padded
+
+
+def decode_vertices(
+    model: MorphableModel,
+    fit: Fit,
+) -> torch.Tensor:
+    """Vertices of one fit in the model frame, (N, 3), in the model's precision."""
+    dtype = model.mean.dtype
+    shape_params = torch.from_numpy(pad_params(fit.shape_params, model.num_shape)).to(dtype)
+    exp_params = torch.from_numpy(pad_params(fit.exp_params, model.num_exp)).to(dtype)
+    return model(shape_params[None], exp_params[None])[0]
+
+
+def find_aflw2000(data_dir: Path | str) -> list[FacePair]:
+    """The pairs of DATA_DIR/AFLW2000, sorted by name.
+
+    Raises:
+        FileNotFoundError: no folder, or no picture in it.
+    """
+    folder = Path(data_dir) / "AFLW2000"
+    pairs = _pairs(folder, prefix="")
+    if not pairs:
+        raise FileNotFoundError(f"{folder}: no picture found; {HINT_AFLW2000}")
+    return pairs
+
+
+def find_300w_lp(
+    data_dir: Path | str,
+    subsets: list[str] | None = None,
+) -> tuple[list[FacePair], list[str]]:
+    """The pairs of DATA_DIR/300W_LP, sorted by name, and the default sub-folders that are missing.
+
+    `subsets` None takes the eight official sub-folders, as many as are there.
+
+    Raises:
+        FileNotFoundError: a sub-folder named in `subsets` is missing, or nothing was found at all.
+        ValueError: `subsets` names a folder that is never a sub-set, or names none.
+    """
+    root = Path(data_dir) / "300W_LP"
+    if subsets is None:
+        missing = [subset for subset in SUBSETS_300W_LP if not (root / subset).is_dir()]
+        subsets = [subset for subset in SUBSETS_300W_LP if subset not in missing]
+        if not subsets:
+            raise FileNotFoundError(
+                f"{root}: none of {', '.join(SUBSETS_300W_LP)} found; {HINT_300W_LP}, "
+                "or name your own sub-folders with dataset.subsets=[...]"
+            )
+    else:
+        missing = []
+        if not subsets:
+            raise ValueError("dataset.subsets is empty: name at least one sub-folder of 300W_LP")
+        for subset in subsets:
+            if subset in NOT_SUBSETS:
+                raise ValueError(f"dataset.subsets: {subset!r} holds no samples of 300W-LP")
+            if not (root / subset).is_dir():
+                there = sorted(p.name for p in root.glob("*/") if p.name not in NOT_SUBSETS)
+                raise FileNotFoundError(f"{root / subset}: missing; sub-folders there: {there}")
+    pairs = [pair for subset in sorted(set(subsets)) for pair in _pairs(root / subset, f"{subset}/")]
+    if not pairs:
+        raise FileNotFoundError(f"{root}: no picture in {sorted(set(subsets))}; {HINT_300W_LP}")
+    return pairs, missing
+
+
+def _pairs(folder: Path, prefix: str) -> list[FacePair]:
+    """Every picture of a folder with the fit expected beside it; also fits whose picture is missing."""
+    if not folder.is_dir():
+        return []
+    pictures = {}
+    fits = set()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            pictures.setdefault(path.stem, path)
+        elif path.suffix == ".mat":
+            fits.add(path.stem)
+    return [
+        FacePair(
+            f"{prefix}{stem}", pictures.get(stem, folder / f"{stem}.jpg"), folder / f"{stem}.mat"
+        )
+        for stem in sorted(pictures.keys() | fits)
+    ]

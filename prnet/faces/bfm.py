@@ -1,0 +1,203 @@
+"""The Basel Face Model in face3d's files: BFM.mat, BFM_info.mat, BFM_UV.mat.
+
+Units are micrometres. Any number of leading bases is taken. `scripts/convert_bfm.py` makes the files from
+the raw BFM-2009.
+"""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from prnet.faces.face import Face, require_finite
+from prnet.files import read_mat
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.geometry.uv import UVLayout
+
+log = logging.getLogger(__name__)
+
+NUM_LANDMARKS = 68
+UV_RESOLUTION = 256
+
+
+def load_bfm(
+    bfm_dir: Path | str,
+    *,
+    prnet_uv_dir: Path | str | None = None,
+    border_quirk: bool = False,
+) -> Face:
+    """Read a BFM in face3d's format.
+
+    The face mask and the landmark cells come from PRNet's own files where `prnet_uv_dir` holds them
+    (`face_ind.txt`, `uv_kpt_ind.txt`) and are derived from the model otherwise; the log says which.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message says where it comes from.
+        ValueError: a file's content does not have the expected form.
+    """
+    bfm_dir = Path(bfm_dir)
+    model = _read_struct(bfm_dir / "BFM.mat", "model")
+    info = _read_struct(bfm_dir / "BFM_info.mat", "model_info")
+    model_file = bfm_dir / "BFM.mat"
+
+    mean = _column(model, "shapeMU", model_file) + _column(model, "expMU", model_file)
+    num_vertices = len(mean) // 3
+    shape_basis = _basis(model, "shapePC", num_vertices, model_file)
+    exp_basis = _basis(model, "expPC", num_vertices, model_file)
+    for name, array in (("mean", mean), ("shapePC", shape_basis), ("expPC", exp_basis)):
+        require_finite(name, array, model_file)
+
+    triangles = _indices(model, "tri", num_vertices, model_file).T
+    if triangles.shape[1] != 3:
+        raise ValueError(f"{model_file}: tri has shape {triangles.T.shape}, expected (3, T)")
+    landmark_source, landmark_file = (
+        (model, model_file) if "kpt_ind" in model else (info, bfm_dir / "BFM_info.mat")
+    )
+    landmark_index = _indices(landmark_source, "kpt_ind", num_vertices, landmark_file).ravel()
+    if len(landmark_index) != NUM_LANDMARKS:
+        raise ValueError(f"{landmark_file}: kpt_ind has {len(landmark_index)} entries, expected 68")
+    regions = np.asarray(_field(info, "segbin", bfm_dir / "BFM_info.mat"))
+    if regions.shape != (4, num_vertices):
+        raise ValueError(
+            f"{bfm_dir / 'BFM_info.mat'}: segbin has shape {regions.shape}, "
+            f"expected (4, {num_vertices}): nose, eyes, mouth, rest"
+        )
+
+    uv_coords = _read_uv(bfm_dir / "BFM_UV.mat", num_vertices)
+    face_mask = landmark_cells = None
+    if prnet_uv_dir is not None and (Path(prnet_uv_dir) / "face_ind.txt").is_file():
+        face_mask = read_prnet_face_mask(Path(prnet_uv_dir) / "face_ind.txt")
+        landmark_cells = read_prnet_landmark_cells(Path(prnet_uv_dir) / "uv_kpt_ind.txt")
+        log.info("face mask: %d pixels of PRNet's %s", face_mask.sum(), prnet_uv_dir)
+    # Triangles of the lips close the slit where the model has them; drawn last, they only fill gaps.
+    surface = triangles
+    if "tri_mouth" in model:
+        mouth = _indices(model, "tri_mouth", num_vertices, model_file).T
+        surface = np.concatenate([triangles, mouth])
+    uv = UVLayout(
+        uv_coords,
+        surface,
+        landmark_index,
+        regions[:3].any(0),
+        resolution=UV_RESOLUTION,
+        face_mask=face_mask,
+        landmark_cells=landmark_cells,
+        border_quirk=border_quirk,
+    )
+    if face_mask is None:
+        log.info("face mask: %d pixels, derived from the jaw line", uv.face_index.numel())
+    log.info(
+        "BFM: %d vertices, %d shape and %d expression bases; fits use that many leading coefficients",
+        num_vertices,
+        len(shape_basis),
+        len(exp_basis),
+    )
+    return Face(
+        name="bfm",
+        morphable_model=MorphableModel(
+            *(torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in
+              (mean.reshape(-1, 3), shape_basis, exp_basis))
+        ),
+        uv=uv,
+        triangles=torch.from_numpy(np.ascontiguousarray(surface)),
+        landmark_index=torch.from_numpy(landmark_index),
+    )
+
+
+def read_prnet_face_mask(path: Path) -> np.ndarray:
+    """PRNet's face_ind.txt as a mask, (256, 256) bool."""
+    index = _read_table(path).astype(np.int64).ravel()
+    if len(index) == 0 or index.min() < 0 or index.max() >= UV_RESOLUTION**2:
+        raise ValueError(f"{path}: expected flat indices of a 256 x 256 map, 0 to 65535")
+    mask = np.zeros(UV_RESOLUTION**2, dtype=bool)
+    mask[index] = True
+    return mask.reshape(UV_RESOLUTION, UV_RESOLUTION)
+
+
+def read_prnet_landmark_cells(path: Path) -> np.ndarray:
+    """PRNet's uv_kpt_ind.txt as (68, 2), row and column: its first line holds the columns."""
+    table = _read_table(path)
+    if table.shape != (2, NUM_LANDMARKS):
+        raise ValueError(f"{path}: got a table of {table.shape}, expected 2 rows of 68 numbers")
+    return table[::-1].T.astype(np.int64)
+
+
+def read_prnet_weight_mask(path: Path | str, face_mask: np.ndarray) -> np.ndarray:
+    """PRNet's uv_weight_mask.png as it is, (256, 256) float32, 16 at a landmark, 0 off the face.
+
+    The picture holds 255:64:48 with anti-aliased halos and 48, not 0, on the neck; only the product with
+    the face mask is the paper's 16:4:3:0.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise FileNotFoundError(f"{path}: not a readable picture; clone PRNet for its Data/uv-data")
+    if picture.shape != face_mask.shape:
+        raise ValueError(f"{path}: got {picture.shape}, expected {face_mask.shape}")
+    return picture.astype(np.float32) / 16 * face_mask
+
+
+def _read_table(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; clone PRNet for its Data/uv-data")
+    try:
+        return np.loadtxt(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a table of numbers ({error})") from error
+
+
+def _read_struct(path: Path, key: str) -> dict[str, np.ndarray]:
+    """The fields of a 1 x 1 MATLAB struct."""
+    content = read_mat(path, hint="make it with scripts/convert_bfm.py")
+    if key not in content:
+        found = sorted(name for name in content if not name.startswith("__"))
+        raise ValueError(f"{path}: no struct {key!r}, found {found}; expected face3d's format")
+    struct = content[key]
+    if struct.dtype.names is None or struct.size != 1:
+        raise ValueError(f"{path}: {key!r} is not a 1 x 1 struct; expected face3d's format")
+    struct = struct.ravel()[0]
+    return {name: struct[name] for name in struct.dtype.names}
+
+
+def _field(struct: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    if name not in struct:
+        raise ValueError(f"{path}: no field {name!r}, found {sorted(struct)}")
+    return struct[name]
+
+
+def _column(struct: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    column = np.asarray(_field(struct, name, path), dtype=np.float64).ravel()
+    if len(column) == 0 or len(column) % 3:
+        raise ValueError(f"{path}: {name} has {len(column)} rows, expected 3 per vertex")
+    return column
+
+
+def _basis(struct: dict[str, np.ndarray], name: str, num_vertices: int, path: Path) -> np.ndarray:
+    """A basis as (C, N, 3); rows of the file are x, y, z of each vertex in turn."""
+    basis = np.asarray(_field(struct, name, path), dtype=np.float64)
+    if basis.ndim != 2 or basis.shape[0] != 3 * num_vertices:
+        raise ValueError(f"{path}: {name} has shape {basis.shape}, expected ({3 * num_vertices}, C)")
+    return basis.T.reshape(basis.shape[1], num_vertices, 3)
+
+
+def _indices(struct: dict[str, np.ndarray], name: str, count: int, path: Path) -> np.ndarray:
+    """1-based indices of a file as 0-based ones."""
+    index = np.asarray(_field(struct, name, path)).astype(np.int64) - 1
+    if index.size and (index.min() < 0 or index.max() >= count):
+        raise ValueError(f"{path}: {name} holds 1-based indices outside 1..{count}")
+    return index
+
+
+def _read_uv(path: Path, num_vertices: int) -> np.ndarray:
+    content = read_mat(path, hint="it is stn/BFM_UV.mat of 3DMMasSTN")
+    if "UV" not in content:
+        raise ValueError(f"{path}: no array 'UV'")
+    uv_coords = np.asarray(content["UV"], dtype=np.float64)
+    if uv_coords.shape != (num_vertices, 2):
+        raise ValueError(
+            f"{path}: UV has shape {uv_coords.shape}, expected ({num_vertices}, 2); trim a file of "
+            "53490 rows with scripts/convert_bfm.py"
+        )
+    require_finite("UV", uv_coords, path)
+    return uv_coords
