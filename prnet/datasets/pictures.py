@@ -1,0 +1,167 @@
+"""From a picture file to a padded batch: decoding, the crop square, collation.
+
+Letters: B batch, Hp Wp the picture's (padded) size, K points.
+"""
+
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from prnet.geometry import camera
+from prnet.sample import FitBatch
+
+CROP_SIZE = 256
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# OpenCV decodes JPEG at these fractions of its size, in the frequency domain and without aliasing.
+REDUCED_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class CropRule(NamedTuple):
+    """How the square that becomes the network input is placed on a face.
+
+    `scale` times the mean side of the landmarks' box is PRN's rule (1.5 for training, 1.6 at inference);
+    `jitter` moves the centre by up to that fraction of the mean side and the size by up to that fraction.
+    """
+
+    source: str = "landmarks"
+    scale: float = 1.5
+    jitter: float = 0.0
+    span: float = 255.0
+
+
+class FitItem(NamedTuple):
+    """One sample before collation; float64 matrices."""
+
+    picture: np.ndarray  # (Hp, Wp, 3), uint8 RGB
+    crop_from_picture: Tensor  # (4, 4)
+    crop_from_model: Tensor  # (4, 4)
+    shape_params: Tensor  # (S,)
+    exp_params: Tensor  # (E,)
+
+
+def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.ndarray:
+    """Decode to (H, W, 3) uint8 RGB, at 1, 1/2, 1/4 or 1/8 of the size.
+
+    EXIF orientation is ignored: fits refer to the pixels as stored.
+
+    Raises:
+        ValueError: not a picture, or a JPEG cut short (libjpeg would fill the rest with grey).
+    """
+    if not data:
+        raise ValueError(f"{source}: the file is empty")
+    if data[:2] == JPEG_START and JPEG_END not in data[-1024:]:
+        raise ValueError(f"{source}: the JPEG is cut short (no end marker in {len(data)} bytes)")
+    flags = REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if picture is None:
+        raise ValueError(f"{source}: not a picture that OpenCV can decode ({len(data)} bytes)")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def read_picture(path: Path | str) -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be decoded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing picture")
+    return decode_picture(path.read_bytes(), source=path)
+
+
+def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), uint8 RGB
+    """Write a picture in the format of the suffix.
+
+    Raises:
+        OSError: OpenCV could not write it.
+    """
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path}: could not be written as a picture")
+
+
+def reduction_for(crop_size: float) -> int:
+    """The largest reduction at which a square of `crop_size` px still has the input's resolution."""
+    return max(step for step in REDUCED_FLAGS if step == 1 or crop_size / step >= CROP_SIZE)
+
+
+def picture_from_image(reduction: int) -> Tensor:
+    """Image px -> px of the picture decoded at 1/reduction, (4, 4), float64.
+
+    A reduced pixel averages `reduction` pixels, so its centre lies between theirs.
+    """
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:2, :2] /= reduction
+    matrix[:2, 3] = -(reduction - 1) / 2 / reduction
+    return matrix
+
+
+def crop_square(
+    points: np.ndarray,  # (K, 2 or more), image px: the landmarks, or two corners of a box
+    rule: CropRule,
+    *,
+    seed_name: str,
+) -> tuple[np.ndarray, float]:
+    """Centre (2,) and side of the crop, image px. Jitter is drawn from the sample's name alone.
+
+    Raises:
+        ValueError: the points span less than a pixel.
+    """
+    center, side = camera.box_from_points(torch.from_numpy(np.asarray(points, dtype=np.float64)))
+    center, side = center.numpy(), float(side)
+    if not side >= 1:
+        raise ValueError(f"{seed_name}: the face spans {side:.3g} px, expected at least 1")
+    size = rule.scale * side
+    if rule.jitter:
+        random = np.random.default_rng(zlib.crc32(seed_name.encode()))
+        shift_x, shift_y, growth = random.uniform(-rule.jitter, rule.jitter, 3)
+        center = center + side * np.array([shift_x, shift_y])
+        size *= 1 + growth
+    return center, size
+
+
+def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
+    """`camera.crop_from_image` of one square, (4, 4), float64."""
+    return camera.crop_from_image(
+        torch.from_numpy(np.asarray(center, dtype=np.float64)),
+        torch.tensor(size, dtype=torch.float64),
+        span=rule.span,
+    )
+
+
+def shift_depth(matrix: Tensor, depth_min: float) -> Tensor:  # (4, 4), model frame -> image px
+    """The same edge with z moved so that `depth_min` (image px) becomes 0, (4, 4)."""
+    shifted = matrix.clone()
+    shifted[2, 3] -= depth_min
+    return shifted
+
+
+def collate_fits(items: list[FitItem]) -> FitBatch:
+    """Stack samples; pictures of other sizes are zero-padded at the right and the bottom."""
+    height = max(item.picture.shape[0] for item in items)
+    width = max(item.picture.shape[1] for item in items)
+    pictures = torch.zeros(len(items), height, width, 3, dtype=torch.uint8)
+    for target, item in zip(pictures.numpy(), items, strict=True):
+        target[: item.picture.shape[0], : item.picture.shape[1]] = item.picture
+
+    def stack(field: str) -> Tensor:
+        return torch.stack([getattr(item, field) for item in items]).float()
+
+    return FitBatch(
+        picture=pictures.permute(0, 3, 1, 2),
+        crop_from_picture=stack("crop_from_picture"),
+        crop_from_model=stack("crop_from_model"),
+        shape_params=stack("shape_params"),
+        exp_params=stack("exp_params"),
+    )

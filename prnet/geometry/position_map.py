@@ -1,0 +1,76 @@
+"""Coefficients -> position maps in one GEMM: the bases composed with the UV layout, once.
+
+Letters: B batch, C coefficients (shape then expression), P texels decoded, H W = map.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.geometry.uv import UVLayout
+
+
+class PositionMapDecoder(nn.Module):
+    """Position maps straight from a fit's coefficients.
+
+    Interpolation on a triangle and the projection are both affine, so they commute: the mean and every basis
+    are resampled to UV once, and a batch costs one (B, C) x (C, 3 P) product and one affine map a sample.
+
+    `texels` "face" decodes the face mask (and its mirror image, for flipped samples) and leaves zero
+    elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
+    """
+
+    def __init__(self, model: MorphableModel, uv: UVLayout, *, texels: str = "face") -> None:
+        super().__init__()
+        if texels not in ("face", "all"):
+            raise ValueError(f"texels: got {texels!r}, expected 'face' or 'all'")
+        self.resolution = uv.resolution
+        self.num_shape = model.num_shape
+        self.num_exp = model.num_exp
+        wanted = uv.face_mask | uv.face_mask.flip(1)
+        if texels == "all":
+            wanted = torch.ones_like(wanted)
+        texel_index = wanted.flatten().nonzero().squeeze(1)
+        mean = uv.position_map(model.mean[None]).flatten(2)[0, :, texel_index]  # (3, P)
+        basis = model.mean.new_zeros(len(model.basis), 3, len(texel_index))
+        for row, vector in zip(basis, model.basis, strict=True):
+            row.copy_(uv.position_map(vector[None]).flatten(2)[0, :, texel_index])
+        self.register_buffer("texel_index", texel_index, persistent=False)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("basis", basis, persistent=False)  # (C, 3, P)
+
+    def forward(
+        self,
+        shape_params: Tensor,  # (B, S)
+        exp_params: Tensor,  # (B, E)
+        crop_from_model: Tensor,  # (B, 4, 4)
+        *,
+        mirrored: Tensor | None = None,  # (B,), bool
+    ) -> Tensor:
+        """Position maps (B, 3, H, W), crop px.
+
+        Where `mirrored`, `crop_from_model` is the edge into a horizontally flipped crop; the texels swap
+        sides, since the subject's left cheek is now seen as the right one.
+
+        Raises:
+            ValueError: the coefficients are not as many as the bases.
+        """
+        coefficients = torch.cat([shape_params, exp_params], -1)
+        if coefficients.shape[1] != len(self.basis):
+            raise ValueError(
+                f"got {shape_params.shape[1]} shape and {exp_params.shape[1]} expression coefficients, "
+                f"the face has {self.num_shape} and {self.num_exp} bases"
+            )
+        points = torch.addmm(self.mean.flatten(), coefficients, self.basis.flatten(1))
+        points = points.unflatten(1, (3, -1))  # (B, 3, P), model frame
+        points = torch.baddbmm(crop_from_model[:, :3, 3:], crop_from_model[:, :3, :3], points)
+        side = self.resolution
+        if points.shape[-1] == side * side:
+            maps = points
+        else:
+            maps = points.new_zeros(len(points), 3, side * side)
+            maps[:, :, self.texel_index] = points
+        maps = maps.unflatten(-1, (side, side))
+        if mirrored is not None:
+            maps = torch.where(mirrored[:, None, None, None], maps.flip(-1), maps)
+        return maps
