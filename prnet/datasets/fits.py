@@ -1,7 +1,8 @@
 """3DMM fits as 300W-LP and AFLW2000-3D store them, and where their files lie.
 
-A fit is a `.mat` beside a picture of the same stem: `Pose_Para` = pitch, yaw, roll (rad), t_x, t_y, t_z (px of the
-y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFLW2000-3D adds `pt3d_68`.
+A fit is a `.mat` beside a picture of the same stem: `Pose_Para` = pitch, yaw, roll (rad), t_x, t_y,
+t_z (px of the y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFLW2000-3D adds
+`pt3d_68`.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ class FitFile(NamedTuple):
 
     fit: Fit
     landmarks: np.ndarray | None  # (68, 3), `pt3d_68`: image px, pixel origin "matlab"
-    landmarks_2d: np.ndarray | None  # (68, 2), `pt2d` where it has all 68: hand-labelled, px, "matlab"
+    landmarks_2d: np.ndarray | None  # (68, 2), `pt2d` where it has all 68: labels, px, "matlab"
     cast_keys: tuple[str, ...]  # arrays stored as integers (uint8 in 34 files of AFLW2000-3D)
 
 
@@ -90,7 +91,7 @@ def read_fit(path: Path) -> FitFile:
 
 def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
     if key not in arrays:
-        raise ValueError(f"{path}: no {key}, found {sorted(arrays)}; expected a 3DMM fit of 300W-LP")
+        raise ValueError(f"{path}: no {key}, found {sorted(arrays)}; expected a fit of 300W-LP")
     vector = np.asarray(arrays[key])
     if vector.dtype.kind not in "iubf":
         raise ValueError(f"{path}: {key} holds {vector.dtype}, expected real numbers")
@@ -179,14 +180,16 @@ def find_300w_lp(
             if not (root / subset).is_dir():
                 there = sorted(p.name for p in root.glob("*/") if p.name not in NOT_SUBSETS)
                 raise FileNotFoundError(f"{root / subset}: missing; sub-folders there: {there}")
-    pairs = [pair for subset in sorted(set(subsets)) for pair in _pairs(root / subset, f"{subset}/")]
+    subsets = sorted(set(subsets))
+    pairs = [pair for subset in subsets for pair in _pairs(root / subset, f"{subset}/")]
     if not pairs:
-        raise FileNotFoundError(f"{root}: no picture in {sorted(set(subsets))}; {HINT_300W_LP}")
+        raise FileNotFoundError(f"{root}: no picture in {subsets}; {HINT_300W_LP}")
     return pairs, missing
 
 
 def _pairs(folder: Path, prefix: str) -> list[FacePair]:
-    """Every picture of a folder with the fit expected beside it; also fits whose picture is missing."""
+    """Every picture of a folder with the fit expected beside it; also fits whose picture is
+    missing."""
     if not folder.is_dir():
         return []
     pictures = {}

@@ -29,8 +29,9 @@ REDUCED_FLAGS = {
 class CropRule(NamedTuple):
     """How the square that becomes the network input is placed on a face.
 
-    `scale` times the mean side of the landmarks' box is PRN's rule (1.5 for training, 1.6 at inference);
-    `jitter` moves the centre by up to that fraction of the mean side and the size by up to that fraction.
+    `scale` times the mean side of the landmarks' box is PRN's rule (1.5 for training, 1.6 at
+    inference); `jitter` moves the centre by up to that fraction of the mean side and the size by up
+    to that fraction.
     """
 
     source: str = "landmarks"
@@ -92,7 +93,8 @@ def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), 
 
 
 def reduction_for(crop_size: float) -> int:
-    """The largest reduction at which a square of `crop_size` px still has the input's resolution."""
+    """The largest reduction at which a square of `crop_size` px still has the input's
+    resolution."""
     return max(step for step in REDUCED_FLAGS if step == 1 or crop_size / step >= CROP_SIZE)
 
 
@@ -118,7 +120,7 @@ def crop_square(
     Raises:
         ValueError: the points span less than a pixel.
     """
-    center, side = camera.box_from_points(torch.from_numpy(np.asarray(points, dtype=np.float64)))
+    center, side = camera.box_from_points(torch.tensor(points, dtype=torch.float64))
     center, side = center.numpy(), float(side)
     if not side >= 1:
         raise ValueError(f"{seed_name}: the face spans {side:.3g} px, expected at least 1")
@@ -134,7 +136,7 @@ def crop_square(
 def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
     """`camera.crop_from_image` of one square, (4, 4), float64."""
     return camera.crop_from_image(
-        torch.from_numpy(np.asarray(center, dtype=np.float64)),
+        torch.tensor(center, dtype=torch.float64),
         torch.tensor(size, dtype=torch.float64),
         span=rule.span,
     )

@@ -19,7 +19,8 @@ def warp_to_crop(
     """Sample the crop from the picture, bilinear, zero outside: (B, 3, size, size) in [0, 1]."""
     height, width = picture.shape[-2:]
     picture_from_crop = camera.invert_affine(crop_from_picture)
-    # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost pixels.
+    # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
+    # pixels.
     crop_from_grid = torch.eye(3, device=picture.device) * (size - 1) / 2
     crop_from_grid[:2, 2] = (size - 1) / 2
     crop_from_grid[2, 2] = 1

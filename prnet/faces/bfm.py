@@ -1,7 +1,7 @@
 """The Basel Face Model in face3d's files: BFM.mat, BFM_info.mat, BFM_UV.mat.
 
-Units are micrometres. Any number of leading bases is taken. `scripts/convert_bfm.py` makes the files from
-the raw BFM-2009.
+Units are micrometres. Any number of leading bases is taken. `scripts/convert_bfm.py` makes the
+files from the raw BFM-2009.
 """
 
 import logging
@@ -71,7 +71,8 @@ def load_bfm(
         face_mask = read_prnet_face_mask(Path(prnet_uv_dir) / "face_ind.txt")
         landmark_cells = read_prnet_landmark_cells(Path(prnet_uv_dir) / "uv_kpt_ind.txt")
         log.info("face mask: %d pixels of PRNet's %s", face_mask.sum(), prnet_uv_dir)
-    # Triangles of the lips close the slit where the model has them; drawn last, they only fill gaps.
+    # Triangles of the lips close the slit where the model has them; drawn last, they only fill
+    # gaps.
     surface = triangles
     if "tri_mouth" in model:
         mouth = _indices(model, "tri_mouth", num_vertices, model_file).T
@@ -89,7 +90,7 @@ def load_bfm(
     if face_mask is None:
         log.info("face mask: %d pixels, derived from the jaw line", uv.face_index.numel())
     log.info(
-        "BFM: %d vertices, %d shape and %d expression bases; fits use that many leading coefficients",
+        "BFM: %d vertices, %d shape and %d expression bases; of a fit, as many leading coefficients",
         num_vertices,
         len(shape_basis),
         len(exp_basis),
@@ -127,8 +128,8 @@ def read_prnet_landmark_cells(path: Path) -> np.ndarray:
 def read_prnet_weight_mask(path: Path | str, face_mask: np.ndarray) -> np.ndarray:
     """PRNet's uv_weight_mask.png as it is, (256, 256) float32, 16 at a landmark, 0 off the face.
 
-    The picture holds 255:64:48 with anti-aliased halos and 48, not 0, on the neck; only the product with
-    the face mask is the paper's 16:4:3:0.
+    The picture holds 255:64:48 with anti-aliased halos and 48, not 0, on the neck; only the product
+    with the face mask is the paper's 16:4:3:0.
     """
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if picture is None:
@@ -177,7 +178,8 @@ def _basis(struct: dict[str, np.ndarray], name: str, num_vertices: int, path: Pa
     """A basis as (C, N, 3); rows of the file are x, y, z of each vertex in turn."""
     basis = np.asarray(_field(struct, name, path), dtype=np.float64)
     if basis.ndim != 2 or basis.shape[0] != 3 * num_vertices:
-        raise ValueError(f"{path}: {name} has shape {basis.shape}, expected ({3 * num_vertices}, C)")
+        expected = f"({3 * num_vertices}, C)"
+        raise ValueError(f"{path}: {name} has shape {basis.shape}, expected {expected}")
     return basis.T.reshape(basis.shape[1], num_vertices, 3)
 
 

@@ -1,4 +1,5 @@
-"""Pose, weak perspective, pixel origins, crops: one function per edge between the frames of `prnet`.
+"""Pose, weak perspective, pixel origins, crops: one function per edge between the frames of
+`prnet`.
 
 Every edge is a (4, 4) matrix acting on column vectors (x, y, z, 1), so that
 `crop_from_image @ image_from_model` chains by eye. `...` are any batch dimensions.
@@ -7,9 +8,10 @@ Every edge is a (4, 4) matrix acting on column vectors (x, y, z, 1), so that
 import torch
 from torch import Tensor
 
-# Position of a point in each convention minus its position with pixel centres at 0-based integers, px.
-# With X, Y the projection in the y-up plane of h rows: zero_based is (X - 1, h - Y), matlab (AFLW2000-3D's
-# pt3d_68, 3DDFA, 2DASL) (X, h + 1 - Y), face3d (PRN's ground truth) (X, h - 1 - Y), sadrnet (X, h - Y).
+# Position of a point in each convention minus its position with pixel centres at 0-based integers,
+# px. With X, Y the projection in the y-up plane of h rows: zero_based is (X - 1, h - Y), matlab
+# (AFLW2000-3D's pt3d_68, 3DDFA, 2DASL) (X, h + 1 - Y), face3d (PRN's ground truth) (X, h - 1 - Y),
+# sadrnet (X, h - Y).
 PIXEL_ORIGINS = {
     "zero_based": (0.0, 0.0),
     "matlab": (1.0, 1.0),
@@ -36,7 +38,8 @@ def rotation_from_angles(
 ) -> Tensor:
     """R = Rx(pitch) Ry(yaw) Rz(roll) with 3DDFA's clockwise elementary matrices, (..., 3, 3).
 
-    Positive yaw turns the nose to the left of the image, positive pitch up, positive roll clockwise.
+    Positive yaw turns the nose to the left of the image, positive pitch up, positive roll
+    clockwise.
 
     Source: RotationMatrix.m beside AFLW2000-3D; angle2matrix_3ddfa of face3d.
     """
@@ -59,7 +62,8 @@ def rotation_from_angles(
 def angles_from_rotation(
     rotation: Tensor,  # (..., 3, 3), det +1
 ) -> Tensor:
-    """Pitch, yaw, roll in rad, (..., 3): the inverse of `rotation_from_angles` for |yaw| < 90 degrees.
+    """Pitch, yaw, roll in rad, (..., 3): the inverse of `rotation_from_angles` for |yaw| < 90
+    degrees.
 
     At the gimbal (|yaw| = 90 degrees) only pitch -+ roll is defined; roll is set to 0 there.
     """
@@ -84,7 +88,8 @@ def image_from_model(
     *,
     pixel_origin: str = "zero_based",
 ) -> Tensor:
-    """Weak perspective f R V + t followed by the flip to image rows, (..., 4, 4); det < 0 for scale > 0.
+    """Weak perspective f R V + t followed by the flip to image rows, (..., 4, 4); det < 0 for scale
+    > 0.
 
     Source: 3DDFA's fits (main_show_with_BFM.m), with the origin of the pixel grid made explicit.
     """
@@ -92,7 +97,9 @@ def image_from_model(
     matrix[..., :3, :3] = scale[..., None, None] * rotation_from_angles(angles)
     matrix[..., :3, 3] = translation
     matrix[..., 1, :] *= -1
-    shift_x, shift_y = pixel_origin_shift("sadrnet", pixel_origin)  # "sadrnet" is the plain (X, h - Y)
+    shift_x, shift_y = pixel_origin_shift(
+        "sadrnet", pixel_origin
+    )  # "sadrnet" is the plain (X, h - Y)
     matrix[..., 0, 3] += shift_x
     matrix[..., 1, 3] += image_height + shift_y
     matrix[..., 3, 3] = 1
@@ -105,7 +112,8 @@ def crop_from_image(
     *,
     span: float = 255.0,
 ) -> Tensor:
-    """Similarity that maps the square [center - size/2, center + size/2] to [0, span]^2, (..., 4, 4).
+    """Similarity that maps the square [center - size/2, center + size/2] to [0, span]^2, (..., 4,
+    4).
 
     Depth is scaled like x and y. PRN trains and infers with span 255 (corner pixel centres on the
     square's corners), SADRNet with 256; both for crops of 256 px.
@@ -121,7 +129,8 @@ def crop_from_image(
 def box_from_points(
     points: Tensor,  # (..., N, 2 or more), px
 ) -> tuple[Tensor, Tensor]:
-    """Centre (..., 2) and mean side (w + h) / 2 (...,) of the points' bounding box, px: PRN's crop box."""
+    """Centre (..., 2) and mean side (w + h) / 2 (...,) of the points' bounding box, px: PRN's crop
+    box."""
     low = points[..., :2].amin(-2)
     high = points[..., :2].amax(-2)
     return (low + high) / 2, (high - low).mean(-1)

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 class MorphableModel(nn.Module):
     """V = mean + shape_basis a + exp_basis b, in the model frame.
 
-    `mean` is the neutral mean with the mean expression already added (BFM: shapeMU + expMU), exactly once.
+    `mean` is the neutral mean with the mean expression already added (BFM: shapeMU + expMU),
+    exactly once.
 
-    Source: 2DASL eq. 1; 300W-LP's coefficients carry their standard deviation, so no eigenvalue appears.
+    Source: 2DASL eq. 1; 300W-LP's coefficients carry their standard deviation, so no eigenvalue
+        appears.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class MorphableModel(nn.Module):
             ("exp_params", exp_params, self.num_exp),
         ):
             if params.shape[-1] < count:
-                raise ValueError(f"{name}: got {params.shape[-1]} values, the model has {count} bases")
+                raise ValueError(
+                    f"{name}: got {params.shape[-1]} values, the model has {count} bases"
+                )
         return torch.cat([shape_params[:, : self.num_shape], exp_params[:, : self.num_exp]], -1)
 
     def at_vertices(self, index: Tensor) -> "MorphableModel":  # (K,)

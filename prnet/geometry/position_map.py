@@ -13,11 +13,12 @@ from prnet.geometry.uv import UVLayout
 class PositionMapDecoder(nn.Module):
     """Position maps straight from a fit's coefficients.
 
-    Interpolation on a triangle and the projection are both affine, so they commute: the mean and every basis
-    are resampled to UV once, and a batch costs one (B, C) x (C, 3 P) product and one affine map a sample.
+    Interpolation on a triangle and the projection are both affine, so they commute: the mean and
+    every basis are resampled to UV once, and a batch costs one (B, C) x (C, 3 P) product and one
+    affine map a sample.
 
-    `texels` "face" decodes the face mask (and its mirror image, for flipped samples) and leaves zero
-    elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
+    `texels` "face" decodes the face mask (and its mirror image, for flipped samples) and leaves
+    zero elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
     """
 
     def __init__(self, model: MorphableModel, uv: UVLayout, *, texels: str = "face") -> None:
@@ -49,8 +50,8 @@ class PositionMapDecoder(nn.Module):
     ) -> Tensor:
         """Position maps (B, 3, H, W), crop px.
 
-        Where `mirrored`, `crop_from_model` is the edge into a horizontally flipped crop; the texels swap
-        sides, since the subject's left cheek is now seen as the right one.
+        Where `mirrored`, `crop_from_model` is the edge into a horizontally flipped crop; the texels
+        swap sides, since the subject's left cheek is now seen as the right one.
 
         Raises:
             ValueError: the coefficients are not as many as the bases.
@@ -58,8 +59,8 @@ class PositionMapDecoder(nn.Module):
         coefficients = torch.cat([shape_params, exp_params], -1)
         if coefficients.shape[1] != len(self.basis):
             raise ValueError(
-                f"got {shape_params.shape[1]} shape and {exp_params.shape[1]} expression coefficients, "
-                f"the face has {self.num_shape} and {self.num_exp} bases"
+                f"got {shape_params.shape[1]} shape and {exp_params.shape[1]} expression "
+                f"coefficients, the face has {self.num_shape} and {self.num_exp} bases"
             )
         points = torch.addmm(self.mean.flatten(), coefficients, self.basis.flatten(1))
         points = points.unflatten(1, (3, -1))  # (B, 3, P), model frame

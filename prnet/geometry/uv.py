@@ -1,8 +1,8 @@
 """The UV layout of a face: one rasterisation, after which every position map is a gather.
 
-Letters: B batch, N vertices, T triangles, H W = the map's side (256), K = 68 landmarks, P face pixels.
-Rows are v_px = (H - 1)(1 - v), columns u_px = (W - 1) u; maps sample the surface at integer rows and
-columns, as PRN's do.
+Letters: B batch, N vertices, T triangles, H W = the map's side (256), K = 68 landmarks, P face
+    pixels. Rows are v_px = (H - 1)(1 - v), columns u_px = (W - 1) u; maps sample the surface at
+    integer rows and columns, as PRN's do.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 OUTSIDE, REST, EYES_NOSE_MOUTH, LANDMARK = range(4)
 
-# Pixels of PRN's ground-truth maps this close to the border skip the inside test (see `rasterize_uv`).
+# Pixels of PRN's ground-truth maps this close to the border skip the inside test (see
+# `rasterize_uv`).
 BORDER_BAND = 2
 
 
@@ -38,11 +39,13 @@ def rasterize_uv(
     resolution: int,
     border_quirk: bool = False,
 ) -> UVRaster:
-    """Sample a flat triangulation at integer pixels; where triangles overlap, the first in the list wins.
+    """Sample a flat triangulation at integer pixels; where triangles overlap, the first in the list
+    wins.
 
     A pixel is inside for barycentric e1, e2 >= 0 and e1 + e2 < 1 (face3d's rule). `border_quirk`
-    reproduces face3d: pixels within 2 of the border take any triangle whose bounding box holds them, with
-    extrapolated weights; outside the face mask, but needed for bit-equality with published maps.
+    reproduces face3d: pixels within 2 of the border take any triangle whose bounding box holds
+    them, with extrapolated weights; outside the face mask, but needed for bit-equality with
+    published maps.
     """
     corners = pixels[triangles]  # (T, 3, 2)
     low = np.maximum(np.ceil(corners.min(1)), 0).astype(np.int64)
@@ -86,8 +89,9 @@ def rasterize_uv(
 def grid_triangles(face_mask: np.ndarray) -> np.ndarray:  # (H, W), bool
     """Triangles between face pixels, (T, 3), indices into the face pixels in row-major order.
 
-    For each pixel p: (p, below, below-left) where both are in the mask, then (p, right, below). Outward in
-    the y-down image frame. PRNet's triangles.txt is this list without its first triangle.
+    For each pixel p: (p, below, below-left) where both are in the mask, then (p, right, below).
+    Outward in the y-down image frame. PRNet's triangles.txt is this list without its first
+    triangle.
     """
     rows, columns = face_mask.shape
     index = np.full((rows + 1, columns + 2), -1, dtype=np.int64)
@@ -108,10 +112,11 @@ def face_mask_from_jaw(
     margin: float = 0.018,
     jaw_scale: float = 1.08,
 ) -> np.ndarray:
-    """Face without neck, (H, W) bool: everything above the jaw line pushed outward from the nose tip.
+    """Face without neck, (H, W) bool: everything above the jaw line pushed outward from the nose
+    tip.
 
-    Stands in for PRNet's hand-drawn uv_face_mask.png where the user has not brought it; the constants were
-    chosen so that the two agree best on the BFM (intersection over union 0.963).
+    Stands in for PRNet's hand-drawn uv_face_mask.png where the user has not brought it; the
+    constants were chosen so that the two agree best on the BFM (intersection over union 0.963).
     """
     tip = landmark_pixels[30]
     jaw = tip + jaw_scale * (landmark_pixels[:17] - tip)
@@ -128,10 +133,11 @@ def face_mask_from_jaw(
 class UVLayout(nn.Module):
     """The fixed relation between a mesh and its position map.
 
-    Buffers: `vertex_index` (H, W, 3) and `barycentric` (H, W, 3), the three vertices of every texel and
-    their weights; `face_mask` (H, W) bool; `region` (H, W) int, one of OUTSIDE, REST, EYES_NOSE_MOUTH,
-    LANDMARK; `landmark_cells` (68, 2), row and column; `vertex_pixels` (N, 2), column and row of every
-    vertex; `face_index` (P,), flat indices of the face pixels, ascending; `grid_triangles` (T, 3) on them.
+    Buffers: `vertex_index` (H, W, 3) and `barycentric` (H, W, 3), the three vertices of every texel
+        and their weights; `face_mask` (H, W) bool; `region` (H, W) int, one of OUTSIDE, REST,
+        EYES_NOSE_MOUTH, LANDMARK; `landmark_cells` (68, 2), row and column; `vertex_pixels` (N, 2),
+        column and row of every vertex; `face_index` (P,), flat indices of the face pixels,
+        ascending; `grid_triangles` (T, 3) on them.
     """
 
     def __init__(
@@ -218,8 +224,8 @@ class UVLayout(nn.Module):
     ) -> Tensor:
         """W(u, v) of PRN eq. 1, (H, W) float32, crisp.
 
-        `ratio` is landmarks : eyes, nose and mouth : rest of the face : neck and everything else, the
-        order of the paper (16:4:3:0).
+        `ratio` is landmarks : eyes, nose and mouth : rest of the face : neck and everything else,
+        the order of the paper (16:4:3:0).
         """
         by_region = torch.tensor(ratio[::-1], dtype=torch.float32, device=self.region.device)
         return by_region[self.region]

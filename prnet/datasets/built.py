@@ -1,0 +1,179 @@
+"""The built set: what `prnet.build` writes and `prnet.train` reads, about 1 kB a sample beside the
+picture.
+
+    DIR/build.json      what is in it and what the audit found
+    DIR/format.json     how it is laid out: version, crop rule, pixel origin, shards
+    DIR/records.npy     one structured record a sample, memory-mapped
+    DIR/pictures/K.bin  the pictures' own bytes one after the other, memory-mapped
+
+Position maps are not stored: `prnet.geometry.position_map` makes them from a record, in the batch.
+"""
+
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prnet.datasets.fits import fit_matrix
+from prnet.datasets.pictures import (
+    CropRule,
+    FitItem,
+    crop_matrix,
+    decode_picture,
+    picture_from_image,
+    reduction_for,
+    shift_depth,
+)
+from prnet.sample import Fit
+
+FORMAT = 1
+
+# 300W-LP turns each photo to several poses and names them PHOTO_FACE_POSE, LFPW's PHOTO_POSE.
+PHOTO_OF_300W_LP = re.compile(
+    r"((?:AFW|HELEN|IBUG_image)_\d+)_\d+_\d+|((?:AFW|HELEN|IBUG|LFPW)_.+)_\d+"
+)
+
+
+class BuiltInfo(NamedTuple):
+    """The two JSON files of a built set."""
+
+    build: dict
+    format: dict
+
+
+def record_dtype(num_shape: int, num_exp: int) -> np.dtype:
+    """The layout of one record; image px and model units as in `prnet.sample.Fit`."""
+    return np.dtype(
+        [
+            ("shard", "<i4"),
+            ("picture_bytes", "<i4"),
+            ("picture_offset", "<i8"),
+            ("image_size", "<i4", 2),  # height, width
+            ("crop_center", "<f8", 2),
+            ("crop_size", "<f8"),
+            ("scale", "<f8"),
+            ("angles", "<f8", 3),
+            ("translation", "<f8", 3),
+            ("depth_min", "<f8"),  # smallest z over the whole mesh, image px
+            ("shape_params", "<f4", num_shape),
+            ("exp_params", "<f4", num_exp),
+        ]
+    )
+
+
+def source_photo(name: str) -> str:
+    """The photo a sample was made from: samples of one photo must not be split over train and
+    held-out."""
+    stem = name.rsplit("/", 1)[-1]
+    match = PHOTO_OF_300W_LP.fullmatch(stem)
+    return (match[1] or match[2]) if match else stem
+
+
+def held_out(names: list[str], fraction: float) -> np.ndarray:
+    """Which samples are validation, (n,) bool: a fixed share of the photos, by a hash of their
+    name."""
+    limit = fraction * 2**32
+    return np.array([zlib.crc32(source_photo(name).encode()) < limit for name in names], dtype=bool)
+
+
+def read_built_info(directory: Path | str) -> BuiltInfo:
+    """The description of a built set.
+
+    Raises:
+        FileNotFoundError: not a built set, or an unfinished one.
+        ValueError: another format version.
+    """
+    directory = Path(directory)
+    files = [directory / "build.json", directory / "format.json"]
+    for file in files:
+        if not file.is_file():
+            unfinished = (directory / "parts").is_dir()
+            state = "an unfinished build: run the same prnet.build again to finish it"
+            raise FileNotFoundError(
+                f"{directory}: {state if unfinished else 'not a built set'}; {file.name} is "
+                f"missing. Make one with: python -m prnet.build dataset=300w_lp output={directory}"
+            )
+    build, layout = (json.loads(file.read_text()) for file in files)
+    if layout.get("format") != FORMAT:
+        raise ValueError(
+            f"{directory}: built-set format {layout.get('format')}, this version reads {FORMAT}; "
+            "build it again"
+        )
+    return BuiltInfo(build, layout)
+
+
+class BuiltSet(torch.utils.data.Dataset):
+    """A built set as `FitItem`s; pictures are decoded on access, in whatever worker asks."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self.info = read_built_info(directory)
+        self.names: list[str] = self.info.build["samples"]
+        self.crop_rule = CropRule(**self.info.format["crop"])
+        self.records = np.load(self.directory / "records.npy", mmap_mode="r")
+        if len(self.records) != len(self.names):
+            raise ValueError(
+                f"{self.directory}: records.npy has {len(self.records)} records, build.json "
+                f"{len(self.names)} samples; build the set again"
+            )
+        self._shards: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def require_face(self, description: dict) -> None:
+        """Raise ValueError if the set was built with other bases than the face at hand."""
+        built_with = self.info.build["face"]
+        here = {key: description[key] for key in built_with}
+        if here != built_with:
+            raise ValueError(
+                f"{self.directory}: built with a face of {built_with}, this run's face has {here}; "
+                "choose the same face or build the set again"
+            )
+
+    def __getitem__(self, index: int) -> FitItem:
+        record = self.records[index]
+        reduction = reduction_for(float(record["crop_size"]))
+        picture = decode_picture(
+            self._picture_bytes(record), source=self.names[index], reduction=reduction
+        )
+        crop_from_image = crop_matrix(
+            record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule
+        )
+        image_from_model = shift_depth(self.image_from_model(index), float(record["depth_min"]))
+        return FitItem(
+            picture=picture,
+            crop_from_picture=crop_from_image @ torch.linalg.inv(picture_from_image(reduction)),
+            crop_from_model=crop_from_image @ image_from_model,
+            shape_params=torch.from_numpy(record["shape_params"].copy()),
+            exp_params=torch.from_numpy(record["exp_params"].copy()),
+        )
+
+    def fit(self, index: int) -> Fit:
+        record = self.records[index]
+        return Fit(
+            shape_params=record["shape_params"].astype(np.float64),
+            exp_params=record["exp_params"].astype(np.float64),
+            angles=record["angles"].copy(),
+            translation=record["translation"].copy(),
+            scale=float(record["scale"]),
+        )
+
+    def image_from_model(self, index: int) -> torch.Tensor:
+        """Model frame -> image px (depth not shifted), (4, 4), float64."""
+        height = int(self.records[index]["image_size"][0])
+        return fit_matrix(self.fit(index), height, pixel_origin=self.info.format["pixel_origin"])
+
+    def _picture_bytes(self, record: np.void) -> bytes:
+        shard = int(record["shard"])
+        if shard not in self._shards:
+            path = self.directory / "pictures" / f"{shard}.bin"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: missing; build the set again")
+            self._shards[shard] = np.memmap(path, mode="r")
+        start = int(record["picture_offset"])
+        return self._shards[shard][start : start + int(record["picture_bytes"])].tobytes()

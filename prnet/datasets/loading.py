@@ -1,0 +1,140 @@
+"""Which samples in which order: reproducible from (seed, epoch) alone, so a resumed run meets the
+same batches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
+
+from prnet.datasets.built import BuiltSet, held_out
+from prnet.datasets.pictures import collate_fits
+
+
+class TrainingSets:
+    """Built sets split into training and validation by source photo.
+
+    `ratios` weigh the sets in an epoch (2:1 draws two of the first for one of the second); None
+    takes every sample of every set once.
+    """
+
+    def __init__(
+        self,
+        directories: list[Path | str],
+        *,
+        ratios: list[float] | None = None,
+        validation_fraction: float = 0.02,
+        face: dict,
+    ) -> None:
+        self.sets = [BuiltSet(directory) for directory in directories]
+        for built in self.sets:
+            built.require_face(face)
+        if ratios is not None and (len(ratios) != len(self.sets) or min(ratios) <= 0):
+            raise ValueError(
+                f"built_ratios: got {list(ratios)}, expected a positive number for each of the "
+                f"{len(self.sets)} sets in built"
+            )
+        masks = [held_out(built.names, validation_fraction) for built in self.sets]
+        self.training = [
+            Subset(built, np.flatnonzero(~mask).tolist())
+            for built, mask in zip(self.sets, masks, strict=True)
+        ]
+        self.validation = [
+            (built, np.flatnonzero(mask)) for built, mask in zip(self.sets, masks, strict=True)
+        ]
+        empty = [str(built.directory) for built, part in zip(self.sets, self.training) if not part]
+        if empty:
+            raise ValueError(
+                f"{', '.join(empty)}: no sample is left for training at "
+                f"validation_fraction={validation_fraction}"
+            )
+        lengths = [len(part) for part in self.training]
+        if ratios is None:
+            self.draws = lengths
+        else:
+            share = np.asarray(ratios, dtype=np.float64) / sum(ratios)
+            self.draws = np.maximum(1, np.rint(share * sum(lengths))).astype(int).tolist()
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return sum(self.draws)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The epoch's samples, indices into `concatenated`, shuffled."""
+        random = np.random.default_rng([seed, epoch])
+        start, chosen = 0, []
+        for part, draws in zip(self.training, self.draws, strict=True):
+            rounds = -(-draws // len(part))
+            pool = np.concatenate([random.permutation(len(part)) for _ in range(rounds)])
+            chosen.append(start + pool[:draws])
+            start += len(part)
+        return random.permutation(np.concatenate(chosen))
+
+    def concatenated(self) -> Dataset:
+        return ConcatDataset(self.training)
+
+
+class StepSampler(Sampler):
+    """Batches of indices from step `start` on, without end; rank r of a world takes its share of
+    each.
+
+    Every global batch holds `batch_size` samples a rank; the rest of an epoch that fills none is
+    left out.
+    """
+
+    def __init__(
+        self,
+        sets: TrainingSets,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.sets = sets
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+        self.steps_per_epoch = len(sets) // (batch_size * world_size)
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"{len(sets)} training samples do not fill one batch of {batch_size} on "
+                f"{world_size} process(es); lower trainer.batch_size"
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        global_batch = self.batch_size * self.world_size
+        epoch, step = divmod(self.start, self.steps_per_epoch)
+        while True:
+            order = self.sets.order(self.seed, epoch)
+            for i in range(step, self.steps_per_epoch):
+                batch = order[i * global_batch : (i + 1) * global_batch]
+                yield batch[self.rank :: self.world_size].tolist()
+            epoch, step = epoch + 1, 0
+
+
+def training_loader(
+    sampler: StepSampler,
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader:
+    """Endless batches of `FitBatch` in the sampler's order."""
+    return DataLoader(
+        sampler.sets.concatenated(),
+        batch_sampler=sampler,
+        collate_fn=collate_fits,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,17 @@
+"""Learning-rate factors as functions of training time, in epochs (fractions allowed)."""
+
+import math
+
+
+def step_decay(epoch: float, total_epochs: float, *, factor: float, every: int) -> float:
+    """`factor` after each `every` whole epochs: PRN section 3.3 halves the rate every 5."""
+    return factor ** (int(epoch) // every)
+
+
+def cosine_decay(epoch: float, total_epochs: float, *, warmup_epochs: float = 0.0) -> float:
+    """Linear warm-up, then half a cosine down to 0 at the end of the run: for runs too short for
+    steps."""
+    if epoch < warmup_epochs:
+        return epoch / warmup_epochs
+    progress = (epoch - warmup_epochs) / max(total_epochs - warmup_epochs, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
