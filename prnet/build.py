@@ -4,10 +4,11 @@ import hydra
 from omegaconf import DictConfig
 
 from prnet.config_path import CONFIG_DIR
+from prnet.contact_sheet import write_contact_sheet
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
-from prnet.datasets.contact_sheet import write_contact_sheet
 from prnet.datasets.pictures import CropRule
 from prnet.entry import num_workers, one_line_errors
+from prnet.faces.bfm import load_bfm
 
 
 @hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
@@ -29,7 +30,8 @@ def main(cfg: DictConfig) -> None:
         workers=num_workers(cfg.workers),
     )
     if cfg.contact_sheet:
-        write_contact_sheet(cfg.output, face_files, count=cfg.contact_sheet)
+        face = load_bfm(cfg.face.bfm_dir, prnet_uv_dir=cfg.face.prnet_uv_dir)
+        write_contact_sheet(cfg.output, face, count=cfg.contact_sheet)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""The least-squares similarity between two point sets. Letters: B batch, N points.
+
+Across the y-flip between model frame and image the true map is a reflection. Flip one side with
+F = diag(1, -1, 1), align with det R = +1, and flip the result back: for a y-up and b y-down, align
+a to F b, then b = F (s R a + t). A solver that may reflect would find a mirrored face perfect.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Similarity(NamedTuple):
+    """target = scale rotation source + translation, on column vectors."""
+
+    scale: Tensor  # (B,)
+    rotation: Tensor  # (B, 3, 3), det +1
+    translation: Tensor  # (B, 3)
+
+    def matrix(self) -> Tensor:
+        """The edge as (B, 4, 4), for `camera.transform_points` and chaining."""
+        matrix = torch.zeros(
+            len(self.scale), 4, 4, dtype=self.scale.dtype, device=self.scale.device
+        )
+        matrix[:, :3, :3] = self.scale[:, None, None] * self.rotation
+        matrix[:, :3, 3] = self.translation
+        matrix[:, 3, 3] = 1
+        return matrix
+
+
+def umeyama(
+    source: Tensor,  # (B, N, 3)
+    target: Tensor,  # (B, N, 3)
+    weights: Tensor | None = None,  # (B, N), >= 0; None: uniform
+    *,
+    with_scale: bool = True,
+) -> Similarity:
+    """Least-squares similarity: min sum_n w_n |s R source_n + t - target_n|^2.
+
+    Convention: column vectors, det R = +1 (a mirrored face is not a face); any one frame and unit.
+    `with_scale=False` fixes s = 1. Computed in the precision of the points, outside autocast. The
+    gradient is finite for every accepted input, equal singular values included.
+
+    Raises:
+        ValueError: shapes or dtypes differ, fewer than 3 points, weights are negative or sum to zero,
+            a value is not finite, or the points of either side coincide or lie on a line.
+
+    Source: Umeyama, PAMI 1991, eqs. 34-43, with weights in every sum. SADRNet's self-alignment
+    (section III-C) is this with visibility weights, apart from its scale, a ratio of mean distances
+    (eq. 14), and its translation, printed without the scale (eq. 18).
+    """
+    _require_points(source, target)
+    if weights is None:
+        weights = source.new_ones(source.shape[:2])
+    _require_weights(weights, source)
+
+    with torch.autocast(source.device.type, enabled=False):
+        share = (weights / weights.sum(1, keepdim=True))[..., None]  # (B, N, 1)
+        source_mean = (share * source).sum(1)  # (B, 3)
+        target_mean = (share * target).sum(1)
+        source_centred = source - source_mean[:, None]
+        target_centred = target - target_mean[:, None]
+        covariance = (share * target_centred).transpose(1, 2) @ source_centred  # (B, 3, 3)
+        source_variance = (share * source_centred.square()).sum((1, 2))  # (B,)
+        target_variance = (share * target_centred.square()).sum((1, 2))
+
+        # Rank 2 is needed: a line leaves the turn about itself open. The second singular value must
+        # exceed what the rounding of the coordinates alone brings into the covariance.
+        singular = torch.linalg.svdvals(covariance.detach())
+        rounding = torch.finfo(source.dtype).eps * (
+            source.detach().abs().amax((1, 2)) * target_variance.detach().sqrt()
+            + target.detach().abs().amax((1, 2)) * source_variance.detach().sqrt()
+        )
+        flat = singular[:, 1] <= 4 * rounding
+        if flat.any():
+            raise ValueError(
+                f"items {flat.nonzero().flatten().tolist()}: the weighted points of one side "
+                "coincide or lie on a line, so no rotation is determined"
+            )
+
+        rotation = _NearestRotation.apply(covariance)
+        scale = torch.ones_like(source_variance)
+        if with_scale:
+            scale = (rotation * covariance).sum((1, 2)) / source_variance
+        translation = target_mean - scale[:, None] * (rotation @ source_mean[..., None]).squeeze(-1)
+    return Similarity(scale, rotation, translation)
+
+
+class _NearestRotation(torch.autograd.Function):
+    """The rotation R, det +1, that maximises tr(R^T M), for M (B, 3, 3) of rank 2 or 3.
+
+    With M = U S V^T, D = diag(1, 1, det(U V^T)), R = U D V^T = U W^T, S' = S D and A = U^T dM W,
+    dR = U [(A - A^T)_ij / (s'_i + s'_j)] W^T. Unlike autograd through the decomposition this never
+    divides by a difference of singular values (they are all equal for a ball or a cube).
+    """
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor) -> Tensor:
+        left, singular, right_t = torch.linalg.svd(matrix)
+        sign = torch.ones_like(singular)
+        sign[:, 2] = torch.linalg.det(left @ right_t).sign()
+        right_t = sign[..., None] * right_t
+        ctx.save_for_backward(left, singular * sign, right_t)
+        return left @ right_t
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        left, singular, right_t = ctx.saved_tensors
+        sums = singular[:, :, None] + singular[:, None, :]
+        # A sum of zero is a mirror image with two directions to choose from: there R itself jumps.
+        defined = sums > torch.finfo(sums.dtype).eps * singular[:, :1, None]
+        inverse = torch.where(defined, 1 / sums.where(defined, torch.ones_like(sums)), 0)
+        turned = left.transpose(1, 2) @ gradient @ right_t.transpose(1, 2) * inverse
+        return left @ (turned - turned.transpose(1, 2)) @ right_t
+
+
+def _require_points(source: Tensor, target: Tensor) -> None:
+    if source.ndim != 3 or source.shape[-1] != 3 or source.shape != target.shape:
+        raise ValueError(
+            f"got points {tuple(source.shape)} and {tuple(target.shape)}, expected both (B, N, 3)"
+        )
+    if source.dtype != target.dtype or source.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"got points of {source.dtype} and {target.dtype}, expected one of float32 and float64"
+        )
+    if source.shape[1] < 3:
+        raise ValueError(f"got {source.shape[1]} points, a similarity needs at least 3")
+    for name, points in (("source", source), ("target", target)):
+        if not points.isfinite().all():
+            raise ValueError(f"{name}: holds coordinates that are not finite")
+
+
+def _require_weights(weights: Tensor, source: Tensor) -> None:
+    if weights.shape != source.shape[:2]:
+        raise ValueError(
+            f"weights: got shape {tuple(weights.shape)}, expected {tuple(source.shape[:2])}"
+        )
+    if not (weights.isfinite() & (weights >= 0)).all():
+        raise ValueError("weights: expected finite values of at least 0")
+    if not (weights.sum(1) > 0).all():
+        raise ValueError("weights: a row sums to zero, nothing is left to align")

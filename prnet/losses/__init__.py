@@ -1,0 +1,1 @@
+"""Training losses: `loss_fn(prediction, sample) -> {name: weighted scalar}`."""

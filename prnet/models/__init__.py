@@ -1,0 +1,1 @@
+"""Networks: `forward(image) -> Prediction`, nothing else."""

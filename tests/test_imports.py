@@ -1,0 +1,154 @@
+"""Who may import whom: the one-way flow of the package, read from the source of every module."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
+
+# Everybody may import these; they import nothing of the package.
+LEAVES = {"__init__", "sample", "files"}
+
+# A unit is a sub-package or a module of prnet. It may import itself, the leaves, and these units.
+EVALUATION = {"geometry", "faces", "datasets", "models", "metrics", "report", "visualize"}
+ENTRY = {"checkpoint", "config_path", "entry"}
+ALLOWED = {
+    "__init__": set(),
+    "sample": set(),
+    "files": set(),
+    "geometry": set(),
+    "checkpoint": set(),
+    "config_path": set(),
+    "entry": set(),
+    "schedule": set(),
+    "faces": {"geometry"},
+    "models": {"geometry"},
+    "losses": {"geometry"},
+    "metrics": {"geometry"},
+    "datasets": {"geometry", "faces"},
+    "visualize": {"geometry", "faces"},
+    "export": {"geometry", "faces"},
+    "report": {"metrics", "visualize"},
+    "tables": {"report", "metrics", "visualize"},
+    "compare": {"report", "metrics", "visualize"},
+    "contact_sheet": {"geometry", "faces", "datasets", "visualize"},
+    "build": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
+    "eval": EVALUATION | ENTRY,
+    "train": EVALUATION | ENTRY | {"losses", "schedule", "eval"},
+}
+ENTRY_POINTS = {"build", "eval", "train"}
+CONFIGURATION = {"hydra", "omegaconf"}
+
+
+def unit_of(module: str) -> str:
+    """`prnet.geometry.camera` -> `geometry`; `prnet` -> `__init__`."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imported_modules(node: ast.AST) -> list[str]:
+    """Dotted names an import statement reaches; `from prnet import eval` reaches `prnet.eval`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom) or node.level > 0:
+        return []
+    if node.module != "prnet":
+        return [node.module]
+    return [f"prnet.{alias.name}" if alias.name in ALLOWED else "prnet" for alias in node.names]
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What the module may not import, one sentence each; imports inside functions count."""
+    unit = unit_of(module)
+    if unit not in ALLOWED:
+        return [f"{module}: unknown; add a row for {unit!r} to ALLOWED in {Path(__file__).name}"]
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        where = f"{module}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.ImportFrom):
+            if node.level > 0:
+                found.append(f"{where}: relative import")
+            if any(alias.name == "*" for alias in node.names):
+                found.append(f"{where}: star import")
+        for name in imported_modules(node):
+            top = name.partition(".")[0]
+            if top in CONFIGURATION and unit not in ENTRY_POINTS:
+                found.append(
+                    f"{where}: {unit} imports {top}; only entry points see the configuration"
+                )
+            if top == "prnet" and unit_of(name) not in ALLOWED[unit] | LEAVES | {unit}:
+                found.append(f"{where}: {unit} may not import {name}")
+    return found
+
+
+MODULES = sorted(
+    ".".join(("prnet", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_flow_one_way(module):
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    assert violations(module, file.read_text()) == []
+
+
+def test_rules_have_no_cycle():
+    """Units can be put in an order in which each only imports earlier ones."""
+    remaining = {unit: allowed - {unit} for unit, allowed in ALLOWED.items()}
+    while remaining:
+        ready = {unit for unit, allowed in remaining.items() if not allowed & remaining.keys()}
+        assert ready, f"cycle among {sorted(remaining)}"
+        remaining = {unit: allowed for unit, allowed in remaining.items() if unit not in ready}
+
+
+def test_nobody_imports_train():
+    assert not [unit for unit, allowed in ALLOWED.items() if "train" in allowed]
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        (
+            "prnet.geometry.camera",
+            "from prnet.faces import bfm",
+            "geometry may not import prnet.faces",
+        ),
+        (
+            "prnet.losses.maps",
+            "import prnet.metrics.nme",
+            "losses may not import prnet.metrics.nme",
+        ),
+        (
+            "prnet.models",
+            "def f():\n    from prnet import datasets",
+            "may not import prnet.datasets",
+        ),
+        ("prnet.eval", "import os, prnet.train as t", "eval may not import prnet.train"),
+        ("prnet.faces.bfm", "from .face import Face", "relative import"),
+        ("prnet.faces.bfm", "from torch import *", "star import"),
+        ("prnet.datasets.fits", "from omegaconf import OmegaConf", "only entry points"),
+        (
+            "prnet.sample",
+            "from prnet.geometry import camera",
+            "sample may not import prnet.geometry",
+        ),
+        ("prnet.utils", "", "unknown; add a row for 'utils'"),
+    ],
+)
+def test_violations_are_found(module, source, expected):
+    (message,) = violations(module, source)
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("prnet.geometry.uv", "from prnet.geometry import camera\nimport torch"),
+        ("prnet.metrics.nme", "from prnet.sample import Prediction"),
+        ("prnet.train", "import hydra\nfrom prnet import eval, __version__"),
+    ],
+)
+def test_allowed_imports_pass(module, source):
+    assert violations(module, source) == []

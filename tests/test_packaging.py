@@ -1,0 +1,84 @@
+"""An installed wheel finds its configuration inside itself, a checkout beside itself."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.build import build_wheel
+
+from prnet import __version__, config_path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel that `pip install .` would install."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # A build back end works on the current folder.
+        return folder / build_wheel(str(folder))
+
+
+@pytest.fixture
+def site_packages(wheel, tmp_path) -> Path:
+    """A folder into which the wheel was installed, beside a stranger's package called configs."""
+    folder = tmp_path / "site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    (folder / "configs").mkdir()
+    (folder / "configs" / "train.yaml").write_text("stranger: true\n")
+    return folder
+
+
+def run_installed(site_packages: Path, cwd: Path, *arguments: str) -> str:
+    """Standard output of Python with the installed package first on its path."""
+    environment = {**os.environ, "PYTHONPATH": str(site_packages)}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_wheel_holds_the_package_and_every_config(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    configs = sorted((ROOT / "configs").rglob("*.yaml"))
+    assert configs
+    for path in configs:
+        assert content[f"prnet/{path.relative_to(ROOT).as_posix()}"] == path.read_bytes()
+    for path in (ROOT / "prnet").rglob("*.py"):
+        assert path.relative_to(ROOT).as_posix() in content
+    top_level = {name.split("/")[0] for name in content}
+    assert sorted(top_level) == ["prnet", f"prnet-{__version__}.dist-info"]
+
+
+def test_installed_package_uses_its_own_configs(site_packages, tmp_path):
+    code = "from prnet.config_path import CONFIG_DIR; print(CONFIG_DIR)"
+    found = run_installed(site_packages, tmp_path, "-c", code)
+    assert found.strip() == str(site_packages / "prnet" / "configs")
+
+
+def test_checkout_uses_the_configs_beside_the_package():
+    assert config_path.CONFIG_DIR == str(ROOT / "configs")
+    assert (ROOT / "configs" / "train.yaml").is_file()
+
+
+def test_installed_entry_point_composes_from_any_folder(site_packages, tmp_path):
+    """Hydra takes the packaged tree, not the stranger's."""
+    output = run_installed(site_packages, tmp_path, "-m", "prnet.train", "--cfg", "job")
+    assert "data_dir: data" in output
+    assert "stranger" not in output
+
+
+def test_licence_and_python_are_declared(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"prnet-{__version__}.dist-info/METADATA").decode()
+        licence = archive.read(f"prnet-{__version__}.dist-info/licenses/LICENSE").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+    assert "Apache License" in licence
