@@ -386,7 +386,7 @@ def main(cfg: DictConfig) -> None:
     model = instantiate(cfg.model.network)
     loss_fn = instantiate(cfg.loss, uv=face.uv).to(world.device)
     header = {
-        "model": {"name": cfg.model.name, **OmegaConf.to_container(cfg.model.network)},
+        "model": {"name": cfg.model.name, **plain_values(cfg.model.network)},
         "face": face.describe(),
     }
     resume = None
@@ -400,3 +400,46 @@ def main(cfg: DictConfig) -> None:
             raise ValueError(f"{cfg.resume}: weights only; resume needs a last.pt, init takes this")
         load_weights(model, checkpoint["weights"], source=cfg.resume)
         resume = checkpoint["training"]
+    train(
+        model,
+        loss_fn,
+        sets,
+        PositionMapDecoder(
+            face.morphable_model, face.uv, texels="all" if loss_fn.weighs_outside else "face"
+        ).to(world.device),
+        plan=Plan(
+            **OmegaConf.to_container(cfg.optimizer),
+            **{
+                **OmegaConf.to_container(cfg.trainer),
+                "num_workers": loader_workers(cfg.trainer.num_workers, world.device),
+            },
+            seed=cfg.seed,
+        ),
+        rule=AugmentRule(**OmegaConf.to_container(cfg.augment)),
+        schedule=instantiate(cfg.scheduler),
+        world=world,
+        run_dir=run_dir,
+        header=header,
+        validate=None,
+        resume=resume,
+    )
+
+
+def plain_values(network: DictConfig) -> dict:
+    """A model's constructor arguments for the checkpoint, without the class that takes them."""
+    values = OmegaConf.to_container(network, resolve=True)
+    return {key: value for key, value in values.items() if key != "_target_"}
+
+
+def loader_workers(setting: str | int, device: torch.device) -> int:
+    """`auto`: all cores where a GPU does the training, none where the cores do it themselves."""
+    if setting == "auto" and device.type == "cpu":
+        return 0
+    return num_workers(setting)
+
+
+if __name__ == "__main__":
+    # Other ranks keep out of rank 0's run directory and log.
+    if int(os.environ.get("RANK", "0")) > 0:
+        sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=stdout"]
+    main()

@@ -275,3 +275,21 @@ def write_tiny_data_dir(folder: Path) -> Path:
                 path.parent, path.name, face, fit, height=HEIGHT, width=WIDTH, kind=kind
             )
     return folder
+
+
+def sphere(radius: float, center: tuple, rings: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and triangles of a closed sphere, outward in a y-down frame such as the image."""
+    polar, turn = np.meshgrid(
+        np.linspace(0, np.pi, rings + 1), np.arange(2 * rings) * np.pi / rings, indexing="ij"
+    )
+    points = np.stack(
+        [np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar)], -1
+    )
+    index = np.arange((rings + 1) * 2 * rings).reshape(rings + 1, 2 * rings)
+    here, right = index[:-1], np.roll(index, -1, 1)[:-1]
+    below, below_right = index[1:], np.roll(index, -1, 1)[1:]
+    triangles = np.concatenate(
+        [np.stack([here, below, right], -1), np.stack([right, below, below_right], -1)]
+    )
+    vertices = radius * points.reshape(-1, 3) + center
+    return vertices, triangles.reshape(-1, 3)

@@ -43,7 +43,7 @@ def umeyama(
     gradient is finite for every accepted input, equal singular values included.
 
     Raises:
-        ValueError: shapes or dtypes differ, fewer than 3 points, weights are negative or sum to zero,
+        ValueError: shapes or dtypes differ, fewer than 3 points, weights negative or of sum zero,
             a value is not finite, or the points of either side coincide or lie on a line.
 
     Source: Umeyama, PAMI 1991, eqs. 34-43, with weights in every sum. SADRNet's self-alignment

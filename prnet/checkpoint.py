@@ -1,0 +1,136 @@
+"""Checkpoints: plain values and tensors in one file, written whole, read without running code.
+
+A checkpoint is a dictionary:
+
+- `format`: 1
+- `model`: {"name": ..., plain values its constructor takes}
+- `weights`: the model's state_dict
+- `face`: what the model was trained for, plain values (optional)
+- `training`: what a run needs to go on: step, optimiser state (optional)
+
+and any other key with plain content. Nothing in a file is ever instantiated: who reads one picks
+the model by name among those shipped.
+"""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prnet.files import written_whole
+
+FORMAT = 1
+# Names an error lists before it only counts.
+SHOWN = 5
+
+
+def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
+    """Write `state`, at least `model` and `weights`; `path` holds the old file or all of the new.
+
+    Raises:
+        ValueError: `model` or `weights` missing, or a value that `load_checkpoint` could not read.
+    """
+    for key in ("model", "weights"):
+        if key not in state:
+            raise ValueError(f"{path}: a checkpoint needs {key!r}, got {sorted(state)}")
+    content = {"format": FORMAT, **state}
+    _require_plain(content, "checkpoint")
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)  # given a path, it would write the temporary name into the file
+
+
+def load_checkpoint(path: Path | str) -> dict:
+    """The checkpoint at `path`, tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, damaged, or of another format version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME"
+        )
+    # The directory of a zip file stands at its end, so that a cut file is none.
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path}: not a checkpoint of prnet, or cut off ({path.stat().st_size} bytes); "
+            "copy or download it again"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a readable checkpoint of prnet ({reason})") from error
+    if not isinstance(content, dict) or "format" not in content:
+        found = sorted(map(str, content))[:SHOWN] if isinstance(content, dict) else type(content)
+        raise ValueError(
+            f"{path}: a torch file, but not a checkpoint of prnet: no 'format' in {found}"
+        )
+    if content["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: checkpoint format {content['format']}, this version reads {FORMAT}; "
+            "install the version of prnet that wrote it"
+        )
+    missing = [key for key in ("model", "weights") if key not in content]
+    if missing:
+        raise ValueError(f"{path}: checkpoint without {missing}, found {sorted(content)}")
+    return content
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: object) -> None:
+    """Copy `weights` into `module`, all of them or none; `source` names the file and its model.
+
+    Raises:
+        ValueError: names or shapes differ; lists which.
+    """
+    own = module.state_dict()
+    faults = {
+        "missing": [name for name in own if name not in weights],
+        "unexpected": [name for name in weights if name not in own],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in weights and weights[name].shape != tensor.shape
+        ],
+    }
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for kind, names in faults.items()
+        if names
+    ]
+    if found:
+        raise ValueError(
+            f"{source}: weights do not fit {type(module).__name__} ({len(own)} tensors): "
+            f"{'; '.join(found)}. Build the model that the checkpoint is of"
+        )
+    module.load_state_dict(weights)
+
+
+def describe_source(path: Path | str, checkpoint: Mapping[str, object]) -> str:
+    """`best.pt (model prn, width 16)`, for messages."""
+    model = dict(checkpoint["model"])
+    values = [f"model {model.pop('name', 'without a name')}"]
+    values += [f"{key} {value}" for key, value in model.items() if not key.startswith("_")]
+    return f"{path} ({', '.join(values)})"
+
+
+def _require_plain(value: object, where: str) -> None:
+    """Raise ValueError unless `value` is made of what torch.load(weights_only=True) reads back."""
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise ValueError(f"{where}: key {key!r} is neither str nor int")
+            _require_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif type(value) not in (str, int, float, bool, type(None), Tensor, nn.Parameter):
+        raise ValueError(
+            f"{where}: {type(value).__module__}.{type(value).__qualname__} cannot be stored; "
+            "expected tensors, numbers, text and containers of them"
+        )

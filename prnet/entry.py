@@ -1,0 +1,49 @@
+"""What the commands share: errors in one line, devices and worker counts by name."""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def one_line_errors(main: Callable) -> Callable:
+    """Let a user's mistake end a command with one line and status 1; HYDRA_FULL_ERROR=1 shows where."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: object) -> object:
+        try:
+            return main(cfg)
+        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            log.error("%s", error)
+            sys.exit(1)
+
+    return wrapped
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: not auto, cpu or cuda, or CUDA is asked for and absent.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: got {name!r}, expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda is not available here; use device=cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def num_workers(setting: int | str) -> int:
+    """`auto` is one process a core."""
+    if setting != "auto":
+        return int(setting)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

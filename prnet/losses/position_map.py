@@ -1,0 +1,97 @@
+"""Losses on position maps. Letters: B batch, H W map side."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prnet.geometry.uv import UVLayout
+from prnet.sample import FaceSample, Prediction
+
+Reduction = Literal["sum", "mean"]
+
+
+def weighted_norm(
+    prediction: Tensor,  # (B, 3, H, W)
+    target: Tensor,  # (B, 3, H, W)
+    weight: Tensor,  # (H, W) or (B, H, W), >= 0
+    *,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Weighted Euclidean distance of two position maps, (B,): PRN eq. 1, the norm not squared.
+
+    "sum" is eq. 1 as written. "mean" divides it by the sum of the weights: the weighted mean
+    distance in the maps' unit (px), whatever the resolution and the scale of the weights; 0 where a
+    sample's weights are all 0. Adam's step does not depend on such a factor (its epsilon and weight
+    decay apart), so both train alike.
+
+    Differentiable; where the maps agree exactly the subgradient 0 is taken.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or another reduction.
+    """
+    if prediction.shape != target.shape or prediction.ndim != 4:
+        raise ValueError(
+            f"position maps: got {tuple(prediction.shape)} and {tuple(target.shape)}, "
+            "expected two of (B, 3, H, W)"
+        )
+    batch, _, *side = prediction.shape
+    if list(weight.shape) not in (side, [batch, *side]):
+        raise ValueError(
+            f"weight: got {tuple(weight.shape)}, expected {tuple(side)} or {(batch, *side)}"
+        )
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
+
+    distance = torch.linalg.vector_norm(prediction - target, dim=1)  # (B, H, W)
+    total = (distance * weight).sum((-2, -1))
+    if reduction == "sum":
+        return total
+    normaliser = weight.sum((-2, -1))
+    return total / torch.where(normaliser > 0, normaliser, 1)
+
+
+class PositionMapLoss(nn.Module):
+    """PRN's loss: `weighted_norm` under the weight mask of a UV layout, averaged over the batch.
+
+    Buffer: `weight_mask` (H, W), not stored in checkpoints.
+    """
+
+    def __init__(
+        self,
+        uv: UVLayout,
+        *,
+        weights: Sequence[float] = (16, 4, 3, 0),
+        reduction: Reduction = "mean",
+    ) -> None:
+        """Weights of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
+
+        Raises:
+            ValueError: not four finite weights >= 0 with one > 0, or another reduction.
+        """
+        super().__init__()
+        ratio = tuple(float(weight) for weight in weights)
+        if len(ratio) != 4 or not all(0 <= weight < float("inf") for weight in ratio):
+            raise ValueError(
+                f"loss weights: got {list(ratio)}, expected four finite numbers >= 0 "
+                "(landmarks; eyes, nose and mouth; rest of the face; outside)"
+            )
+        if reduction not in get_args(Reduction):
+            raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
+        weight_mask = uv.weight_mask(ratio)
+        if not weight_mask.any():
+            raise ValueError(f"loss weights: {list(ratio)} leave no texel any weight")
+        self.reduction = reduction
+        self.weighs_outside = ratio[3] > 0
+        self.register_buffer("weight_mask", weight_mask, persistent=False)
+
+    def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """The loss as {"position_map": scalar}, in px for the reduction "mean"."""
+        distance = weighted_norm(
+            prediction.position_map,
+            sample.position_map,
+            self.weight_mask,
+            reduction=self.reduction,
+        )
+        return {"position_map": distance.mean()}

@@ -1,0 +1,94 @@
+"""Batch-norm running statistics as a function of data rather than of training history.
+
+Letters: B batch, C channels, H W height and width.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class _Moments:
+    """Count, mean and sum of squared deviations per channel, merged batch by batch in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | float = 0.0  # (C,)
+        self.deviation: Tensor | float = 0.0  # (C,)
+
+    def add(self, features: Tensor) -> None:  # (B, C, H, W)
+        precision = torch.promote_types(features.dtype, torch.float32)
+        variance, mean = torch.var_mean(features.to(precision), dim=(0, 2, 3), correction=0)
+        variance, mean = variance.double(), mean.double()
+        count = features.numel() // features.shape[1]
+        total = self.count + count
+        step = mean - self.mean
+        # Chan, Golub and LeVeque: pairwise update of mean and squared deviations.
+        self.mean = self.mean + step * (count / total)
+        self.deviation = (
+            self.deviation + variance * count + step.square() * (self.count * count / total)
+        )
+        self.count = total
+
+
+@torch.no_grad()
+def recompute_batch_norm(
+    model: nn.Module,
+    batches: Iterable[Tensor],  # each (B, C, H, W), what `model` takes; sizes may differ
+) -> int:
+    """Make the running statistics of every BatchNorm2d those of `batches`; return the batch count.
+
+    With PRN's momentum of 0.001 running statistics lag thousands of steps behind the weights. Here
+    they become mean and unbiased variance over all pixels of all batches together, of what a layer
+    sees while its predecessors normalise by the statistics of each batch, as in training. (An
+    average of the batches' variances would miss the spread of their means.) Weights, momentum and
+    modes stay as they are; on an error so do the statistics. Pass the bare module, not a compiled
+    or distributed wrapper of it.
+
+    Raises:
+        ValueError: no batch, or statistics that are not finite.
+    """
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+    }
+    moments = {name: _Moments() for name in norms}
+    modes = {module: module.training for module in model.modules()}
+    momenta = {name: norm.momentum for name, norm in norms.items()}
+    buffers = [(buffer, buffer.clone()) for norm in norms.values() for buffer in norm.buffers()]
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, args, name=name: moments[name].add(args[0]))
+        for name, norm in norms.items()
+    ]
+    num_batches = 0
+    try:
+        model.eval()
+        for norm in norms.values():
+            norm.train()
+            norm.momentum = 0.0
+        for images in batches:
+            model(images)
+            num_batches += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for name, norm in norms.items():
+            norm.momentum = momenta[name]
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        for module, training in modes.items():
+            module.training = training
+
+    if num_batches == 0:
+        raise ValueError("batch-norm statistics: got no batch, expected at least one")
+    for name, found in moments.items():
+        if found.count and not (found.mean + found.deviation).isfinite().all():
+            raise ValueError(f"batch-norm statistics: {name} sees values that are not finite")
+    for name, norm in norms.items():
+        found = moments[name]
+        if found.count:
+            norm.running_mean.copy_(found.mean)
+            norm.running_var.copy_(found.deviation / (found.count - 1))
+    return num_batches

@@ -1,0 +1,112 @@
+"""The position map regression network (PRN, section 3.2; layer table from the released code).
+
+Letters: B batch, C channels, H W height and width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prnet.models.layers import SameConv2d, SameConvTranspose2d, batch_norm
+from prnet.sample import Prediction
+
+KERNEL_SIZE = 4
+# Output channels in multiples of the width, and stride.
+ENCODER = ((2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), (16, 1), (32, 2), (32, 1))
+DECODER = ((32, 1), (16, 2), (16, 1), (16, 1), (8, 2), (8, 1), (8, 1), (4, 2), (4, 1), (4, 1))
+DECODER += ((2, 2), (2, 1), (1, 2), (1, 1))
+DOWNSAMPLING = 32
+
+
+class ConvNorm(nn.Module):
+    """Convolution, plain or transposed, then batch norm."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = batch_norm(conv.out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        return self.norm(self.conv(features))
+
+
+class ConvNormReLU(ConvNorm):
+    """Convolution, plain or transposed, then batch norm, then ReLU."""
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        return functional.relu(super().forward(features))
+
+
+class ResidualBlock(nn.Module):
+    """1x1 to half the width, 4x4, 1x1, plus the shortcut; norm and ReLU come after the sum.
+
+    Neither the last 1x1 nor the shortcut is normalised on its own, as in the released network.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.reduce = ConvNormReLU(SameConv2d(in_channels, half, kernel_size=1))
+        self.conv = ConvNormReLU(SameConv2d(half, half, kernel_size=KERNEL_SIZE, stride=stride))
+        self.expand = SameConv2d(half, out_channels, kernel_size=1)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = SameConv2d(in_channels, out_channels, kernel_size=1, stride=stride)
+        self.norm = batch_norm(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        residual = self.expand(self.conv(self.reduce(features)))
+        return functional.relu(self.norm(residual + self.shortcut(features)))
+
+
+class PRN(nn.Module):
+    """Encoder of one convolution and ten residual blocks, decoder of 17 transposed convolutions.
+
+    13,353,618 parameters at the published width of 16: encoder 3,587,872, decoder with head
+    9,765,746. The paper's "160 MB" is those in float32 with both moments of Adam.
+
+    Convention: the output is sigmoid(norm(...)) times `coordinate_scale`, in crop px: only
+    coordinates in (0, coordinate_scale) can be predicted. 281.6 = 1.1 * 256, as released; so are
+    the two hidden layers of three channels with ReLU before the head, a narrow bottleneck.
+    """
+
+    def __init__(self, *, width: int = 16, coordinate_scale: float = 281.6) -> None:
+        super().__init__()
+        self.coordinate_scale = coordinate_scale
+
+        encoder = [ConvNormReLU(SameConv2d(3, width, kernel_size=KERNEL_SIZE))]
+        channels = width
+        for multiple, stride in ENCODER:
+            encoder.append(ResidualBlock(channels, multiple * width, stride=stride))
+            channels = multiple * width
+        self.encoder = nn.Sequential(*encoder)
+
+        decoder = []
+        for out_channels, stride in [*((m * width, s) for m, s in DECODER), (3, 1), (3, 1)]:
+            conv = SameConvTranspose2d(
+                channels, out_channels, kernel_size=KERNEL_SIZE, stride=stride
+            )
+            decoder.append(ConvNormReLU(conv))
+            channels = out_channels
+        self.decoder = nn.Sequential(*decoder)
+        self.head = ConvNorm(SameConvTranspose2d(channels, 3, kernel_size=KERNEL_SIZE))
+
+    def forward(
+        self,
+        image: Tensor,  # (B, 3, H, W), RGB in [0, 1], H and W multiples of 32; 256 as published
+    ) -> Prediction:
+        """Position maps (B, 3, H, W) in crop px, float32 under autocast too.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if image.ndim != 4 or image.shape[1] != 3 or any(n % DOWNSAMPLING for n in image.shape[2:]):
+            raise ValueError(
+                f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
+                f"multiples of {DOWNSAMPLING}"
+            )
+        features = self.decoder(self.encoder(image))  # (B, 3, H, W)
+        # bfloat16 has 8 significant bits: from 128 px up its numbers are 1 px apart.
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.head(features.to(self.head.conv.weight.dtype))
+            return Prediction(self.coordinate_scale * torch.sigmoid(logits))
