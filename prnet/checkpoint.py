@@ -12,7 +12,6 @@ and any other key with plain content. Nothing in a file is ever instantiated: wh
 the model by name among those shipped.
 """
 
-import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -55,17 +54,18 @@ def load_checkpoint(path: Path | str) -> dict:
         raise FileNotFoundError(
             f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME"
         )
-    # The directory of a zip file stands at its end, so that a cut file is none.
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path}: not a checkpoint of prnet, or cut off ({path.stat().st_size} bytes); "
-            "copy or download it again"
-        )
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load compares no checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file makes both raise nearly anything
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not a readable checkpoint of prnet ({reason})") from error
+        raise ValueError(
+            f"{path}: not a checkpoint of prnet, or cut off or damaged (it has "
+            f"{path.stat().st_size} bytes; {reason}); copy or download it again"
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
         found = sorted(map(str, content))[:SHOWN] if isinstance(content, dict) else type(content)
         raise ValueError(

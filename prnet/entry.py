@@ -47,3 +47,10 @@ def num_workers(setting: int | str) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def loader_workers(setting: str | int, device: torch.device) -> int:
+    """`auto`: all cores where a GPU runs the network, none where the cores do it themselves."""
+    if setting == "auto" and device.type == "cpu":
+        return 0
+    return num_workers(setting)

@@ -1,4 +1,4 @@
-"""Reading MATLAB files and writing any file whole."""
+"""Reading MATLAB files and tables, and writing any file whole."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import scipy.io
 
 
@@ -47,3 +48,21 @@ def read_mat(path: Path, *, hint: str) -> dict:
         raise ValueError(f"{path}: MATLAB 7.3 format; save it again with -v7") from error
     except Exception as error:  # noqa: BLE001 - on a damaged file scipy raises nearly anything
         raise ValueError(f"{path}: not a readable MATLAB file ({error})") from error
+
+
+def read_table(path: Path, *, hint: str) -> np.ndarray:
+    """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line.
+
+    Raises:
+        FileNotFoundError: with `hint`, what to do about it.
+        ValueError: empty, or not a table of numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; {hint}")
+    try:
+        lines = path.read_text().split("\n")
+        if not any(line.strip() for line in lines):
+            raise ValueError("the file is empty")
+        return np.loadtxt(lines)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a table of numbers ({error})") from error

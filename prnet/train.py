@@ -1,13 +1,13 @@
 """`python -m prnet.train`: built sets -> a checkpoint. One function from the first batch to the
 last."""
 
+import contextlib
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import ConcatDataset, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -26,14 +27,19 @@ from prnet.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import StepSampler, TrainingSets, training_loader
 from prnet.datasets.pictures import collate_fits
 from prnet.datasets.warp import make_sample
-from prnet.entry import num_workers, one_line_errors, resolve_device
+from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.eval import evaluate_model, evaluation_mode
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.batch_norm import recompute_batch_norm
+from prnet.protocol import Protocol
+from prnet.sample import FitBatch
+from prnet.visualize import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
 
 log = logging.getLogger(__name__)
 
@@ -147,97 +153,90 @@ def train(
     if plan.compile:
         network = torch.compile(network)
     if world.size > 1:
-        network = DistributedDataParallel(network, device_ids=[world.device.index] if cuda else None)
+        network = DistributedDataParallel(
+            network, device_ids=[world.device.index] if cuda else None
+        )
 
-    def state(step: int) -> dict:
+    def save_last(step: int) -> None:
         training = {"step": step, "order": order, "best": best, "optimizer": optimizer.state_dict()}
-        return {**header, "weights": model.state_dict(), "training": training}
+        save_checkpoint(
+            run_dir / "last.pt", {**header, "weights": model.state_dict(), "training": training}
+        )
 
-    writer = SummaryWriter(str(run_dir)) if world.rank == 0 else None
-    bar = tqdm(total=total_steps, initial=sampler.start, unit="step", disable=world.rank != 0)
     batches = iter(training_loader(sampler, num_workers=plan.num_workers, pin_memory=cuda))
-    stopped = StopSignal()
     unchecked: tuple[int, dict[str, Tensor]] | None = None
     seen_at, seen_step = time.perf_counter(), sampler.start
-    step = sampler.start
+    first_rank = world.rank == 0
     model.train()
-    while step < total_steps:
-        batch = next(batches).to(world.device)
-        generator = batch_generator(plan.seed, step, world.rank, world.device)
-        sample = augment(batch, decoder, rule, generator)
+    with (
+        StopSignal() as stopped,
+        SummaryWriter(str(run_dir)) if first_rank else contextlib.nullcontext() as writer,
+        tqdm(total=total_steps, initial=sampler.start, unit="step", disable=not first_rank) as bar,
+    ):
+        for step in range(sampler.start + 1, total_steps + 1):
+            batch = next(batches).to(world.device)
+            generator = batch_generator(plan.seed, step, world.rank, world.device)
+            sample = augment(batch, decoder, rule, generator)
 
-        # Forward, backward, update.
-        learning_rate = plan.learning_rate * schedule(
-            step / steps_per_epoch, total_steps / steps_per_epoch
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-            prediction = network(sample.image.contiguous(memory_format=memory_format))
-        losses = loss_fn(prediction, sample)  # name -> weighted scalar
-        loss = sum(losses.values())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+            # Forward, backward, update.
+            learning_rate = plan.learning_rate * schedule(
+                (step - 1) / steps_per_epoch, total_steps / steps_per_epoch
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            with torch.autocast(
+                world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"
+            ):
+                prediction = network(sample.image.contiguous(memory_format=memory_format))
+            losses = loss_fn(prediction, sample)  # name -> weighted scalar
+            loss = sum(losses.values())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
 
-        # A step late, so that reading the numbers does not hold up the device.
-        terms = check_finite(unchecked)
-        unchecked = (step, {name: value.detach() for name, value in losses.items()})
-        step += 1
-        bar.update()
+            # The terms are read a step late, so that reading them does not hold up the device.
+            terms = check_finite(unchecked)
+            unchecked = (step, {name: value.detach() for name, value in losses.items()})
+            bar.update()
+            if first_rank and terms and step % plan.log_every == 0:
+                now = time.perf_counter()
+                speed = (step - seen_step) * plan.batch_size * world.size / (now - seen_at)
+                seen_at, seen_step = now, step
+                outside = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
+                for name, value in terms.items():
+                    writer.add_scalar(f"train/{name}", value, step)
+                writer.add_scalar("train/learning_rate", learning_rate, step)
+                writer.add_scalar("train/samples_per_second", speed, step)
+                writer.add_scalar("train/ground_truth_out_of_reach", outside, step)
+                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", samples_s=f"{speed:.1f}")
 
-        if terms and writer and step % plan.log_every == 0:
-            now = time.perf_counter()
-            speed = (step - seen_step) * plan.batch_size * world.size / (now - seen_at)
-            seen_at, seen_step = now, step
-            outside = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
-            for name, value in terms.items():
-                writer.add_scalar(f"train/{name}", value, step)
-            writer.add_scalar("train/learning_rate", learning_rate, step)
-            writer.add_scalar("train/samples_per_second", speed, step)
-            writer.add_scalar("train/ground_truth_out_of_reach", outside, step)
-            bar.set_postfix(loss=f"{sum(terms.values()):.3f}", samples_s=f"{speed:.1f}")
-
-        # Validate with the function behind `python -m prnet.eval`, then save.
-        done = step == total_steps
-        leaving = stopped.agreed(step, world)
-        if done or leaving or step % validate_steps == 0 or step % plan.save_every == 0:
-            check_finite(unchecked)
-            unchecked = None
-        if world.rank == 0 and (done or step % validate_steps == 0):
-            if bn_batches:
-                calibrate(
-                    model,
-                    sets,
-                    decoder,
-                    rule,
-                    plan=plan,
-                    step=step,
-                    device=world.device,
-                    count=bn_batches,
-                )
-            if validate is not None:
-                validation = validate(model)
-                log.info("step %d: %s", step, validation.summary)
-                for name, value in validation.scalars.items():
-                    writer.add_scalar(f"validation/{name}", value, step)
-                writer.add_image("validation/panel", validation.panel, step, dataformats="HWC")
-                if validation.score < best:
-                    best = validation.score
-                    save_checkpoint(run_dir / "best.pt", {**header, "weights": model.state_dict()})
-            model.train()
-        if world.rank == 0 and (done or leaving or step % plan.save_every == 0):
-            save_checkpoint(run_dir / "last.pt", state(step))
-        if world.size > 1 and (done or step % validate_steps == 0):
-            distributed.barrier()
-        if leaving:
-            log.warning("stopped by a signal at step %d; resume=%s", step, run_dir / "last.pt")
-            break
-    bar.close()
-    if writer:
-        writer.close()
-        if not (run_dir / "best.pt").is_file():
-            shutil.copyfile(run_dir / "last.pt", run_dir / "best.pt")
+            # Validate with the function behind `python -m prnet.eval`, then save.
+            leaving = stopped.agreed(step, world)
+            validating = step == total_steps or step % validate_steps == 0
+            if validating or leaving or step % plan.save_every == 0:
+                check_finite(unchecked)
+                unchecked = None
+            if validating and first_rank:
+                if bn_batches:
+                    images = calibration_images(sets, decoder, rule, plan, step, world, bn_batches)
+                    recompute_batch_norm(model, images)
+                if validate is not None:
+                    validation = validate(model)
+                    validation.write(writer, step)
+                    if validation.score < best:
+                        best = validation.score
+                        save_checkpoint(
+                            run_dir / "best.pt", {**header, "weights": model.state_dict()}
+                        )
+            if first_rank and (validating or leaving or step % plan.save_every == 0):
+                save_last(step)
+            if world.size > 1 and validating:
+                distributed.barrier()
+            if leaving:
+                log.warning("stopped by a signal; go on with resume=%s", run_dir / "last.pt")
+                return
+    if first_rank and validate is None:
+        save_checkpoint(run_dir / "best.pt", {**header, "weights": model.state_dict()})
 
 
 class Validation(NamedTuple):
@@ -246,16 +245,29 @@ class Validation(NamedTuple):
     score: float  # lower is better; chooses best.pt
     scalars: dict[str, float]
     panel: np.ndarray  # (H, W, 3), uint8
-    summary: str
+
+    def write(self, writer: SummaryWriter, step: int) -> None:
+        for name, value in self.scalars.items():
+            writer.add_scalar(f"validation/{name}", value, step)
+        writer.add_image("validation/panel", self.panel, step, dataformats="HWC")
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in self.scalars.items())
+        log.info("step %d: %s", step, listed)
 
 
 class StopSignal:
-    """Remembers SIGTERM and SIGINT until the loop has a state worth saving; a second SIGINT is obeyed at once."""
+    """Remembers SIGTERM and SIGINT until the loop has saved; a second SIGINT is obeyed at once."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> "StopSignal":
         self.received = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
+        self.before = {
+            number: signal.signal(number, self._receive)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: object) -> None:
         if self.received and number == signal.SIGINT:
@@ -263,7 +275,8 @@ class StopSignal:
         self.received = True
 
     def agreed(self, step: int, world: World) -> bool:
-        """Whether to stop now: all processes at the same step, or their next all-reduce would hang."""
+        """Whether to stop now: all processes at the same step, or their next all-reduce would
+        hang."""
         if world.size == 1:
             return self.received
         if step % STOP_CHECK_STEPS:
@@ -296,39 +309,30 @@ def unreachable_share(
     weight_mask: Tensor,  # (H, W)
     model: nn.Module,
 ) -> float:
-    """Share of supervised texels with a coordinate outside what the network can output (PRN's sigmoid)."""
+    """Share of supervised texels with a coordinate outside what the network can output (PRN's
+    sigmoid)."""
     outside = (position_map < 0) | (position_map > model.coordinate_scale)
     return float(outside.any(1)[:, weight_mask > 0].float().mean())
 
 
-def calibrate(
-    model: nn.Module,
+def calibration_images(
     sets: TrainingSets,
     decoder: PositionMapDecoder,
     rule: AugmentRule,
-    *,
     plan: Plan,
     step: int,
-    device: torch.device,
+    world: World,
     count: int,
-) -> None:
-    """Recompute the BN statistics of `model` over `count` augmented training batches."""
+) -> Iterator[Tensor]:
+    """Up to `count` augmented training batches to recompute BN statistics from."""
     samples = sets.concatenated()
-    order = np.random.default_rng([plan.seed, step]).choice(
-        len(samples), size=min(len(samples), count * plan.batch_size), replace=False
-    )
-
-    def images():
-        for start in range(0, len(order) - plan.batch_size + 1, plan.batch_size):
-            chosen = order[start : start + plan.batch_size].tolist()
-            batch = collate_fits([samples[i] for i in chosen]).to(device)
-            generator = batch_generator(plan.seed, step, start, device)
-            image = augment(batch, decoder, rule, generator).image
-            yield image.contiguous(
-                memory_format=torch.channels_last if plan.channels_last else torch.contiguous_format
-            )
-
-    recompute_batch_norm(model, images())
+    wanted = min(count * plan.batch_size, len(samples))
+    order = np.random.default_rng([plan.seed, step]).permutation(len(samples))[:wanted]
+    for start in range(0, wanted, plan.batch_size):
+        chosen = order[start : start + plan.batch_size].tolist()
+        batch = collate_fits([samples[i] for i in chosen]).to(world.device)
+        generator = batch_generator(plan.seed, step, start, world.device)
+        yield augment(batch, decoder, rule, generator).image
 
 
 def start_world(device: str) -> World:
@@ -345,7 +349,8 @@ def start_world(device: str) -> World:
 
 
 def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets:
-    """The built sets to train on; the default one is made from the archive if it is not there yet."""
+    """The built sets to train on; the default one is made from the archive if it is not there
+    yet."""
     directories = cfg.built
     if directories is None:
         default = Path("data/built") / cfg.dataset.name
@@ -400,42 +405,94 @@ def main(cfg: DictConfig) -> None:
             raise ValueError(f"{cfg.resume}: weights only; resume needs a last.pt, init takes this")
         load_weights(model, checkpoint["weights"], source=cfg.resume)
         resume = checkpoint["training"]
+    face = face.to(world.device)
+    texels = "all" if loss_fn.weighs_outside else "face"
+    decoder = PositionMapDecoder(face.morphable_model, face.uv, texels=texels).to(world.device)
+    settings = OmegaConf.to_container(cfg.trainer)
+    settings["num_workers"] = loader_workers(cfg.trainer.num_workers, world.device)
     train(
         model,
         loss_fn,
         sets,
-        PositionMapDecoder(
-            face.morphable_model, face.uv, texels="all" if loss_fn.weighs_outside else "face"
-        ).to(world.device),
-        plan=Plan(
-            **OmegaConf.to_container(cfg.optimizer),
-            **{
-                **OmegaConf.to_container(cfg.trainer),
-                "num_workers": loader_workers(cfg.trainer.num_workers, world.device),
-            },
-            seed=cfg.seed,
-        ),
+        decoder,
+        plan=Plan(**OmegaConf.to_container(cfg.optimizer), **settings, seed=cfg.seed),
         rule=AugmentRule(**OmegaConf.to_container(cfg.augment)),
         schedule=instantiate(cfg.scheduler),
         world=world,
         run_dir=run_dir,
         header=header,
-        validate=None,
+        validate=make_validate(cfg, sets, face, decoder, world.device) if world.rank == 0 else None,
         resume=resume,
     )
+    if world.size > 1:
+        distributed.destroy_process_group()
+
+
+def make_validate(
+    cfg: DictConfig,
+    sets: TrainingSets,
+    face: Face,
+    decoder: PositionMapDecoder,
+    device: torch.device,
+) -> Callable[[nn.Module], Validation] | None:
+    """What the loop validates with: `prnet.eval` on the held-out photos; None where none are."""
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    held_out = [HeldOut(built, indices) for built, indices in sets.validation if len(indices)]
+    if not held_out:
+        log.warning("no photos are held out: best.pt will be the last state")
+        return None
+    samples: Dataset = ConcatDataset(held_out)
+    shown = collate_fits(
+        [part.built[int(part.indices[i])] for part in held_out for i in range(min(4, len(part)))]
+    )
+
+    def validate(model: nn.Module) -> Validation:
+        report = evaluate_model(
+            model,
+            evaluation_loader(samples, batch_size=cfg.trainer.batch_size),
+            face=face,
+            protocol=protocol,
+            dataset="held out",
+            source="the network in training",
+            precision=cfg.trainer.precision,
+            progress=False,
+        )
+        means = {name: summary["mean"] for name, summary in report["metrics"].items()}
+        return Validation(
+            means["nme_68_2d"], means, draw_panel(model, shown.to(device), face, decoder)
+        )
+
+    return validate
+
+
+@torch.inference_mode()
+def draw_panel(
+    model: nn.Module, batch: FitBatch, face: Face, decoder: PositionMapDecoder
+) -> np.ndarray:
+    """Held-out samples, a row each: photo with predicted landmarks, predicted mesh, true mesh, map
+    error."""
+    sample = make_sample(batch, decoder)
+    with evaluation_mode(model):
+        predicted = model(sample.image).position_map.float()
+    pictures = []
+    for image, prediction, truth in zip(sample.image, predicted, sample.position_map, strict=True):
+        photo = to_picture(image)
+        predicted_points, true_points = (
+            face.uv.face_points(position_map[None])[0] for position_map in (prediction, truth)
+        )
+        pictures += [
+            draw_landmarks(photo, face.uv.landmarks(prediction[None])[0]),
+            draw_mesh(photo, predicted_points, face.uv.grid_triangles),
+            draw_mesh(photo, true_points, face.uv.grid_triangles),
+            draw_map_error(prediction, truth, mask=face.uv.face_mask),
+        ]
+    return tile(pictures, columns=4)
 
 
 def plain_values(network: DictConfig) -> dict:
     """A model's constructor arguments for the checkpoint, without the class that takes them."""
     values = OmegaConf.to_container(network, resolve=True)
     return {key: value for key, value in values.items() if key != "_target_"}
-
-
-def loader_workers(setting: str | int, device: torch.device) -> int:
-    """`auto`: all cores where a GPU does the training, none where the cores do it themselves."""
-    if setting == "auto" and device.type == "cpu":
-        return 0
-    return num_workers(setting)
 
 
 if __name__ == "__main__":

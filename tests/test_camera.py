@@ -12,6 +12,7 @@ from prnet.geometry.camera import (
     PIXEL_ORIGINS,
     angles_from_rotation,
     box_from_points,
+    convert_origin,
     crop_from_image,
     image_from_model,
     invert_affine,
@@ -170,6 +171,10 @@ def test_origin_shift_converts_between_all_pairs(source: str, target: str) -> No
     start = np.array(ORIGIN_TABLE[source](123.0, 45.0, 450.0))
     end = np.array(ORIGIN_TABLE[target](123.0, 45.0, 450.0))
     np.testing.assert_array_equal(start + pixel_origin_shift(source, target), end)
+    points = torch.from_numpy(np.array([[*start, 7.0]])).expand(2, 3, 3)
+    expected = torch.from_numpy(np.array([*end, 7.0])).expand(2, 3, 3)
+    assert torch.equal(convert_origin(points, source, target), expected)
+    assert torch.equal(convert_origin(points[..., :2], source, target), expected[..., :2])
 
 
 def test_unknown_origin_raises() -> None:

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "sample", "files"}
 
 # A unit is a sub-package or a module of prnet. It may import itself, the leaves, and these units.
-EVALUATION = {"geometry", "faces", "datasets", "models", "metrics", "report", "visualize"}
+EVALUATION = {"geometry", "faces", "datasets", "models"}
+EVALUATION |= {"metrics", "protocol", "report", "visualize"}
 ENTRY = {"checkpoint", "config_path", "entry"}
 ALLOWED = {
     "__init__": set(),
@@ -29,7 +30,8 @@ ALLOWED = {
     "datasets": {"geometry", "faces"},
     "visualize": {"geometry", "faces"},
     "export": {"geometry", "faces"},
-    "report": {"metrics", "visualize"},
+    "protocol": {"geometry", "metrics"},
+    "report": {"metrics", "protocol", "visualize"},
     "tables": {"report", "metrics", "visualize"},
     "compare": {"report", "metrics", "visualize"},
     "contact_sheet": {"geometry", "faces", "datasets", "visualize"},

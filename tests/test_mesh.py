@@ -151,6 +151,13 @@ def test_vertices_outside_of_the_picture_are_not_visible() -> None:
     assert torch.equal(visible, inside)
 
 
+def test_a_sheet_seen_from_behind_is_not_visible() -> None:
+    vertices = torch.tensor([[[1.0, 1, 0], [7, 1, 0], [1, 7, 0]]])
+    for triangle, seen in (([0, 1, 2], True), ([0, 2, 1], False)):
+        visible = visible_vertices(vertices, torch.tensor([triangle]), height=9, width=9)
+        assert visible.tolist() == [[seen] * 3]
+
+
 def test_depth_tolerance_is_as_stated() -> None:
     """A vertex behind a flat sheet by less than the tolerance still counts as on it."""
     sheet = torch.tensor([[0.0, 0, 0], [20, 0, 0], [0, 20, 0], [20, 20, 0]])

@@ -24,6 +24,15 @@ from prnet.sample import Prediction
 TORCH_FROM_TENSORFLOW = (3, 2, 0, 1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small layers lose more to the threads' barriers than they gain, most of all on busy cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture(scope="module")
 def published() -> PRN:
     torch.manual_seed(0)
@@ -377,15 +386,14 @@ def test_recomputed_statistics_of_one_batch_reproduce_training_mode():
     with torch.no_grad():
         expected = copy.deepcopy(model).train()(images).position_map
         untrained = model.eval()(images).position_map
-        recompute_batch_norm(model, [images])
-        output = model(images).position_map
+    recompute_batch_norm(model, [images])
     biased = {m: (m.running_var.clone(), n) for m, n in pixels_per_norm(model, images).items()}
     for norm, (variance, count) in biased.items():
         norm.running_var.copy_(variance * (count - 1) / count)
     with torch.no_grad():
         exact = model(images).position_map
     torch.testing.assert_close(exact, expected, rtol=0, atol=1e-6)
-    assert (output - expected).abs().mean() < 0.5 * (untrained - expected).abs().mean()
+    assert (untrained - expected).abs().mean() > 1
 
 
 def pixels_per_norm(model: nn.Module, images: torch.Tensor) -> dict[nn.BatchNorm2d, int]:

@@ -50,7 +50,7 @@ def random_mesh(seed: int, *, count: int = 40, size: float = 14.0) -> tuple[np.n
     """Triangles of every size and orientation, some outside of the picture."""
     random = np.random.default_rng(seed)
     vertices = random.uniform(-4, size + 4, (count, 3))
-    return vertices, random.integers(0, count, (60, 3))
+    return vertices, random.integers(0, count, (40, 3))
 
 
 def check_against_oracle(vertices, triangles, height, width, **options) -> None:

@@ -16,7 +16,6 @@ from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.sample import Fit
 
-
 SUBSETS_300W_LP = tuple(
     subset + flip for subset in ("AFW", "HELEN", "IBUG", "LFPW") for flip in ("", "_Flip")
 )
@@ -86,6 +85,8 @@ def read_fit(path: Path) -> FitFile:
         # AFLW2000-3D's pt2d has 21 or 23 columns, -1 where invisible: not these 68 points.
         complete = landmarks_2d.shape == (2, 68)
         landmarks_2d = np.asarray(landmarks_2d, dtype=np.float64).T if complete else None
+        if complete and not np.isfinite(landmarks_2d).all():
+            raise ValueError(f"{path}: pt2d holds values that are not finite")
     return FitFile(fit, landmarks, landmarks_2d, cast_keys)
 
 

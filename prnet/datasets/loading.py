@@ -131,10 +131,10 @@ def training_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         multiprocessing_context="spawn" if num_workers else None,
     )
 
 
-def _one_thread(_worker: int) -> None:
+def one_thread(_worker: int) -> None:
     torch.set_num_threads(1)

@@ -149,19 +149,24 @@ def shift_depth(matrix: Tensor, depth_min: float) -> Tensor:  # (4, 4), model fr
     return shifted
 
 
+def pad_pictures(pictures: list[np.ndarray]) -> Tensor:  # (H, W, 3) each, uint8
+    """One tensor (B, 3, Hp, Wp), uint8; smaller pictures get zeros at the right and the bottom."""
+    height = max(picture.shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    padded = torch.zeros(len(pictures), height, width, 3, dtype=torch.uint8)
+    for target, picture in zip(padded.numpy(), pictures, strict=True):
+        target[: picture.shape[0], : picture.shape[1]] = picture
+    return padded.permute(0, 3, 1, 2)
+
+
 def collate_fits(items: list[FitItem]) -> FitBatch:
-    """Stack samples; pictures of other sizes are zero-padded at the right and the bottom."""
-    height = max(item.picture.shape[0] for item in items)
-    width = max(item.picture.shape[1] for item in items)
-    pictures = torch.zeros(len(items), height, width, 3, dtype=torch.uint8)
-    for target, item in zip(pictures.numpy(), items, strict=True):
-        target[: item.picture.shape[0], : item.picture.shape[1]] = item.picture
+    """Stack samples."""
 
     def stack(field: str) -> Tensor:
         return torch.stack([getattr(item, field) for item in items]).float()
 
     return FitBatch(
-        picture=pictures.permute(0, 3, 1, 2),
+        picture=pad_pictures([item.picture for item in items]),
         crop_from_picture=stack("crop_from_picture"),
         crop_from_model=stack("crop_from_model"),
         shape_params=stack("shape_params"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from prnet.faces.face import Face, require_finite
-from prnet.files import read_mat
+from prnet.files import read_mat, read_table
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NUM_LANDMARKS = 68
 UV_RESOLUTION = 256
+UV_DATA_HINT = "clone PRNet for its Data/uv-data"
 
 
 def load_bfm(
@@ -42,7 +43,14 @@ def load_bfm(
     info = _read_struct(bfm_dir / "BFM_info.mat", "model_info")
     model_file = bfm_dir / "BFM.mat"
 
-    mean = _column(model, "shapeMU", model_file) + _column(model, "expMU", model_file)
+    neutral_mean = _column(model, "shapeMU", model_file)
+    exp_mean = _column(model, "expMU", model_file)
+    if len(exp_mean) != len(neutral_mean):
+        raise ValueError(
+            f"{model_file}: expMU has {len(exp_mean)} rows, shapeMU {len(neutral_mean)}; "
+            "expected the same vertices"
+        )
+    mean = neutral_mean + exp_mean
     num_vertices = len(mean) // 3
     shape_basis = _basis(model, "shapePC", num_vertices, model_file)
     exp_basis = _basis(model, "expPC", num_vertices, model_file)
@@ -90,7 +98,7 @@ def load_bfm(
     if face_mask is None:
         log.info("face mask: %d pixels, derived from the jaw line", uv.face_index.numel())
     log.info(
-        "BFM: %d vertices, %d shape and %d expression bases; of a fit, as many leading coefficients",
+        "BFM: %d vertices, %d shape and %d expression bases; that many of a fit's are used",
         num_vertices,
         len(shape_basis),
         len(exp_basis),
@@ -98,8 +106,10 @@ def load_bfm(
     return Face(
         name="bfm",
         morphable_model=MorphableModel(
-            *(torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in
-              (mean.reshape(-1, 3), shape_basis, exp_basis))
+            *(
+                torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
+                for a in (mean.reshape(-1, 3), shape_basis, exp_basis)
+            )
         ),
         uv=uv,
         triangles=torch.from_numpy(np.ascontiguousarray(surface)),
@@ -109,7 +119,7 @@ def load_bfm(
 
 def read_prnet_face_mask(path: Path) -> np.ndarray:
     """PRNet's face_ind.txt as a mask, (256, 256) bool."""
-    index = _read_table(path).astype(np.int64).ravel()
+    index = read_table(path, hint=UV_DATA_HINT).astype(np.int64).ravel()
     if len(index) == 0 or index.min() < 0 or index.max() >= UV_RESOLUTION**2:
         raise ValueError(f"{path}: expected flat indices of a 256 x 256 map, 0 to 65535")
     mask = np.zeros(UV_RESOLUTION**2, dtype=bool)
@@ -119,9 +129,11 @@ def read_prnet_face_mask(path: Path) -> np.ndarray:
 
 def read_prnet_landmark_cells(path: Path) -> np.ndarray:
     """PRNet's uv_kpt_ind.txt as (68, 2), row and column: its first line holds the columns."""
-    table = _read_table(path)
+    table = read_table(path, hint=UV_DATA_HINT)
     if table.shape != (2, NUM_LANDMARKS):
         raise ValueError(f"{path}: got a table of {table.shape}, expected 2 rows of 68 numbers")
+    if table.min() < 0 or table.max() >= UV_RESOLUTION:
+        raise ValueError(f"{path}: expected cells of a 256 x 256 map, 0 to 255")
     return table[::-1].T.astype(np.int64)
 
 
@@ -133,19 +145,10 @@ def read_prnet_weight_mask(path: Path | str, face_mask: np.ndarray) -> np.ndarra
     """
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if picture is None:
-        raise FileNotFoundError(f"{path}: not a readable picture; clone PRNet for its Data/uv-data")
+        raise FileNotFoundError(f"{path}: not a readable picture; {UV_DATA_HINT}")
     if picture.shape != face_mask.shape:
         raise ValueError(f"{path}: got {picture.shape}, expected {face_mask.shape}")
     return picture.astype(np.float32) / 16 * face_mask
-
-
-def _read_table(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; clone PRNet for its Data/uv-data")
-    try:
-        return np.loadtxt(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: not a table of numbers ({error})") from error
 
 
 def _read_struct(path: Path, key: str) -> dict[str, np.ndarray]:
@@ -202,4 +205,8 @@ def _read_uv(path: Path, num_vertices: int) -> np.ndarray:
             "53490 rows with scripts/convert_bfm.py"
         )
     require_finite("UV", uv_coords, path)
+    if uv_coords.min() < 0 or uv_coords.max() > 1:
+        raise ValueError(
+            f"{path}: UV runs from {uv_coords.min():g} to {uv_coords.max():g}, expected 0 to 1"
+        )
     return uv_coords

@@ -33,6 +33,21 @@ def pixel_origin_shift(source: str, target: str) -> tuple[float, float]:
     return target_x - source_x, target_y - source_y
 
 
+def convert_origin(
+    points: Tensor,  # (..., N, 2 or 3), px
+    source: str,
+    target: str,
+) -> Tensor:
+    """The same points in another pixel origin; z stays.
+
+    Raises:
+        ValueError: an origin is not one of `PIXEL_ORIGINS`.
+    """
+    shift = torch.zeros(points.shape[-1], dtype=points.dtype, device=points.device)
+    shift[:2] = torch.tensor(pixel_origin_shift(source, target), dtype=points.dtype)
+    return points + shift
+
+
 def rotation_from_angles(
     angles: Tensor,  # (..., 3), pitch, yaw, roll in rad
 ) -> Tensor:

@@ -17,6 +17,8 @@ OUTSIDE, REST, EYES_NOSE_MOUTH, LANDMARK = range(4)
 # Pixels of PRN's ground-truth maps this close to the border skip the inside test (see
 # `rasterize_uv`).
 BORDER_BAND = 2
+# A weight above minus this is on the edge: no rounding leaves a gap between neighbours.
+EDGE_TOLERANCE = 1e-9
 
 
 class UVRaster(NamedTuple):
@@ -39,15 +41,14 @@ def rasterize_uv(
     resolution: int,
     border_quirk: bool = False,
 ) -> UVRaster:
-    """Sample a flat triangulation at integer pixels; where triangles overlap, the first in the list
-    wins.
+    """Sample a flat triangulation at integer pixels; of triangles that overlap the first one wins.
 
-    A pixel is inside for barycentric e1, e2 >= 0 and e1 + e2 < 1 (face3d's rule). `border_quirk`
-    reproduces face3d: pixels within 2 of the border take any triangle whose bounding box holds
-    them, with extrapolated weights; outside the face mask, but needed for bit-equality with
-    published maps.
+    A triangle takes the pixels inside it and on its border. `border_quirk` meets published maps bit
+    for bit instead: face3d works in float32, leaves out the edge w1 + w2 = 1, and its pixels within
+    2 of the map's border, all outside the face, take any triangle whose bounding box holds them,
+    with extrapolated weights. In the BFM's face the two differ by rounding only.
     """
-    corners = pixels[triangles]  # (T, 3, 2)
+    corners = pixels.astype(np.float32 if border_quirk else np.float64)[triangles]  # (T, 3, 2)
     low = np.maximum(np.ceil(corners.min(1)), 0).astype(np.int64)
     high = np.minimum(np.floor(corners.max(1)), resolution - 1).astype(np.int64)
     sides = np.maximum(high - low + 1, 0)  # (T, 2)
@@ -59,31 +60,42 @@ def rasterize_uv(
     column = low[owner, 0] + within % sides[owner, 0]
     row = low[owner, 1] + within // sides[owner, 0]
 
+    # Gram's form of the weights is face3d's; the rounding decides pixels that lie on an edge.
     edge_2 = (corners[:, 2] - corners[:, 0])[owner]
     edge_1 = (corners[:, 1] - corners[:, 0])[owner]
-    offset = np.stack([column, row], -1) - corners[owner, 0]
-    determinant = edge_1[:, 0] * edge_2[:, 1] - edge_1[:, 1] * edge_2[:, 0]
+    offset = np.stack([column, row], -1).astype(corners.dtype) - corners[owner, 0]
+    dot_22, dot_12, dot_11 = _dot(edge_2, edge_2), _dot(edge_1, edge_2), _dot(edge_1, edge_1)
+    dot_2o, dot_1o = _dot(edge_2, offset), _dot(edge_1, offset)
+    determinant = dot_22 * dot_11 - dot_12 * dot_12
     regular = determinant != 0
-    inverse = np.divide(1.0, determinant, out=np.zeros_like(determinant), where=regular)
-    weight_1 = (offset[:, 0] * edge_2[:, 1] - offset[:, 1] * edge_2[:, 0]) * inverse
-    weight_2 = (edge_1[:, 0] * offset[:, 1] - edge_1[:, 1] * offset[:, 0]) * inverse
-    inside = regular & (weight_1 >= 0) & (weight_2 >= 0) & (weight_1 + weight_2 < 1)
+    inverse = np.divide(1, determinant, out=np.zeros_like(determinant), where=regular)
+    weight_2 = (dot_11 * dot_2o - dot_12 * dot_1o) * inverse
+    weight_1 = (dot_22 * dot_1o - dot_12 * dot_2o) * inverse
     if border_quirk:
+        inside = (weight_1 >= 0) & (weight_2 >= 0) & (weight_1 + weight_2 < 1)
         last = resolution - 1 - BORDER_BAND
         border = (column < BORDER_BAND) | (column > last) | (row < BORDER_BAND) | (row > last)
-        inside |= border & regular
+        inside |= border
+    else:
+        least = np.minimum(np.minimum(weight_1, weight_2), 1 - weight_1 - weight_2)
+        inside = least >= -EDGE_TOLERANCE
+    inside &= regular
 
     texel = row[inside] * resolution + column[inside]
     texel, first = np.unique(texel, return_index=True)  # first occurrence: the lowest triangle
     chosen = np.flatnonzero(inside)[first]
     triangle = np.full(resolution**2, -1, dtype=np.int64)
-    barycentric = np.zeros((resolution**2, 3))
+    barycentric = np.zeros((resolution**2, 3), dtype=corners.dtype)
     triangle[texel] = owner[chosen]
     barycentric[texel, 1] = weight_1[chosen]
     barycentric[texel, 2] = weight_2[chosen]
-    barycentric[texel, 0] = 1 - weight_1[chosen] - weight_2[chosen]
+    barycentric[texel, 0] = 1 - weight_2[chosen] - weight_1[chosen]
     shape = (resolution, resolution)
     return UVRaster(triangle.reshape(shape), barycentric.reshape(*shape, 3))
+
+
+def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:  # (M, 2), (M, 2)
+    return first[:, 0] * second[:, 0] + first[:, 1] * second[:, 1]
 
 
 def grid_triangles(face_mask: np.ndarray) -> np.ndarray:  # (H, W), bool
@@ -195,10 +207,22 @@ class UVLayout(nn.Module):
 
     def position_map(self, vertices: Tensor) -> Tensor:  # (B, N, C)
         """Vertex attributes in UV space, (B, C, H, W); a position map for vertices in crop px."""
-        corners = vertices[:, self.vertex_index.flatten()]  # (B, H W 3, C)
-        corners = corners.unflatten(1, (self.resolution, self.resolution, 3))
-        weights = self.barycentric.to(vertices.dtype)
-        return torch.einsum("bhwkc,hwk->bchw", corners, weights)
+        texels = self.at_texels(vertices, slice(None))  # (B, H W, C)
+        side = self.resolution
+        return texels.transpose(1, 2).unflatten(-1, (side, side)).contiguous()
+
+    def at_texels(
+        self,
+        vertices: Tensor,  # (B, N, C)
+        texels: Tensor | slice,  # (T,), flat indices of the map
+    ) -> Tensor:
+        """Vertex attributes at some texels alone, (B, T, C)."""
+        # With the vertices leading in memory a gather moves whole rows of B C numbers.
+        by_vertex = vertices.transpose(0, 1).flatten(1)  # (N, B C)
+        index = self.vertex_index.flatten(0, 1)[texels]  # (T, 3)
+        weights = self.barycentric.flatten(0, 1)[texels].to(vertices.dtype)
+        rows = sum(by_vertex[index[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
+        return rows.unflatten(1, (len(vertices), -1)).transpose(0, 1).contiguous()
 
     def vertices(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The map read back at the mesh's vertices, bilinear, (B, N, C)."""
@@ -211,8 +235,13 @@ class UVLayout(nn.Module):
 
     def landmarks(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The 68 landmarks at their cells, (B, 68, C), order of iBUG."""
+        return position_map.flatten(2)[:, :, self.landmark_texels].transpose(1, 2)
+
+    @property
+    def landmark_texels(self) -> Tensor:
+        """Flat indices of the landmark cells, (68,)."""
         row, column = self.landmark_cells.unbind(-1)
-        return position_map[:, :, row, column].transpose(1, 2)
+        return row * self.resolution + column
 
     def face_points(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The map at the face pixels in row-major order, (B, P, C): PRNet's dense vertices."""

@@ -65,7 +65,7 @@ def recompute_batch_norm(
     num_batches = 0
     try:
         model.eval()
-        for norm in norms.values():
+        for norm in norms.values():  # in training mode they normalise by the batch
             norm.train()
             norm.momentum = 0.0
         for images in batches:

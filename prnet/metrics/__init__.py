@@ -1,0 +1,1 @@
+"""Errors of predictions, pure and one value a sample."""

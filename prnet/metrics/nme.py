@@ -1,0 +1,55 @@
+"""The normalised mean error and its two ingredients: a size and a rule for depth.
+
+Letters: B batch, K points, D coordinates: x, y and possibly z, px of one frame and pixel origin.
+"""
+
+import torch
+from torch import Tensor
+
+Z_ALIGNMENTS = ("none", "mean", "min")
+
+
+def bbox_size(points: Tensor) -> Tensor:  # (B, K, 2 or more)
+    """sqrt(w h) of the points' bounding box in x and y, (B,), px: never its diagonal."""
+    sides = points[..., :2].amax(-2) - points[..., :2].amin(-2)  # (B, 2)
+    return sides.prod(-1).sqrt()
+
+
+def align_depth(points: Tensor, rule: str) -> Tensor:  # (B, K, 3)
+    """The points with z moved so that its `rule` ("mean", "min") over the points is 0, (B, K, 3).
+
+    A single picture does not show the absolute depth of a face, and the published systems count z
+    from points of their own choice. "none" leaves z as it is.
+
+    Raises:
+        ValueError: another rule, or points without z.
+    """
+    if rule not in Z_ALIGNMENTS:
+        raise ValueError(f"z alignment: got {rule!r}, expected one of {', '.join(Z_ALIGNMENTS)}")
+    if points.shape[-1] != 3:
+        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")
+    if rule == "none":
+        return points
+    depth = points[..., 2]
+    offset = depth.mean(-1) if rule == "mean" else depth.amin(-1)  # (B,)
+    return torch.cat([points[..., :2], (depth - offset[..., None])[..., None]], -1)
+
+
+def nme(
+    prediction: Tensor,  # (B, K, D)
+    truth: Tensor,  # (B, K, D)
+    size: Tensor,  # (B,), px
+) -> Tensor:
+    """Mean over the points of |prediction - truth|, in percent of `size`, (B,).
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: PRN section 4.2, where "bounding box size is used as the normalization factor"; whose
+    box is up to the caller, but never the prediction's.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape"
+        )
+    return 100 * (prediction - truth).norm(dim=-1).mean(-1) / size

@@ -1,0 +1,188 @@
+"""Pictures to look at. Every function returns a new (H, W, 3) uint8 RGB array and changes nothing;
+`draw_ced` alone writes a file.
+
+Points may be arrays or tensors on any device, in px of the picture they are drawn on (pixel centres
+at integers).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from prnet.geometry.mesh import vertex_normals
+from prnet.geometry.rasterize import rasterize
+
+# Jaw, brows, bridge and base of the nose, eyes, lips: first landmark, one past the last, closed.
+LANDMARK_LINES = (
+    (0, 17, False),
+    (17, 22, False),
+    (22, 27, False),
+    (27, 31, False),
+    (31, 36, False),
+    (36, 42, True),
+    (42, 48, True),
+    (48, 60, True),
+    (60, 68, True),
+)
+LINE_COLOUR = (255, 255, 255)
+POINT_COLOUR = (0, 220, 60)
+MESH_COLOUR = (150, 190, 255)
+# OpenCV draws at fractions of a pixel: coordinates in units of 2^-4 px.
+SUBPIXEL_BITS = 4
+
+
+def to_picture(image: Tensor) -> np.ndarray:  # (3, H, W), RGB in [0, 1]
+    """A network input as a picture."""
+    scaled = (image.detach().float().cpu().clamp(0, 1) * 255).round()
+    return scaled.permute(1, 2, 0).to(torch.uint8).numpy()
+
+
+def draw_landmarks(
+    picture: np.ndarray,  # (H, W, 3), uint8
+    landmarks: np.ndarray | Tensor,  # (68, 2 or more), order of iBUG
+) -> np.ndarray:
+    """The 68 landmarks and the lines that join them, drawn at sub-pixel positions.
+
+    Raises:
+        ValueError: other than 68 points, or a coordinate that is not finite.
+    """
+    points = _to_array(landmarks)
+    if points.ndim != 2 or points.shape[0] != 68 or points.shape[1] < 2:
+        raise ValueError(f"landmarks: got shape {points.shape}, expected (68, 2 or more)")
+    if not np.isfinite(points).all():
+        raise ValueError("landmarks: hold coordinates that are not finite")
+    drawn = _require_picture(picture).copy()
+    height, width = drawn.shape[:2]
+    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
+    points = np.clip(points[:, :2], -8 * (height + width), 8 * (height + width))
+    fixed = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
+    unit = max(math.sqrt(height * width) / 256, 0.5)
+    for first, end, closed in LANDMARK_LINES:
+        cv2.polylines(
+            drawn,
+            [fixed[first:end]],
+            closed,
+            LINE_COLOUR,
+            thickness=max(round(unit), 1),
+            lineType=cv2.LINE_AA,
+            shift=SUBPIXEL_BITS,
+        )
+    radius = round(1.6 * unit * 2**SUBPIXEL_BITS)
+    for x, y in fixed.tolist():
+        cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    return drawn
+
+
+def draw_mesh(
+    picture: np.ndarray,  # (H, W, 3), uint8
+    vertices: np.ndarray | Tensor,  # (N, 3), z toward the camera
+    triangles: Tensor,  # (T, 3), outward in the y-down frame
+    *,
+    opacity: float = 0.75,
+) -> np.ndarray:
+    """The mesh over the picture, lit from the camera; back faces and hidden parts are not drawn.
+
+    Raises:
+        ValueError: as `prnet.geometry.rasterize.rasterize`.
+    """
+    height, width = _require_picture(picture).shape[:2]
+    mesh = torch.as_tensor(vertices).detach().float()[None]
+    triangles = triangles.to(mesh.device)
+    raster = rasterize(mesh, triangles, height=height, width=width, cull_back_faces=True)
+    covered = raster.triangle[0] >= 0
+    corner_normals = vertex_normals(mesh, triangles)[0, triangles[raster.triangle[0][covered]]]
+    facing = (raster.barycentric[0][covered] * corner_normals[..., 2]).sum(-1).clamp(0, 1)
+    light = 0.25 + 0.75 * facing.cpu().numpy()
+
+    covered = covered.cpu().numpy()
+    drawn = picture.copy()
+    blended = (1 - opacity) * picture[covered] + opacity * light[:, None] * np.array(MESH_COLOUR)
+    drawn[covered] = np.rint(blended).astype(np.uint8)
+    return drawn
+
+
+def draw_position_map(position_map: np.ndarray | Tensor) -> np.ndarray:  # (3, H, W), crop px
+    """x, y and z as red, green and blue; coordinates outside of 0 to 255 px are clipped."""
+    channels = np.clip(np.rint(_to_array(position_map)), 0, 255)
+    return np.ascontiguousarray(channels.transpose(1, 2, 0).astype(np.uint8))
+
+
+def draw_map_error(
+    predicted: np.ndarray | Tensor,  # (3, H, W), crop px
+    truth: np.ndarray | Tensor,  # (3, H, W), crop px
+    *,
+    mask: np.ndarray | Tensor,  # (H, W), bool: texels that count
+    limit: float = 20.0,
+) -> np.ndarray:
+    """The distance between two position maps, from black at 0 px to white at `limit`."""
+    distance = np.linalg.norm(_to_array(predicted) - _to_array(truth), axis=0)
+    share = np.clip(distance / limit, 0, 1) * _to_array(mask)
+    coloured = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_HOT)
+    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+
+
+def tile(pictures: Sequence[np.ndarray], *, columns: int) -> np.ndarray:
+    """A contact sheet: row by row, each picture at the top left of a cell as large as the largest.
+
+    Raises:
+        ValueError: no picture, or a number of columns below 1.
+    """
+    if not pictures or columns < 1:
+        raise ValueError(f"got {len(pictures)} pictures for {columns} columns, expected at least 1")
+    height = max(_require_picture(picture).shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * height, number % columns * width
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def draw_ced(
+    curves: Mapping[str, Sequence[float]],  # title -> one error an image, percent
+    path: Path | str,
+    *,
+    limit: float = 10.0,
+) -> None:
+    """Cumulative error distributions up to `limit` percent, means in the legend, as PRN's Fig. 5.
+
+    The figure is written to `path`, in the format of its suffix.
+
+    Raises:
+        ValueError: a curve without an image.
+    """
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for title, errors in curves.items():
+        ordered = np.sort(np.asarray(errors, dtype=np.float64))
+        if len(ordered) == 0:
+            raise ValueError(f"{title}: no error to draw")
+        share = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
+        # The curve rises at every error; it stays at its last height up to the limit.
+        steps = np.concatenate([[0], ordered, [max(limit, ordered[-1])]])
+        heights = np.concatenate([[0], share, [100]])
+        axes.step(steps, heights, where="post", label=f"{title}: mean {ordered.mean():.2f} %")
+    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel="NME, %", ylabel="images, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def _to_array(values: np.ndarray | Tensor) -> np.ndarray:
+    """Arrays and tensors alike as float64, or bool, arrays."""
+    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return values if values.dtype == bool else values.astype(np.float64)
+
+
+def _require_picture(picture: np.ndarray) -> np.ndarray:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"picture: got {picture.dtype} {picture.shape}, expected uint8 (H, W, 3)")
+    return picture

@@ -1,0 +1,277 @@
+"""The training loop: resume, stopping, refusals, several processes, and the shipped experiments."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from prnet.checkpoint import load_checkpoint
+from prnet.config_path import CONFIG_DIR
+from prnet.datasets.augment import AugmentRule
+from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.loading import TrainingSets
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.losses.position_map import PositionMapLoss
+from prnet.models.prn import PRN
+from prnet.schedule import cosine_decay, step_decay
+from prnet.train import Plan, StopSignal, World, train
+
+EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
+HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
+
+
+@pytest.fixture(scope="module")
+def built_dir(tiny_data_dir, tmp_path_factory):
+    output = tmp_path_factory.mktemp("train") / "built"
+    build_archive(
+        None,
+        data_dir=tiny_data_dir,
+        output=output,
+        face_files=FaceFiles(str(tiny_data_dir / "BFM"), None),
+        options=BuildOptions("300w_lp"),
+        workers=0,
+    )
+    return output
+
+
+def plan(**changes) -> Plan:
+    values = {
+        "epochs": 100,
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "batch_size": 2,
+        "precision": "fp32",
+        "channels_last": True,
+        "compile": False,
+        "num_workers": 0,
+        "log_every": 1,
+        "validate_every": 100.0,
+        "save_every": 2,
+        "recompute_batch_norm": 0,
+        "seed": 3,
+    }
+    return Plan(**values | changes)
+
+
+def run(built_dir, face, run_dir, *, resume=None, loss_fn=None, model=None, **changes):
+    """One short run of a thin PRN; returns its last checkpoint."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
+    if model is None:
+        torch.manual_seed(0)
+        model = PRN(width=2)
+    if resume is not None:
+        model.load_state_dict(resume["weights"])
+    train(
+        model,
+        loss_fn or PositionMapLoss(face.uv),
+        sets,
+        PositionMapDecoder(face.morphable_model, face.uv),
+        plan=plan(**changes),
+        rule=AugmentRule(mirror=0.5),
+        schedule=lambda epoch, total: step_decay(epoch, total, factor=0.5, every=1),
+        world=World(0, 1, torch.device("cpu")),
+        run_dir=run_dir,
+        header=HEADER,
+        validate=None,
+        resume=resume and resume["training"],
+    )
+    return load_checkpoint(run_dir / "last.pt")
+
+
+def assert_equal_states(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, dict):
+            assert_equal_states(value, second[key])
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[key]), key
+        else:
+            assert value == second[key], key
+
+
+def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeypatch):
+    """Weights, BN statistics and Adam's moments of 6 steps = 3 steps, SIGTERM, 3 steps."""
+    whole = run(built_dir, face, tmp_path / "whole", max_steps=6)
+
+    agreed = StopSignal.agreed
+
+    def stop_at_3(self, step, world):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return agreed(self, step, world)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignal, "agreed", stop_at_3)
+        stopped = run(built_dir, face, tmp_path / "cut", max_steps=6)
+    assert stopped["training"]["step"] == 3
+    resumed = run(built_dir, face, tmp_path / "resumed", resume=stopped, max_steps=6)
+    assert resumed["training"]["step"] == 6
+    assert_equal_states(whole, resumed)
+
+
+def test_training_lowers_the_loss(built_dir, face, tmp_path):
+    class Recording(PositionMapLoss):
+        values: list[float] = []  # noqa: RUF012
+
+        def forward(self, prediction, sample):
+            losses = super().forward(prediction, sample)
+            self.values.append(float(losses["position_map"].detach()))
+            return losses
+
+    loss_fn = Recording(face.uv)
+    torch.manual_seed(0)
+    run(built_dir, face, tmp_path, loss_fn=loss_fn, model=PRN(width=2), max_steps=40,
+        learning_rate=5e-3)  # fmt: skip
+    assert sum(loss_fn.values[-8:]) < 0.7 * sum(loss_fn.values[:8])
+
+
+def test_not_finite_loss_stops_and_keeps_the_last_good_state(built_dir, face, tmp_path):
+    class BreaksAtThird(PositionMapLoss):
+        calls = 0
+
+        def forward(self, prediction, sample):
+            self.calls += 1
+            losses = super().forward(prediction, sample)
+            return {name: v * (float("nan") if self.calls == 4 else 1) for name, v in losses.items()}
+
+    with pytest.raises(FloatingPointError, match=r"step 3.*position_map.*nan.*last.pt"):
+        run(built_dir, face, tmp_path, loss_fn=BreaksAtThird(face.uv), max_steps=9)
+    kept = load_checkpoint(tmp_path / "last.pt")
+    assert kept["training"]["step"] == 2
+    assert all(v.isfinite().all() for v in kept["weights"].values() if v.is_floating_point())
+
+
+def test_resume_with_other_batches_is_refused(built_dir, face, tmp_path):
+    stopped = run(built_dir, face, tmp_path / "a", max_steps=2)
+    with pytest.raises(ValueError, match=r"batch_size.*2.*batch_size.*3"):
+        run(built_dir, face, tmp_path / "b", resume=stopped, batch_size=3)
+    with pytest.raises(ValueError, match="seed"):
+        run(built_dir, face, tmp_path / "c", resume=stopped, seed=4)
+
+
+def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path):
+    """After a short run they are those of the data, not near their start of mean 0 and variance 1."""
+    stale = run(built_dir, face, tmp_path / "stale")["weights"]
+    fresh = run(built_dir, face, tmp_path / "fresh", recompute_batch_norm=2)["weights"]
+    name = "encoder.0.norm.running_var"
+    assert torch.equal(stale["encoder.0.conv.weight"], fresh["encoder.0.conv.weight"])
+    assert (stale[name] - 1).abs().max() < 0.05
+    assert (fresh[name] - stale[name]).abs().max() > 0.05
+
+
+def test_bfloat16_and_compile_flags_reach_the_loop(built_dir, face, tmp_path):
+    half = run(built_dir, face, tmp_path / "half", precision="bf16", max_steps=2)
+    full = run(built_dir, face, tmp_path / "full", max_steps=2)
+    weight = "encoder.0.conv.weight"
+    assert half["weights"][weight].dtype == torch.float32
+    assert not torch.equal(half["weights"][weight], full["weights"][weight])
+
+
+def test_schedules():
+    halving = [step_decay(epoch, 30, factor=0.5, every=5) for epoch in (0, 4.99, 5, 14, 29)]
+    assert halving == [1, 1, 0.5, 0.25, 0.5**5]
+    cosine = [cosine_decay(epoch, 10, warmup_epochs=1) for epoch in (0, 0.5, 1, 5.5, 10)]
+    assert cosine == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_instantiates(name, face):
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=[f"+experiment={name}"])
+    assert cfg.name == name
+    loss_fn = instantiate(cfg.loss, uv=face.uv)
+    assert loss_fn.weight_mask.shape == (256, 256)
+    assert isinstance(instantiate(cfg.model.network, width=2), torch.nn.Module)
+    assert instantiate(cfg.scheduler)(0, 30) in (0, 1)
+    AugmentRule(**cfg.augment)
+
+
+def test_prn_experiment_has_the_papers_values():
+    """PRN section 3.3: Adam 1e-4 halved each 5 epochs, batch 16; eq. 1 with 16:4:3:0."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=["+experiment=prn"])
+        plain = compose("train", overrides=["+experiment=prn_weights_1111"])
+    assert cfg.optimizer.learning_rate == 1e-4
+    assert (cfg.scheduler.factor, cfg.scheduler.every) == (0.5, 5)
+    assert cfg.trainer.batch_size == 16
+    assert list(cfg.loss.weights) == [16, 4, 3, 0]
+    assert list(plain.loss.weights) == [1, 1, 1, 1]
+    assert cfg.augment.rotation_deg == 45
+    assert cfg.augment.translation == 0.1
+    assert list(cfg.augment.scale) == [0.9, 1.2]
+    assert list(cfg.augment.color) == [0.6, 1.4]
+    model = instantiate(cfg.model.network)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 13_353_618
+
+
+def command(tiny_data_dir, built_dir, run_dir, *overrides) -> list[str]:
+    return [
+        f"data_dir={tiny_data_dir}",
+        f"built={built_dir}",
+        f"hydra.run.dir={run_dir}",
+        "model.network.width=2",
+        "trainer.batch_size=2",
+        "trainer.max_steps=3",
+        "validation_fraction=0.25",
+        "device=cpu",
+        *overrides,
+    ]
+
+
+def call(arguments, **environment):
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd(), **environment},
+        timeout=240,
+    )
+
+
+def test_two_processes_train_one_model_in_one_directory(tiny_data_dir, built_dir, tmp_path):
+    """torchrun with two gloo processes on CPU."""
+    run_dir = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node=2", "-m", "prnet.train"]
+    done = call(
+        torchrun + command(tiny_data_dir, built_dir, run_dir, "trainer.batch_size=1"),
+        OMP_NUM_THREADS="1",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = load_checkpoint(run_dir / "last.pt")
+    assert last["training"]["order"]["processes"] == 2
+    assert last["training"]["step"] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+    assert len(list(run_dir.glob("events.out.tfevents.*"))) == 1
+
+
+def test_command_refuses_in_one_line(tiny_data_dir, built_dir, tmp_path):
+    """A checkpoint of a wider model, given as init."""
+    run(built_dir, *_face_and_dir(tiny_data_dir, tmp_path / "thin"), max_steps=2)
+    done = call(
+        [sys.executable, "-m", "prnet.train"]
+        + command(
+            tiny_data_dir,
+            built_dir,
+            tmp_path / "run",
+            "model.network.width=4",
+            f"init={tmp_path / 'thin' / 'last.pt'}",
+        )
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "of another shape" in done.stdout + done.stderr
+
+
+def _face_and_dir(data_dir, run_dir):
+    from prnet.faces.bfm import load_bfm
+
+    return load_bfm(data_dir / "BFM"), run_dir
