@@ -1,19 +1,19 @@
-"""prnet: training and evaluation of 3D face reconstruction and dense alignment with UV position maps.
+"""prnet: 3D face reconstruction and dense alignment with UV position maps, trained and evaluated.
 
 Frames and units, declared here once and cited everywhere by name:
 
-| frame   | origin and axes                                             | unit                      |
-|---------|-------------------------------------------------------------|---------------------------|
-| model   | model's own origin; x to the subject's left (image right),  | the face's own: micrometre |
-|         | y up, z toward the camera, right-handed                     | for the BFM               |
-| image   | centre of the top-left pixel; x right, y down,              | px of the original        |
-|         | z toward the camera (larger is nearer)                      | picture                   |
-| crop    | as image, of the square network input                       | px of the input (256)     |
-| network | crop divided by the network's coordinate scale (PRN: 281.6) | 1                         |
-| uv      | u to the right in [0, 1], v up in [0, 1]                    | 1                         |
+| frame   | origin and axes                                           | unit                   |
+|---------|-----------------------------------------------------------|------------------------|
+| model   | the face's own origin; x to the subject's left (image     | the face's own:        |
+|         | right), y up, z toward the camera, right-handed           | micrometre for the BFM |
+| image   | centre of the top-left pixel; x right, y down, z toward   | px of the original     |
+|         | the camera (larger is nearer)                             | picture                |
+| crop    | as image, of the square network input                     | px of the input (256)  |
+| network | crop divided by the coordinate scale (PRN: 281.6)         | 1                      |
+| uv      | u to the right in [0, 1], v up in [0, 1]                  | 1                      |
 
-Pixel centres lie at integer coordinates in image and crop ("zero_based"). The published systems shift
-that by up to two pixels; `prnet.geometry.camera.PIXEL_ORIGINS` names their origins.
+Pixel centres lie at integer coordinates in image and crop ("zero_based"). The published systems
+shift that by up to two pixels; `prnet.geometry.camera.PIXEL_ORIGINS` names their origins.
 
 A position map is stored (3, H, W): channels x, y, z in crop px; row v_px = (H - 1)(1 - v), column
 u_px = (W - 1) u, sampled at integer v_px and u_px. Depth is shifted so that the smallest z over the

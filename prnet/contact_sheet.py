@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Path:
     """DIR/contact_sheet.png with `count` samples spread evenly over the set, a row each.
 
-    What is drawn went the whole way: record, decoder, crop. A mesh that does not sit on its face here is
-    wrong in training too.
+    What is drawn went the whole way: record, decoder, crop. A mesh that does not sit on its face
+    here is wrong in training too.
     """
     built = BuiltSet(directory)
     built.require_face(face.describe())

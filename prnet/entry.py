@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 def one_line_errors(main: Callable) -> Callable:
-    """Let a user's mistake end a command with one line and status 1; HYDRA_FULL_ERROR=1 shows where."""
+    """Let a user's mistake end a command with one line and status 1; HYDRA_FULL_ERROR=1 shows
+    where."""
 
     @functools.wraps(main)
     def wrapped(cfg: object) -> object:
@@ -21,10 +22,19 @@ def one_line_errors(main: Callable) -> Callable:
         except (ValueError, FileNotFoundError, FloatingPointError) as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            log.error("%s", error)
+            log.error("%s", in_one_line(error))
             sys.exit(1)
 
     return wrapped
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's message; of one that a loader process passed on, what it said there."""
+    message = str(error).strip()
+    if message.startswith(f"Caught {type(error).__name__} in DataLoader worker"):
+        # torch puts the worker's traceback into the message; the error itself is its last line.
+        message = message.rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
+    return message
 
 
 def resolve_device(name: str) -> torch.device:

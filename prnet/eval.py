@@ -340,8 +340,8 @@ def load_model(path: Path | str) -> tuple[nn.Module, dict]:
     plain values stored; nothing in the file is ever instantiated.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`; or the model is none that is shipped, or
-            its values or weights do not fit.
+        FileNotFoundError, ValueError: as `load_checkpoint`; or the model is none that is shipped,
+            or its values or weights do not fit.
     """
     checkpoint = load_checkpoint(path)
     stored = dict(checkpoint["model"])

@@ -12,9 +12,11 @@ import scipy.io
 
 @contextlib.contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, moved onto `path` when the block ends without an error.
+    """Yield a temporary path in the same folder, moved onto `path` when the block ends without an
+    error.
 
-    Whoever reads `path` sees the old content or the new, never half of it; folders are made as needed.
+    Whoever reads `path` sees the old content or the new, never half of it; folders are made as
+    needed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -92,8 +92,8 @@ def make_report(
         for metric in computed:
             if not math.isfinite(image.errors[metric]):
                 raise ValueError(
-                    f"{image.name}: {metric} is {image.errors[metric]}; the ground truth has no "
-                    "extent, or a coordinate is beyond all measure"
+                    f"{image.name}: {metric} is {image.errors[metric]}: a predicted coordinate is "
+                    "not finite, or the ground truth has no extent"
                 )
     yaws_deg = [image.yaw_deg for image in images]
     return {

@@ -10,7 +10,8 @@ from torch import Tensor
 
 
 class Fit(NamedTuple):
-    """One 3DMM fit with a weak-perspective pose (300W-LP's `.mat`, conventions of 3DDFA); float64."""
+    """One 3DMM fit with a weak-perspective pose (300W-LP's `.mat`, conventions of 3DDFA);
+    float64."""
 
     shape_params: np.ndarray  # (S,), model units (PCA coefficient with sigma multiplied in)
     exp_params: np.ndarray  # (E,)
@@ -20,7 +21,8 @@ class Fit(NamedTuple):
 
 
 class FitBatch(NamedTuple):
-    """What a loader hands to the device: pictures and the parameters their targets are made from."""
+    """What a loader hands to the device: pictures and the parameters their targets are made
+    from."""
 
     picture: Tensor  # (B, 3, Hp, Wp), uint8 RGB, zero-padded at the right and the bottom
     crop_from_picture: Tensor  # (B, 4, 4), picture px (0-based) -> crop px

@@ -23,7 +23,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from prnet.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from prnet.checkpoint import describe_source, load_checkpoint, load_weights, save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
@@ -398,12 +398,13 @@ def main(cfg: DictConfig) -> None:
     if cfg.init is not None and cfg.resume is not None:
         raise ValueError("give init= (weights only) or resume= (go on with a run), not both")
     if cfg.init is not None:
-        load_weights(model, load_checkpoint(cfg.init)["weights"], source=cfg.init)
+        checkpoint = load_checkpoint(cfg.init)
+        load_weights(model, checkpoint["weights"], source=describe_source(cfg.init, checkpoint))
     if cfg.resume is not None:
         checkpoint = load_checkpoint(cfg.resume)
         if "training" not in checkpoint:
-            raise ValueError(f"{cfg.resume}: weights only; resume needs a last.pt, init takes this")
-        load_weights(model, checkpoint["weights"], source=cfg.resume)
+            raise ValueError(f"{cfg.resume}: weights only; resume takes a last.pt, init takes this")
+        load_weights(model, checkpoint["weights"], source=describe_source(cfg.resume, checkpoint))
         resume = checkpoint["training"]
     face = face.to(world.device)
     texels = "all" if loss_fn.weighs_outside else "face"

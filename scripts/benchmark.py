@@ -108,7 +108,7 @@ CARRIED_BY = {
 NOTES = """\
 * Indirect ratios are orders of magnitude. A matrix product is much slower where vectors are narrow
   or cores are shared, Python and scalar C++ hardly: those follow neither ceiling and are carried
-  over by the one that favours them. They use one thread, so more than 2 favour them again.
+  over by the one that favours them. Most use one thread, so that more than 2 favour them again.
 * Build: example 8 and prepare.py write a float32 map beside a crop; a built set holds the fit
   beside the picture's own bytes, and its maps are made in the training batch (the map rows). Files
   are in the page cache; what is done once, loading the face and starting processes, is left out.
@@ -873,7 +873,7 @@ def header(bench: Bench, source: str) -> list[str]:
     if hasattr(os, "getloadavg"):
         lines.append(
             f"* load average at the start: {os.getloadavg()[0]:.1f}; other work on the machine "
-            "slows ours and the ceilings unlike"
+            "slows ours and the ceilings to different degrees"
         )
     devices = [CPU]
     if bench.device.type == "cuda":
@@ -901,7 +901,10 @@ def header(bench: Bench, source: str) -> list[str]:
 def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
     """Time the rows; the lines of the Markdown report."""
     head = header(bench, source)
-    lines = [line for name in rows for line in ROWS[name](bench)]
+    lines: list[Line] = []
+    for name in rows:
+        print(f"timing: {name}", file=sys.stderr)
+        lines += ROWS[name](bench)
     used = dict.fromkeys(name for line in lines for name in line.peers)
     return [
         "# Benchmark",
@@ -909,7 +912,7 @@ def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
         *head,
         "",
         "| what, per image, map or sample | ours, ms | a second | peer, ms | peer / ours, indirect "
-        "| direct |",
+        "| our own variant / ours, direct |",
         "|---|---|---|---|---|---|",
         *(time_row(line) for line in lines),
         "",

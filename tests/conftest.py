@@ -9,7 +9,8 @@ from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
 from tests.tiny import write_tiny_data_dir
 
-torch.set_num_threads(2)
+# More threads than cores spin at every barrier.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

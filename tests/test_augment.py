@@ -18,9 +18,7 @@ SIZE = 256
 def blob_picture(points: torch.Tensor, height: int, width: int, sigma: float = 6.0) -> torch.Tensor:
     """One Gaussian blob per channel at sub-pixel (x, y), (3, height, width) uint8."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    blobs = [
-        torch.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / (2 * sigma**2)) * 255 for p in points
-    ]
+    blobs = [torch.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / (2 * sigma**2)) * 255 for p in points]
     return torch.stack(blobs).round().to(torch.uint8)
 
 

@@ -292,7 +292,9 @@ def test_reduced_pictures_keep_their_place():
     for step in (1, 2, 4, 8):
         reduced = ramp.reshape(-1, step).mean(1)
         x = 29.0
-        at = float((picture_from_image(step) @ torch.tensor([x, 0, 0, 1.0], dtype=torch.float64))[0])
+        at = float(
+            (picture_from_image(step) @ torch.tensor([x, 0, 0, 1.0], dtype=torch.float64))[0]
+        )
         assert np.interp(at, np.arange(len(reduced)), reduced) == pytest.approx(x)
     assert [reduction_for(size) for size in (100, 511, 512, 1500, 9000)] == [1, 1, 2, 4, 8]
 
@@ -300,9 +302,7 @@ def test_reduced_pictures_keep_their_place():
 def test_sampler_covers_an_epoch_and_resumes_anywhere(built, tmp_path, tiny_data_dir, face):
     other = tmp_path / "lp"
     build(tiny_data_dir, other, "300w_lp")
-    sets = TrainingSets(
-        [built.directory, other], validation_fraction=0.0, face=face.describe()
-    )
+    sets = TrainingSets([built.directory, other], validation_fraction=0.0, face=face.describe())
     sampler = StepSampler(sets, batch_size=3, seed=5)
     steps = iter(sampler)
     first = [next(steps) for _ in range(9)]

@@ -24,15 +24,6 @@ from prnet.sample import Prediction
 TORCH_FROM_TENSORFLOW = (3, 2, 0, 1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small layers lose more to the threads' barriers than they gain, most of all on busy cores."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 @pytest.fixture(scope="module")
 def published() -> PRN:
     torch.manual_seed(0)
@@ -305,6 +296,20 @@ def test_channels_last_changes_nothing():
         model.to(memory_format=torch.channels_last)
         output = model(images.contiguous(memory_format=torch.channels_last)).position_map
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-9)
+
+
+def test_gradients_in_channels_last_are_the_same():
+    model = tiny_prn().double()
+    generator = torch.Generator().manual_seed(17)
+    images = torch.rand(2, 3, 64, 64, generator=generator, dtype=torch.float64)
+    weight = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    (model(images).position_map * weight).sum().backward()
+    images = images.contiguous(memory_format=torch.channels_last)
+    (other(images).position_map * weight).sum().backward()
+    for (name, left), right in zip(model.named_parameters(), other.parameters(), strict=True):
+        scale = left.grad.abs().max()
+        assert (left.grad - right.grad).abs().max() <= 1e-6 * scale, name
 
 
 def test_bfloat16_keeps_coordinates_in_float32():

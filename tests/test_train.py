@@ -1,6 +1,7 @@
 """The training loop: resume, stopping, refusals, several processes, and the shipped experiments."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,21 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from prnet.checkpoint import load_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.built import BuiltSet, held_out
+from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import TrainingSets
+from prnet.eval import evaluate_model, load_model
+from prnet.faces.bfm import load_bfm
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.position_map import PositionMapLoss
 from prnet.models.prn import PRN
+from prnet.protocol import Protocol
 from prnet.schedule import cosine_decay, step_decay
 from prnet.train import Plan, StopSignal, World, train
 
@@ -60,7 +67,21 @@ def plan(**changes) -> Plan:
     return Plan(**values | changes)
 
 
-def run(built_dir, face, run_dir, *, resume=None, loss_fn=None, model=None, **changes):
+def halving(epoch: float, total_epochs: float) -> float:
+    return step_decay(epoch, total_epochs, factor=0.5, every=1)
+
+
+def run(
+    built_dir,
+    face,
+    run_dir,
+    *,
+    resume=None,
+    loss_fn=None,
+    model=None,
+    schedule=halving,
+    **changes,
+):
     """One short run of a thin PRN; returns its last checkpoint."""
     run_dir.mkdir(parents=True, exist_ok=True)
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
@@ -76,7 +97,7 @@ def run(built_dir, face, run_dir, *, resume=None, loss_fn=None, model=None, **ch
         PositionMapDecoder(face.morphable_model, face.uv),
         plan=plan(**changes),
         rule=AugmentRule(mirror=0.5),
-        schedule=lambda epoch, total: step_decay(epoch, total, factor=0.5, every=1),
+        schedule=schedule,
         world=World(0, 1, torch.device("cpu")),
         run_dir=run_dir,
         header=HEADER,
@@ -118,32 +139,42 @@ def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeyp
 
 
 def test_training_lowers_the_loss(built_dir, face, tmp_path):
-    class Recording(PositionMapLoss):
-        values: list[float] = []  # noqa: RUF012
+    values = []
 
+    class Recording(PositionMapLoss):
         def forward(self, prediction, sample):
             losses = super().forward(prediction, sample)
-            self.values.append(float(losses["position_map"].detach()))
+            values.append(float(losses["position_map"].detach()))
             return losses
 
-    loss_fn = Recording(face.uv)
     torch.manual_seed(0)
-    run(built_dir, face, tmp_path, loss_fn=loss_fn, model=PRN(width=2), max_steps=40,
-        learning_rate=5e-3)  # fmt: skip
-    assert sum(loss_fn.values[-8:]) < 0.7 * sum(loss_fn.values[:8])
+    run(
+        built_dir,
+        face,
+        tmp_path,
+        loss_fn=Recording(face.uv),
+        model=PRN(width=2),
+        schedule=lambda epoch, total_epochs: 1.0,
+        max_steps=16,
+        learning_rate=3e-3,
+        save_every=100,
+    )
+    assert len(values) == 16
+    assert sum(values[-4:]) / 4 < 0.85 * values[0]
 
 
 def test_not_finite_loss_stops_and_keeps_the_last_good_state(built_dir, face, tmp_path):
-    class BreaksAtThird(PositionMapLoss):
+    class BreaksAtFourth(PositionMapLoss):
         calls = 0
 
         def forward(self, prediction, sample):
             self.calls += 1
             losses = super().forward(prediction, sample)
-            return {name: v * (float("nan") if self.calls == 4 else 1) for name, v in losses.items()}
+            factor = float("nan") if self.calls == 4 else 1.0
+            return {name: value * factor for name, value in losses.items()}
 
-    with pytest.raises(FloatingPointError, match=r"step 3.*position_map.*nan.*last.pt"):
-        run(built_dir, face, tmp_path, loss_fn=BreaksAtThird(face.uv), max_steps=9)
+    with pytest.raises(FloatingPointError, match=r"step 4.*position_map.*nan.*last.pt"):
+        run(built_dir, face, tmp_path, loss_fn=BreaksAtFourth(face.uv), max_steps=9)
     kept = load_checkpoint(tmp_path / "last.pt")
     assert kept["training"]["step"] == 2
     assert all(v.isfinite().all() for v in kept["weights"].values() if v.is_floating_point())
@@ -226,11 +257,12 @@ def command(tiny_data_dir, built_dir, run_dir, *overrides) -> list[str]:
     ]
 
 
-def call(arguments, **environment):
+def call(arguments, *, cwd=None, **environment):
     return subprocess.run(
         arguments,
         capture_output=True,
         text=True,
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": os.getcwd(), **environment},
         timeout=240,
     )
@@ -253,25 +285,42 @@ def test_two_processes_train_one_model_in_one_directory(tiny_data_dir, built_dir
     assert len(list(run_dir.glob("events.out.tfevents.*"))) == 1
 
 
-def test_command_refuses_in_one_line(tiny_data_dir, built_dir, tmp_path):
-    """A checkpoint of a wider model, given as init."""
-    run(built_dir, *_face_and_dir(tiny_data_dir, tmp_path / "thin"), max_steps=2)
-    done = call(
-        [sys.executable, "-m", "prnet.train"]
-        + command(
-            tiny_data_dir,
-            built_dir,
-            tmp_path / "run",
-            "model.network.width=4",
-            f"init={tmp_path / 'thin' / 'last.pt'}",
-        )
-    )
+def test_command_refuses_in_one_line(tiny_data_dir, built_dir, face, tmp_path):
+    """A checkpoint of a thinner model, given as init."""
+    run(built_dir, face, tmp_path / "thin", max_steps=1)
+    init = f"init={tmp_path / 'thin' / 'last.pt'}"
+    wide = command(tiny_data_dir, built_dir, tmp_path / "run", "model.network.width=4", init)
+    done = call([sys.executable, "-m", "prnet.train", *wide])
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
     assert "of another shape" in done.stdout + done.stderr
 
 
-def _face_and_dir(data_dir, run_dir):
-    from prnet.faces.bfm import load_bfm
-
-    return load_bfm(data_dir / "BFM"), run_dir
+def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path):
+    """The first use builds the set, two steps train, and prnet.eval rebuilds the network."""
+    run_dir = tmp_path / "run"
+    done = call(
+        [sys.executable, "-m", "prnet.train"]
+        + command(tiny_data_dir, "null", run_dir, "dataset=aflw2000", "trainer.max_steps=2"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(BuiltSet(tmp_path / "data" / "built" / "aflw2000")) == 6
+    validated = re.search(r"step 2: nme_68_2d (\d+\.\d+)", (run_dir / "train.log").read_text())
+    model, checkpoint = load_model(run_dir / "best.pt")
+    assert checkpoint["face"]["vertices"] == 98
+    assert "training" not in checkpoint
+    face = load_bfm(tiny_data_dir / "BFM")
+    built = BuiltSet(tmp_path / "data" / "built" / "aflw2000")
+    indices = held_out(built.names, 0.25).nonzero()[0]
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("eval", overrides=[f"data_dir={tiny_data_dir}"])
+    report = evaluate_model(
+        model,
+        evaluation_loader(HeldOut(built, indices), batch_size=2),
+        face=face,
+        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
+        dataset="held out",
+        source="best.pt",
+    )
+    assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(validated[1]), abs=6e-4)

@@ -43,7 +43,11 @@ class TrainingSets:
         self.validation = [
             (built, np.flatnonzero(mask)) for built, mask in zip(self.sets, masks, strict=True)
         ]
-        empty = [str(built.directory) for built, part in zip(self.sets, self.training) if not part]
+        empty = [
+            str(built.directory)
+            for built, part in zip(self.sets, self.training, strict=True)
+            if not part
+        ]
         if empty:
             raise ValueError(
                 f"{', '.join(empty)}: no sample is left for training at "

@@ -173,7 +173,7 @@ def landmarks_of(prediction: SavedPrediction, topology: Topology) -> tuple[np.nd
 
 def _read_npz(path: Path) -> SavedPrediction:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             content = {key: archive[key] for key in archive.files}
     except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
@@ -197,7 +197,7 @@ def _read_origin(content: dict[str, np.ndarray], key: str, default: str, path: P
     if key not in content:
         return default
     origin = content[key].item() if content[key].size == 1 else content[key].tolist()
-    if origin not in PIXEL_ORIGINS:
+    if not isinstance(origin, str) or origin not in PIXEL_ORIGINS:
         raise ValueError(f"{path}: {key} is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}")
     return origin
 

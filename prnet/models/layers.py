@@ -30,8 +30,8 @@ def conv2d_same(
     """tf.nn.conv2d with padding SAME, (B, C_out, ceil(H / stride), ceil(W / stride))."""
     kernel_size = weight.shape[-1]
     if kernel_size == 1 and stride > 1:
-        # The same numbers by the fast path: torch takes strided 1x1 convolutions in channels_last to
-        # a slow one, whose backward in torch 2.15 writes out of bounds with few channels.
+        # The same numbers by the fast path: torch takes strided 1x1 convolutions in channels_last
+        # to a slow one, whose backward in torch 2.15 writes out of bounds with few channels.
         features, stride = features[..., ::stride, ::stride], 1
     top, bottom = same_padding(features.shape[-2], kernel_size=kernel_size, stride=stride)
     left, right = same_padding(features.shape[-1], kernel_size=kernel_size, stride=stride)
