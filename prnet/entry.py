@@ -7,21 +7,26 @@ import sys
 from collections.abc import Callable
 
 import torch
+from hydra.errors import InstantiationException
 
 log = logging.getLogger(__name__)
 
 
 def one_line_errors(main: Callable) -> Callable:
-    """Let a user's mistake end a command with one line and status 1; HYDRA_FULL_ERROR=1 shows
-    where."""
+    """Let a user's mistake end a command with one line and status 1.
+
+    HYDRA_FULL_ERROR=1 shows where it was raised.
+    """
 
     @functools.wraps(main)
     def wrapped(cfg: object) -> object:
         try:
             return main(cfg)
-        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, InstantiationException) as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
+            if isinstance(error, InstantiationException) and error.__cause__ is not None:
+                error = error.__cause__  # what the constructor said, not how it was called
             log.error("%s", in_one_line(error))
             sys.exit(1)
 

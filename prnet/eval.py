@@ -108,16 +108,19 @@ def network_points(
     image_from_crop: Tensor,  # (B, 4, 4), float64
     face: Face,
     protocol: Protocol,
+    *,
+    pixel_origin: str,
 ) -> FacePoints:
     """A network's landmarks and face pixels in the image, float32.
 
-    They are placed in the pixel origin of the truth they are scored against: the crop is ours, so
-    no convention stands between the two. Depth is in image px from the network's own zero.
+    They are placed in the pixel origin of the truth they are scored against: the crop is ours, and
+    `pixel_origin` that of the labels the network learned from, so no convention stands between the
+    two. Depth is in image px from the network's own zero.
     """
 
-    def project(points: Tensor, pixel_origin: str) -> Tensor:
+    def project(points: Tensor, target: str) -> Tensor:
         image_points = camera.transform_points(image_from_crop, points.double())
-        return camera.convert_origin(image_points, "zero_based", pixel_origin).float()
+        return camera.convert_origin(image_points, pixel_origin, target).float()
 
     return FacePoints(
         project(face.uv.landmarks(position_map), protocol.landmark_origin),
@@ -196,13 +199,15 @@ def evaluate_model(
     dataset: str,
     source: str,
     yaw_labels: Mapping[str, float] | None = None,
+    pixel_origin: str = "zero_based",
     precision: str = "fp32",
     save_predictions: Path | str | None = None,
     progress: bool = True,
 ) -> dict:
     """Run a network over a test set, once an image, and report its errors.
 
-    `face` and `model` are on the same device; `yaw_labels` replace the yaw of the fits. The report
+    `face` and `model` are on the same device; `yaw_labels` replace the yaw of the fits;
+    `pixel_origin` is that of the labels the network learned from. The report
     is that of `prnet.report.make_report`; the model's modes are as they were.
 
     Raises:
@@ -221,7 +226,11 @@ def evaluate_model(
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 prediction = model(image.contiguous(memory_format=torch.channels_last))
             predicted = network_points(
-                prediction.position_map.float(), batch.image_from_crop, face, protocol
+                prediction.position_map.float(),
+                batch.image_from_crop,
+                face,
+                protocol,
+                pixel_origin=pixel_origin,
             )
             if save_predictions is not None:
                 save_points(Path(save_predictions), batch.names, predicted, protocol)
@@ -475,6 +484,7 @@ def score_checkpoint(
         dataset=cfg.dataset.name,
         source=f"checkpoint {describe_source(path, checkpoint)}",
         yaw_labels=yaw_labels_of(protocol, pairs),
+        pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
         precision=cfg.precision,
         save_predictions=cfg.save_predictions,
     )

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights, save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, augment
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import StepSampler, TrainingSets, training_loader
 from prnet.datasets.pictures import collate_fits
@@ -384,6 +384,8 @@ def main(cfg: DictConfig) -> None:
     run_dir = Path(hydra_cfg.runtime.output_dir)
     torch.manual_seed(cfg.seed)
 
+    if cfg.built is None:
+        require_archives(cfg.dataset.name, data_dir=cfg.data_dir, bfm_dir=cfg.face.bfm_dir)
     face = load_bfm(cfg.face.bfm_dir, prnet_uv_dir=cfg.face.prnet_uv_dir)
     sets = open_sets(cfg, face, world)
     log.info("%d training samples, run directory %s", len(sets), run_dir)
@@ -393,6 +395,7 @@ def main(cfg: DictConfig) -> None:
     header = {
         "model": {"name": cfg.model.name, **plain_values(cfg.model.network)},
         "face": face.describe(),
+        "pixel_origin": sets.pixel_origin,
     }
     resume = None
     if cfg.init is not None and cfg.resume is not None:

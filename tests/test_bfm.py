@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -13,7 +12,6 @@ from prnet.faces.bfm import (
     load_bfm,
     read_prnet_face_mask,
     read_prnet_landmark_cells,
-    read_prnet_weight_mask,
 )
 from tests.tiny import NUM_EXP, NUM_SHAPE, bfm_files, tiny_face, write_bfm_files, write_tiny_bfm
 
@@ -122,22 +120,6 @@ def test_folder_without_prnet_files_falls_back(tiny_data_dir: Path, tmp_path: Pa
     for folder in (tmp_path, tmp_path / "not there"):
         face = load_bfm(tiny_data_dir / "BFM", prnet_uv_dir=folder)
         assert torch.equal(face.uv.face_mask, derived)
-
-
-def test_weight_mask_is_sixteenths_within_the_face(tmp_path: Path) -> None:
-    picture = np.full((256, 256), 48, np.uint8)
-    picture[100, 100] = 255
-    mask = np.zeros((256, 256), dtype=bool)
-    mask[50:200] = True
-    assert cv2.imwrite(str(tmp_path / "uv_weight_mask.png"), picture)
-    found = read_prnet_weight_mask(tmp_path / "uv_weight_mask.png", mask)
-    assert found[100, 100] == 255 / 16
-    assert found[60, 60] == 3
-    assert (found[:50] == 0).all()
-    with pytest.raises(ValueError, match=r"got \(256, 256\), expected \(128, 128\)"):
-        read_prnet_weight_mask(tmp_path / "uv_weight_mask.png", mask[::2, ::2])
-    with pytest.raises(FileNotFoundError, match="none.png: not a readable picture"):
-        read_prnet_weight_mask(tmp_path / "none.png", mask)
 
 
 @pytest.mark.parametrize(

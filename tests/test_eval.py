@@ -468,6 +468,32 @@ def test_perfect_network_errs_by_the_rounding_of_its_landmarks_alone(tiny_data_d
     assert max(means(report).values()) < SMALL
 
 
+def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_dir, face):
+    """One that learned face3d's labels says (1, -1) px more than the picture shows, rightly."""
+    batches = list(aflw2000_batches(tiny_data_dir, face, CropRule()))
+    per_px = torch.cat([camera.invert_affine(batch.image_from_crop)[:, 0, 0] for batch in batches])
+    moved = [
+        position_map + ratio.float() * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
+        for position_map, ratio in zip(true_maps(batches, face), per_px, strict=True)
+    ]
+
+    def dense_error(**options) -> float:
+        report = evaluate_model(
+            Scripted(moved),
+            batches,
+            face=face,
+            protocol=shipped("default"),
+            dataset="aflw2000",
+            source="a network of face3d's labels",
+            progress=False,
+            **options,
+        )
+        return report["metrics"]["nme_dense_2d"]["mean"]
+
+    assert dense_error(pixel_origin="face3d") < SMALL
+    assert dense_error() > 0.5
+
+
 def test_network_has_no_vertices_outside_the_face(tiny_data_dir, face):
     report, _ = perfect_report(tiny_data_dir, face, shipped("2dasl"), CropRule())
     assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d"}

@@ -39,7 +39,7 @@ ALLOWED = {
     "eval": EVALUATION | ENTRY,
     "train": EVALUATION | ENTRY | {"losses", "schedule", "eval"},
 }
-ENTRY_POINTS = {"build", "eval", "train"}
+ENTRY_POINTS = {"build", "entry", "eval", "train"}
 CONFIGURATION = {"hydra", "omegaconf"}
 
 

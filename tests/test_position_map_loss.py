@@ -1,7 +1,10 @@
 """PRN's weighted position-map loss (eq. 1)."""
 
 import math
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from prnet.config_path import CONFIG_DIR
 from prnet.geometry.uv import EYES_NOSE_MOUTH, LANDMARK, OUTSIDE, REST
-from prnet.losses.position_map import PositionMapLoss, weighted_norm
+from prnet.losses.position_map import PositionMapLoss, read_weight_picture, weighted_norm
 from prnet.sample import FaceSample, Prediction
 
 
@@ -207,3 +210,24 @@ def test_shipped_configurations_are_figure_10(face, name, ratio):
     assert isinstance(loss_fn, PositionMapLoss)
     assert loss_fn.reduction == "mean"
     assert torch.equal(loss_fn.weight_mask, face.uv.weight_mask(ratio))
+
+
+def test_weight_picture_is_sixteenths_within_the_face(face, tmp_path: Path) -> None:
+    picture = np.full((256, 256), 48, np.uint8)
+    row, column = face.uv.landmark_cells[30].tolist()
+    picture[row, column] = 255
+    path = tmp_path / "uv_weight_mask.png"
+    assert cv2.imwrite(str(path), picture)
+    mask = PositionMapLoss(face.uv, weight_picture=path).weight_mask
+    assert mask[row, column] == 255 / 16
+    assert set(mask[face.uv.face_mask].unique().tolist()) == {3.0, 255 / 16}
+    assert not mask[~face.uv.face_mask].any()
+    with pytest.raises(ValueError, match=r"got \(256, 256\), expected \(128, 128\)"):
+        read_weight_picture(path, face.uv.face_mask[::2, ::2])
+    with pytest.raises(FileNotFoundError, match="none.png: not a readable picture"):
+        read_weight_picture(tmp_path / "none.png", face.uv.face_mask)
+
+
+@pytest.mark.parametrize(("weights", "outside"), [((1, 1, 1, 1), True), ((16, 4, 3, 0), False)])
+def test_loss_says_whether_it_weighs_texels_off_the_face(face, weights, outside) -> None:
+    assert PositionMapLoss(face.uv, weights=weights).weighs_outside is outside

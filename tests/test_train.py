@@ -189,7 +189,7 @@ def test_resume_with_other_batches_is_refused(built_dir, face, tmp_path):
 
 
 def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path):
-    """After a short run they are those of the data, not near their start of mean 0 and variance 1."""
+    """After a short run they are those of the data, not near their start, variance 1."""
     stale = run(built_dir, face, tmp_path / "stale")["weights"]
     fresh = run(built_dir, face, tmp_path / "fresh", recompute_batch_norm=2)["weights"]
     name = "encoder.0.norm.running_var"
@@ -324,3 +324,37 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
         source="best.pt",
     )
     assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(validated[1]), abs=6e-4)
+
+
+def test_missing_archives_are_named_at_once(tmp_path):
+    """With nothing fetched yet: one line that names both the photos and the face model."""
+    done = call([sys.executable, "-m", "prnet.train", "data_dir=nowhere"], cwd=tmp_path)
+    assert done.returncode == 1
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "missing:" in line]
+    assert len(lines) == 1
+    for named in ("nowhere/300W_LP", "nowhere/BFM", "convert_bfm.py", "data/README.md"):
+        assert named in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_bad_values_are_refused_in_one_line(tiny_data_dir, built_dir, tmp_path):
+    """A constructor's own refusal, not Hydra's account of how it was called."""
+    arguments = command(tiny_data_dir, built_dir, tmp_path / "run", "loss.weights=[16,4,3]")
+    done = call([sys.executable, "-m", "prnet.train", *arguments])
+    assert done.returncode == 1
+    assert "expected four finite numbers" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_sets_of_different_pixel_origins_are_refused(tiny_data_dir, built_dir, face, tmp_path):
+    build_archive(
+        None,
+        data_dir=tiny_data_dir,
+        output=tmp_path / "legacy",
+        face_files=FaceFiles(str(tiny_data_dir / "BFM"), None),
+        options=BuildOptions("aflw2000", pixel_origin="face3d"),
+        workers=0,
+    )
+    assert TrainingSets([tmp_path / "legacy"], face=face.describe()).pixel_origin == "face3d"
+    with pytest.raises(ValueError, match=r"face3d.*zero_based"):
+        TrainingSets([built_dir, tmp_path / "legacy"], face=face.describe())

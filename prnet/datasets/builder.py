@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from prnet.datasets.built import FORMAT, record_dtype
 from prnet.datasets.fits import (
+    HINT_300W_LP,
+    HINT_AFLW2000,
     FacePair,
     FitFile,
     find_300w_lp,
@@ -180,6 +182,27 @@ def build_set(
     return _assemble(output, options, len(parts))
 
 
+def require_archives(dataset: str, *, data_dir: Path | str, bfm_dir: Path | str) -> None:
+    """Raise one FileNotFoundError that names everything still to be fetched."""
+    folder, hint = {
+        "300w_lp": ("300W_LP", HINT_300W_LP),
+        "aflw2000": ("AFLW2000", HINT_AFLW2000),
+    }.get(dataset, ("", ""))
+    lacking = []
+    if folder and not (Path(data_dir) / folder).is_dir():
+        lacking.append(f"{Path(data_dir) / folder} ({hint})")
+    if not (Path(bfm_dir) / "BFM.mat").is_file():
+        lacking.append(
+            f"{bfm_dir} (BFM.mat, BFM_info.mat and BFM_UV.mat of the Basel Face Model; "
+            "scripts/convert_bfm.py makes them from the raw files)"
+        )
+    if lacking:
+        raise FileNotFoundError(
+            f"missing: {' and '.join(lacking)}. data/README.md says where each comes from; "
+            "data_dir=DIR looks elsewhere"
+        )
+
+
 def build_archive(
     subsets: list[str] | None,
     *,
@@ -195,6 +218,7 @@ def build_archive(
         ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
             dataset is unknown.
     """
+    require_archives(options.dataset, data_dir=data_dir, bfm_dir=face_files.bfm_dir)
     if options.dataset == "300w_lp":
         pairs, missing = find_300w_lp(data_dir, subsets)
         for subset in missing:

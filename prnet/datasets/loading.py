@@ -35,6 +35,12 @@ class TrainingSets:
                 f"built_ratios: got {list(ratios)}, expected a positive number for each of the "
                 f"{len(self.sets)} sets in built"
             )
+        origins = sorted({built.info.format["pixel_origin"] for built in self.sets})
+        if len(origins) > 1:
+            raise ValueError(
+                f"built: the sets have labels of pixel origins {origins}; build them with one"
+            )
+        self.pixel_origin: str = origins[0]
         masks = [held_out(built.names, validation_fraction) for built in self.sets]
         self.training = [
             Subset(built, np.flatnonzero(~mask).tolist())

@@ -7,7 +7,6 @@ files from the raw BFM-2009.
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -135,20 +134,6 @@ def read_prnet_landmark_cells(path: Path) -> np.ndarray:
     if table.min() < 0 or table.max() >= UV_RESOLUTION:
         raise ValueError(f"{path}: expected cells of a 256 x 256 map, 0 to 255")
     return table[::-1].T.astype(np.int64)
-
-
-def read_prnet_weight_mask(path: Path | str, face_mask: np.ndarray) -> np.ndarray:
-    """PRNet's uv_weight_mask.png as it is, (256, 256) float32, 16 at a landmark, 0 off the face.
-
-    The picture holds 255:64:48 with anti-aliased halos and 48, not 0, on the neck; only the product
-    with the face mask is the paper's 16:4:3:0.
-    """
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
-        raise FileNotFoundError(f"{path}: not a readable picture; {UV_DATA_HINT}")
-    if picture.shape != face_mask.shape:
-        raise ValueError(f"{path}: got {picture.shape}, expected {face_mask.shape}")
-    return picture.astype(np.float32) / 16 * face_mask
 
 
 def _read_struct(path: Path, key: str) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """The UV layout of a face: one rasterisation, after which every position map is a gather.
 
 Letters: B batch, N vertices, T triangles, H W = the map's side (256), K = 68 landmarks, P face
-    pixels. Rows are v_px = (H - 1)(1 - v), columns u_px = (W - 1) u; maps sample the surface at
-    integer rows and columns, as PRN's do.
+pixels. Rows are v_px = (H - 1)(1 - v), columns u_px = (W - 1) u; maps sample the surface at integer
+rows and columns, as PRN's do.
 """
 
 from typing import NamedTuple

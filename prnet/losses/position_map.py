@@ -1,8 +1,10 @@
 """Losses on position maps. Letters: B batch, H W map side."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
+import cv2
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +54,27 @@ def weighted_norm(
     return total / torch.where(normaliser > 0, normaliser, 1)
 
 
+def read_weight_picture(
+    path: Path | str,
+    face_mask: Tensor,  # (H, W), bool
+) -> Tensor:
+    """PRNet's uv_weight_mask.png as it is, (H, W) float32, 16 at a landmark, 0 off the face.
+
+    The picture holds 255:64:48 with anti-aliased halos and 48, not 0, on the neck; only the product
+    with the face mask is the paper's 16:4:3:0.
+
+    Raises:
+        FileNotFoundError: no readable picture there.
+        ValueError: another size than the face mask.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise FileNotFoundError(f"{path}: not a readable picture; clone PRNet for its Data/uv-data")
+    if picture.shape != face_mask.shape:
+        raise ValueError(f"{path}: got {picture.shape}, expected {tuple(face_mask.shape)}")
+    return torch.from_numpy(picture).float() / 16 * face_mask.cpu()
+
+
 class PositionMapLoss(nn.Module):
     """PRN's loss: `weighted_norm` under the weight mask of a UV layout, averaged over the batch.
 
@@ -63,12 +86,16 @@ class PositionMapLoss(nn.Module):
         uv: UVLayout,
         *,
         weights: Sequence[float] = (16, 4, 3, 0),
+        weight_picture: Path | str | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         """Weights of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
 
+        `weight_picture` replaces them by PRNet's uv_weight_mask.png (see `read_weight_picture`).
+
         Raises:
             ValueError: not four finite weights >= 0 with one > 0, or another reduction.
+            FileNotFoundError: as `read_weight_picture`.
         """
         super().__init__()
         ratio = tuple(float(weight) for weight in weights)
@@ -80,10 +107,12 @@ class PositionMapLoss(nn.Module):
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
         weight_mask = uv.weight_mask(ratio)
+        if weight_picture is not None:
+            weight_mask = read_weight_picture(weight_picture, uv.face_mask)
         if not weight_mask.any():
             raise ValueError(f"loss weights: {list(ratio)} leave no texel any weight")
+        self.weighs_outside = bool(weight_mask[~uv.face_mask].any())
         self.reduction = reduction
-        self.weighs_outside = ratio[3] > 0
         self.register_buffer("weight_mask", weight_mask, persistent=False)
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
