@@ -24,7 +24,12 @@ from prnet.datasets.builder import (
 from prnet.datasets.built import BuiltSet, held_out, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.loading import StepSampler, TrainingSets
-from prnet.datasets.pictures import collate_fits, picture_from_image, reduction_for
+from prnet.datasets.pictures import (
+    collate_fits,
+    picture_from_image,
+    read_picture,
+    reduction_for,
+)
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from tests.tiny import HEIGHT, write_tiny_bfm, write_tiny_data_dir
@@ -343,3 +348,33 @@ def test_pixel_origin_moves_the_labels_not_the_picture(tiny_data_dir, tmp_path, 
         atol=1e-6,
     )
     assert built.records["image_size"][0, 0] == HEIGHT
+
+
+def test_build_command(tiny_data_dir, tmp_path):
+    """The documented command, its files and its refusals, from another folder."""
+    script = [sys.executable, "-m", "prnet.build", f"data_dir={tiny_data_dir}"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+
+    def run(*arguments):
+        return subprocess.run(
+            [*script, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+
+    done = run("dataset=300w_lp", "dataset.subsets=[IBUG]", "maps=true", "map_dtype=float16")
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "data" / "built" / "300w_lp"
+    built = BuiltSet(output)
+    assert len(built) == 2
+    maps = [np.load(output / "maps" / f"{name}.npy") for name in built.names]
+    assert all(m.shape == (256, 256, 3) and m.dtype == np.float16 for m in maps)
+    sheet = read_picture(output / "contact_sheet.png")
+    assert sheet.shape == (256, 8 * 256, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+    refused = run("dataset=300w_lp", "dataset.subsets=[LFPW]", "output=other")
+    assert refused.returncode == 1
+    assert "LFPW" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    unknown = run("dataset=afw")
+    assert unknown.returncode == 1
+    assert "300w_lp" in unknown.stderr
