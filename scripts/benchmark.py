@@ -436,10 +436,10 @@ def build_rows(bench: Bench) -> list[Line]:
 
         return call
 
-    plans = (
-        ("in this process", bench.sizes.build, 1),
-        (f"all {num_workers('auto')} cores", bench.sizes.build_all_cores, num_workers("auto")),
-    )
+    plans = [("in this process", bench.sizes.build, 1)]
+    cores = num_workers("auto")
+    if cores > 1:
+        plans.append((f"with all {cores} cores", bench.sizes.build_all_cores, cores))
     calls = {}
     for name, counts, workers in plans:
         for count in counts:
@@ -451,14 +451,12 @@ def build_rows(bench: Bench) -> list[Line]:
     )
     lines: list[Line] = []
     for name, (few, many), _ in plans:
-        rounds = zip(
-            timing.seconds[f"{name}, {few}"], timing.seconds[f"{name}, {many}"], strict=True
-        )
-        added = [(long - short) / (many - few) for short, long in rounds]
-        start = statistics.median(timing.seconds[f"{name}, {few}"]) - few * statistics.median(added)
+        short, long = timing.seconds[f"{name}, {few}"], timing.seconds[f"{name}, {many}"]
+        added = [(b - a) / (many - few) for a, b in zip(short, long, strict=True)]
         lines.append(
             Line(
-                f"build, {name}, from {few} to {many} images (start-up: {start:.1f} s)",
+                f"build, {name}, from {few} ({statistics.median(short):.1f} s) to {many} images "
+                f"({statistics.median(long):.1f} s)",
                 added,
                 timing.ceilings,
                 ("example_8", "prepare"),
@@ -953,8 +951,10 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument("--threads", type=int, help="of torch; else its own choice")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds: got {options.rounds}, expected at least 1")
+    for name in ("rounds", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name}: got {value}, expected at least 1")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     source = "made by this script"

@@ -173,7 +173,8 @@ def test_short_calls_are_repeated():
     assert timing.seconds["a"][0] < 0.02
 
 
-def test_each_row_can_be_timed_and_printed(capsys):
+def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "num_workers", lambda _setting: 2)
     benchmark.main(["--rounds", "2", "--no-compile", "--device", "cpu"], sizes=SIZES)
     printed = capsys.readouterr().out
     tables = [line for line in printed.splitlines() if line.startswith("|")]
@@ -182,7 +183,7 @@ def test_each_row_can_be_timed_and_printed(capsys):
     whats = [cells[0].strip() for cells in times]
     for start, count in {
         "build, in this process": 1,
-        "build, all": 1,
+        "build, with all 2 cores": 1,
         "position map, ": 5,
         "loader, ": 2,
         "PRN inference, batch 1, ": 2,
@@ -257,6 +258,7 @@ def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys)
     [
         (["--rows", "maps,mpas"], r"got mpas; choose of build, maps, loader"),
         (["--rounds", "0"], r"--rounds: got 0, expected at least 1"),
+        (["--threads", "0"], r"--threads: got 0, expected at least 1"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):
@@ -273,3 +275,10 @@ def test_a_folder_without_data_is_refused(tmp_path):
 def test_an_unknown_device_is_refused():
     with pytest.raises(SystemExit, match="error: device: got 'tpu'"):
         benchmark.main(["--device", "tpu"], sizes=SIZES)
+
+
+def test_one_core_has_no_pool_to_time(bench, monkeypatch):
+    monkeypatch.setattr(benchmark, "num_workers", lambda _setting: 1)
+    (line,) = benchmark.build_rows(bench)
+    assert line.what.startswith("build, in this process, from 1 (")
+    assert line.baseline_seconds is None
