@@ -33,9 +33,6 @@ class FitBatch(NamedTuple):
     def to(self, device) -> "FitBatch":
         return FitBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
-    def pin_memory(self) -> "FitBatch":
-        return FitBatch(*(tensor.pin_memory() for tensor in self))
-
 
 class FaceSample(NamedTuple):
     """One batch of a training step."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -378,3 +379,12 @@ def test_build_command(tiny_data_dir, tmp_path):
     unknown = run("dataset=afw")
     assert unknown.returncode == 1
     assert "300w_lp" in unknown.stderr
+
+
+def test_loader_processes_are_sent_a_path_not_the_records(built):
+    """The pickle of a set does not grow with it, and opens the same samples."""
+    sent = pickle.dumps(built)
+    assert len(sent) < 1000
+    again = pickle.loads(sent)  # noqa: S301
+    for field, other in zip(built[2], again[2], strict=True):
+        assert np.array_equal(np.asarray(field), np.asarray(other))

@@ -122,6 +122,10 @@ class BuiltSet(torch.utils.data.Dataset):
             )
         self._shards: dict[int, np.ndarray] = {}
 
+    def __reduce__(self) -> tuple:
+        """Loader processes open the files themselves; they are not sent a copy of the records."""
+        return BuiltSet, (self.directory,)
+
     def __len__(self) -> int:
         return len(self.names)
 
