@@ -19,12 +19,11 @@ from prnet.datasets.builder import (
     BuildOptions,
     FaceFiles,
     build_archive,
-    decode_map,
-    encode_map,
 )
 from prnet.datasets.built import BuiltSet, held_out, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.loading import StepSampler, TrainingSets
+from prnet.datasets.map_files import decode_map, encode_map
 from prnet.datasets.pictures import (
     collate_fits,
     picture_from_image,

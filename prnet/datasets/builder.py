@@ -9,7 +9,6 @@ import concurrent.futures
 import hashlib
 import json
 import logging
-import math
 import multiprocessing
 import shutil
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from prnet.datasets.audit import FULL_BASES, Audit
 from prnet.datasets.built import FORMAT, record_dtype
 from prnet.datasets.fits import (
     HINT_300W_LP,
@@ -31,6 +31,7 @@ from prnet.datasets.fits import (
     pad_params,
     read_fit,
 )
+from prnet.datasets.map_files import MAP_DTYPES, encode_map
 from prnet.datasets.pictures import (
     CropRule,
     crop_matrix,
@@ -50,16 +51,6 @@ PART_SIZE = 128
 DECODE_BATCH = 64
 # Below this, processes take longer to start than the work takes.
 POOL_FROM = 2048
-LARGE_ANGLE_DEG = 99.0
-# BFM-2009 with 300W-LP's expressions: only with all of them do decoded landmarks meet `pt3d_68`.
-FULL_BASES = (199, 29)
-FULL_BASES_MISMATCH_PX = 1.0
-MISMATCH_BOX_SHARE = 0.25
-JAW = 17
-
-MAP_DTYPES = ("float32", "float16", "uint16")
-FIXED_POINT_STEPS = 128  # per px
-FIXED_POINT_RANGE = (-128.0, 384.0)
 
 
 class BuildOptions(NamedTuple):
@@ -92,36 +83,6 @@ class Loaded(NamedTuple):
     picture: bytes
     height: int
     width: int
-
-
-def encode_map(position_map: np.ndarray, dtype: str) -> np.ndarray:
-    """A position map (H, W, 3) in crop px for storage.
-
-    `uint16` counts 1/128 px, modulo 512 px: values from 0 to 384 decode by a division, stored
-    values of 384 px and more stand for negative coordinates (faces that leave the crop), see
-    `decode_map`.
-
-    Raises:
-        ValueError: a coordinate outside [-128, 384) px for uint16.
-    """
-    if dtype != "uint16":
-        return position_map.astype(dtype)
-    low, high = FIXED_POINT_RANGE
-    steps = np.rint(position_map.astype(np.float64) * FIXED_POINT_STEPS).astype(np.int64)
-    if steps.min() < low * FIXED_POINT_STEPS or steps.max() >= high * FIXED_POINT_STEPS:
-        raise ValueError(
-            f"coordinates from {position_map.min():.1f} to {position_map.max():.1f} px do not fit "
-            f"the uint16 maps' range {low:g} to {high:g} px; use map_dtype=float16 or float32"
-        )
-    return (steps % 2**16).astype(np.uint16)
-
-
-def decode_map(stored: np.ndarray) -> np.ndarray:
-    """A stored map as float32 crop px, whatever its dtype."""
-    if stored.dtype != np.uint16:
-        return stored.astype(np.float32)
-    pixels = stored.astype(np.float32) / FIXED_POINT_STEPS
-    return np.where(pixels >= FIXED_POINT_RANGE[1], pixels - 2**16 / FIXED_POINT_STEPS, pixels)
 
 
 def build_set(
@@ -390,7 +351,7 @@ def _fill_record(
     one: Loaded,
     landmarks: np.ndarray,  # (68, 3), decoded, image px
     options: BuildOptions,
-    audit: "Audit",
+    audit: Audit,
 ) -> str | None:
     """Fill pose and crop, and audit; returns why the sample cannot be used, if so."""
     try:
@@ -402,7 +363,7 @@ def _fill_record(
     record["crop_center"], record["crop_size"] = center, size
     record["scale"], record["angles"] = fit.scale, fit.angles
     record["translation"] = fit.translation
-    audit.check(one, landmarks, options.pixel_origin)
+    audit.check(one.name, one.file, landmarks, options.pixel_origin)
     return None
 
 
@@ -426,60 +387,6 @@ def _write_map(
         raise ValueError(f"{one.name}: {error}") from error
     with written_whole(output / "maps" / f"{one.name}.npy") as temporary:
         np.save(temporary, stored)
-
-
-class Audit:
-    """What is worth knowing about fits that are used all the same, each listed by name."""
-
-    def __init__(self, *, full_bases: bool) -> None:
-        self.full_bases = full_bases
-        self.large_angles: list[str] = []
-        self.negative_scale: list[str] = []
-        self.cast_dtypes: dict[str, list[str]] = {}
-        self.landmark_mismatch: dict[str, float] = {}
-        self.landmarks_unchecked: list[str] = []
-
-    def check(
-        self,
-        one: Loaded,
-        landmarks: np.ndarray,  # (68, 3), decoded, image px
-        pixel_origin: str,
-    ) -> None:
-        file = one.file
-        if np.abs(np.degrees(file.fit.angles)).max() > LARGE_ANGLE_DEG:
-            self.large_angles.append(one.name)
-        if file.fit.scale < 0:
-            self.negative_scale.append(one.name)
-        if file.cast_keys:
-            self.cast_dtypes[one.name] = list(file.cast_keys)
-
-        shift = np.array([*pixel_origin_shift(pixel_origin, "matlab"), 0.0])
-        decoded = landmarks + shift
-        limit = FULL_BASES_MISMATCH_PX
-        if file.landmarks is not None:
-            annotated = file.landmarks
-        elif file.landmarks_2d is not None:
-            # Hand-labelled points: their jaw follows the outline, up to 50 px from the model's jaw
-            # at large yaw, and they never coincide with a fit.
-            annotated, decoded, limit = file.landmarks_2d[JAW:], decoded[JAW:, :2], None
-        else:
-            self.landmarks_unchecked.append(one.name)
-            return
-        if limit is None or not self.full_bases:
-            sides = np.ptp(file.landmarks_2d if limit is None else annotated, axis=0)[:2]
-            limit = MISMATCH_BOX_SHARE * math.sqrt(sides.prod())
-        distance = float(np.linalg.norm(decoded - annotated, axis=1).max())
-        if distance > limit:
-            self.landmark_mismatch[one.name] = round(distance, 3)
-
-    def lists(self) -> dict:
-        return {
-            "large_angles": self.large_angles,
-            "negative_scale": self.negative_scale,
-            "cast_dtypes": self.cast_dtypes,
-            "landmark_mismatch": self.landmark_mismatch,
-            "landmarks_unchecked": self.landmarks_unchecked,
-        }
 
 
 def _assemble(output: Path, options: BuildOptions, num_parts: int) -> dict:

@@ -1,0 +1,69 @@
+"""What is worth knowing about fits before one trains on them."""
+
+import math
+
+import numpy as np
+
+from prnet.datasets.fits import FitFile
+from prnet.geometry.camera import pixel_origin_shift
+
+LARGE_ANGLE_DEG = 99.0
+# BFM-2009 with 300W-LP's expressions: only with all of them do decoded landmarks meet `pt3d_68`.
+FULL_BASES = (199, 29)
+FULL_BASES_MISMATCH_PX = 1.0
+MISMATCH_BOX_SHARE = 0.25
+JAW = 17
+
+
+class Audit:
+    """What is worth knowing about fits that are used all the same, each listed by name."""
+
+    def __init__(self, *, full_bases: bool) -> None:
+        self.full_bases = full_bases
+        self.large_angles: list[str] = []
+        self.negative_scale: list[str] = []
+        self.cast_dtypes: dict[str, list[str]] = {}
+        self.landmark_mismatch: dict[str, float] = {}
+        self.landmarks_unchecked: list[str] = []
+
+    def check(
+        self,
+        name: str,
+        file: FitFile,
+        landmarks: np.ndarray,  # (68, 3), decoded, image px
+        pixel_origin: str,
+    ) -> None:
+        if np.abs(np.degrees(file.fit.angles)).max() > LARGE_ANGLE_DEG:
+            self.large_angles.append(name)
+        if file.fit.scale < 0:
+            self.negative_scale.append(name)
+        if file.cast_keys:
+            self.cast_dtypes[name] = list(file.cast_keys)
+
+        shift = np.array([*pixel_origin_shift(pixel_origin, "matlab"), 0.0])
+        decoded = landmarks + shift
+        limit = FULL_BASES_MISMATCH_PX
+        if file.landmarks is not None:
+            annotated = file.landmarks
+        elif file.landmarks_2d is not None:
+            # Hand-labelled points: their jaw follows the outline, up to 50 px from the model's jaw
+            # at large yaw, and they never coincide with a fit.
+            annotated, decoded, limit = file.landmarks_2d[JAW:], decoded[JAW:, :2], None
+        else:
+            self.landmarks_unchecked.append(name)
+            return
+        if limit is None or not self.full_bases:
+            sides = np.ptp(file.landmarks_2d if limit is None else annotated, axis=0)[:2]
+            limit = MISMATCH_BOX_SHARE * math.sqrt(sides.prod())
+        distance = float(np.linalg.norm(decoded - annotated, axis=1).max())
+        if distance > limit:
+            self.landmark_mismatch[name] = round(distance, 3)
+
+    def lists(self) -> dict:
+        return {
+            "large_angles": self.large_angles,
+            "negative_scale": self.negative_scale,
+            "cast_dtypes": self.cast_dtypes,
+            "landmark_mismatch": self.landmark_mismatch,
+            "landmarks_unchecked": self.landmarks_unchecked,
+        }
