@@ -1,5 +1,4 @@
-"""`python -m prnet.train`: built sets -> a checkpoint. One function from the first batch to the
-last."""
+"""`python -m prnet.train`: built sets -> a checkpoint; `train` is the whole loop."""
 
 import contextlib
 import logging
