@@ -31,9 +31,10 @@ from prnet.datasets.loading import StepSampler, TrainingSets, training_loader
 from prnet.datasets.pictures import collate_fits
 from prnet.datasets.warp import make_sample
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
-from prnet.eval import evaluate_model, evaluation_mode
+from prnet.eval import PRECISIONS, evaluate_model, evaluation_mode
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
+from prnet.files import written_whole
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.batch_norm import recompute_batch_norm
 from prnet.protocol import Protocol
@@ -78,8 +79,7 @@ class Plan(NamedTuple):
 
 
 def batch_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one step: a function of where the run is, so a resumed run draws the
-    same."""
+    """The random numbers of one step: a resumed run draws the same ones at the same step."""
     state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> 1))
 
@@ -105,8 +105,11 @@ def train(
 
     Raises:
         FloatingPointError: a loss is not finite; last.pt holds the state before it.
-        ValueError: `resume` belongs to a run over other samples, batches or processes.
+        ValueError: the precision is none of its choices, or `resume` belongs to a run over other
+            samples, batches or processes.
     """
+    if plan.precision not in PRECISIONS:
+        raise ValueError(f"precision: got {plan.precision!r}, expected one of {PRECISIONS}")
     sampler = StepSampler(
         sets,
         batch_size=plan.batch_size,
@@ -408,6 +411,8 @@ def main(cfg: DictConfig) -> None:
             raise ValueError(f"{cfg.resume}: weights only; resume takes a last.pt, init takes this")
         load_weights(model, checkpoint["weights"], source=describe_source(cfg.resume, checkpoint))
         resume = checkpoint["training"]
+        if world.rank == 0:
+            keep_best(Path(cfg.resume), run_dir)
     face = face.to(world.device)
     texels = "all" if loss_fn.weighs_outside else "face"
     decoder = PositionMapDecoder(face.morphable_model, face.uv, texels=texels).to(world.device)
@@ -490,6 +495,14 @@ def draw_panel(
             draw_map_error(prediction, truth, mask=face.uv.face_mask),
         ]
     return tile(pictures, columns=4)
+
+
+def keep_best(resumed: Path, run_dir: Path) -> None:
+    """Copy best.pt from beside a resumed last.pt: it is the best until the run beats its score."""
+    best = resumed.with_name("best.pt")
+    if best.is_file() and resumed.parent.resolve() != run_dir.resolve():
+        with written_whole(run_dir / "best.pt") as temporary:
+            temporary.write_bytes(best.read_bytes())
 
 
 def plain_values(network: DictConfig) -> dict:

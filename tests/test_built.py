@@ -26,8 +26,8 @@ from prnet.datasets.loading import StepSampler, TrainingSets
 from prnet.datasets.map_files import decode_map, encode_map
 from prnet.datasets.pictures import (
     collate_fits,
+    decode_picture,
     picture_from_image,
-    read_picture,
     reduction_for,
 )
 from prnet.geometry import camera
@@ -367,7 +367,7 @@ def test_build_command(tiny_data_dir, tmp_path):
     assert len(built) == 2
     maps = [np.load(output / "maps" / f"{name}.npy") for name in built.names]
     assert all(m.shape == (256, 256, 3) and m.dtype == np.float16 for m in maps)
-    sheet = read_picture(output / "contact_sheet.png")
+    sheet = decode_picture((output / "contact_sheet.png").read_bytes(), source="the sheet")
     assert sheet.shape == (256, 8 * 256, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 

@@ -27,7 +27,7 @@ from prnet.losses.position_map import PositionMapLoss
 from prnet.models.prn import PRN
 from prnet.protocol import Protocol
 from prnet.schedule import cosine_decay, step_decay
-from prnet.train import Plan, StopSignal, World, train
+from prnet.train import Plan, StopSignal, World, keep_best, train
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
@@ -358,3 +358,18 @@ def test_sets_of_different_pixel_origins_are_refused(tiny_data_dir, built_dir, f
     assert TrainingSets([tmp_path / "legacy"], face=face.describe()).pixel_origin == "face3d"
     with pytest.raises(ValueError, match=r"face3d.*zero_based"):
         TrainingSets([built_dir, tmp_path / "legacy"], face=face.describe())
+
+
+def test_unknown_precision_is_refused_before_the_first_step(built_dir, face, tmp_path):
+    with pytest.raises(ValueError, match=r"precision: got 'bf61'.*fp32.*bf16"):
+        run(built_dir, face, tmp_path, precision="bf61")
+
+
+def test_resumed_run_keeps_the_best_weights_so_far(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "best.pt").write_bytes(b"the best")
+    for run_dir in (tmp_path / "new", tmp_path / "old"):
+        keep_best(tmp_path / "old" / "last.pt", run_dir)
+        assert (run_dir / "best.pt").read_bytes() == b"the best"
+    keep_best(tmp_path / "nowhere" / "last.pt", tmp_path / "third")
+    assert not (tmp_path / "third").exists()

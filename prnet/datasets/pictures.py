@@ -69,19 +69,6 @@ def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.nda
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def read_picture(path: Path | str) -> np.ndarray:
-    """Read a picture as (H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be decoded.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing picture")
-    return decode_picture(path.read_bytes(), source=path)
-
-
 def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), uint8 RGB
     """Write a picture in the format of the suffix.
 
