@@ -1,6 +1,7 @@
 """The contracts between the stages: Fit -> FitBatch -> FaceSample -> model -> Prediction.
 
-Letters: B batch, S shape and E expression coefficients, H W = 256 map and crop size.
+Letters: B batch, S shape and E expression coefficients, H W = 256 map and crop size, h w = 32
+attention.
 """
 
 from typing import NamedTuple
@@ -35,13 +36,27 @@ class FitBatch(NamedTuple):
 
 
 class FaceSample(NamedTuple):
-    """One batch of a training step."""
+    """One batch of a training step. What is None was not asked for."""
 
     image: Tensor  # (B, 3, H, W), RGB in [0, 1]
     position_map: Tensor  # (B, 3, H, W), crop px; zero at texels the face decoder leaves out
+    shape_map: Tensor | None = None  # (B, 3, H, W), pose-independent face, model frame; as above
+    attention: Tensor | None = None  # (B, h, w), in [0, 1]: the face where nothing covers it
+
+
+class Pose(NamedTuple):
+    """crop = F (scale rotation model + translation), F = diag(1, -1, 1), on column vectors."""
+
+    scale: Tensor  # (B,), crop px per model unit
+    rotation: Tensor  # (B, 3, 3), det +1, from the angles of a fit
+    translation: Tensor  # (B, 3), px of the y-up plane of the crop
 
 
 class Prediction(NamedTuple):
-    """What a network returns."""
+    """What a network returns. What is None the network does not predict."""
 
     position_map: Tensor  # (B, 3, H, W), crop px
+    pose_dependent_map: Tensor | None = None  # (B, 3, H, W), crop px, before any alignment
+    shape_map: Tensor | None = None  # (B, 3, H, W), pose-independent face, model frame
+    attention_logits: Tensor | None = None  # (B, h, w); their sigmoid is the attention
+    pose: Pose | None = None

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from prnet.geometry.align import Similarity, umeyama
+from prnet.geometry.align import Similarity, nearest_rotation, umeyama
 from prnet.geometry.camera import transform_points
 
 
@@ -234,3 +234,63 @@ def test_bad_arguments_raise() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             umeyama(*arguments)
+
+
+def test_damping_changes_no_value_and_hardly_a_gradient() -> None:
+    source, target = random_points(30), random_points(31)
+    weights = torch.rand(4, 30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradients = []
+    for damping in (None, 1e-3):
+        moved = target.clone().requires_grad_()
+        found = umeyama(source, moved, weights, damping=damping)
+        found.rotation[:, 0, 1].sum().backward()
+        gradients.append((found, moved.grad))
+    (exact, exact_gradient), (damped, damped_gradient) = gradients
+    assert all(torch.equal(a, b) for a, b in zip(exact, damped, strict=True))
+    assert not torch.equal(exact_gradient, damped_gradient)
+    torch.testing.assert_close(damped_gradient, exact_gradient, rtol=1e-3, atol=1e-8)
+
+
+def test_damped_gradient_is_bounded_and_follows_the_formula() -> None:
+    """M = diag(1, s, 0): a turn about x moves R by 1 / s, damped by s / (s^2 + d^2)."""
+    for small in (1e-1, 1e-3, 1e-6, 0.0):
+        diagonal = torch.tensor([[1.0, small, 0.0]], dtype=torch.float64)
+        matrix = torch.diag_embed(diagonal).requires_grad_()
+        rotation = nearest_rotation(matrix, damping=1e-2)
+        torch.testing.assert_close(rotation, torch.eye(3).double()[None])
+        rotation[0, 1, 2].backward()
+        expected = small / (small**2 + 1e-4)
+        assert matrix.grad[0, 1, 2].item() == pytest.approx(expected, rel=1e-9)
+        assert matrix.grad[0, 2, 1].item() == pytest.approx(-expected, rel=1e-9)
+        assert matrix.grad.abs().max() <= 1 / (2 * 1e-2)
+
+
+def test_nearest_rotation_maximises_the_trace() -> None:
+    random = np.random.default_rng(32)
+    matrix = torch.from_numpy(random.normal(size=(20, 3, 3)))
+    best = nearest_rotation(matrix)
+    torch.testing.assert_close(torch.linalg.det(best), torch.ones(20).double())
+    trace = (best * matrix).sum((1, 2))
+    for other in torch.from_numpy(Rotation.random(300, random_state=random).as_matrix()):
+        assert (trace >= (other * matrix).sum((1, 2)) - 1e-12).all()
+
+
+def test_damped_similarity_refuses_no_value() -> None:
+    """What raises without damping comes out finite, but for NaN, and leaves the others alone."""
+    source, target = random_points(33, count=5), random_points(34, count=5)
+    weights = torch.ones(4, 5, dtype=torch.float64)
+    source[1], target[2], weights[3] = LINE, 7.0, 0.0
+    known = umeyama(source[:1], target[:1])
+    broken = target.clone()
+    broken[1, 0, 0] = torch.nan
+    for to, finite in ((target, [True] * 4), (broken, [True, False, True, True])):
+        inputs = [tensor.clone().requires_grad_() for tensor in (source, to, weights)]
+        found = umeyama(*inputs, damping=1e-3)
+        assert found.scale.isfinite().tolist() == finite
+        assert found.rotation.isfinite().all()
+        torch.testing.assert_close(found.rotation[0], known.rotation[0])
+        sum(value[finite].square().sum() for value in found).backward()
+        for tensor in inputs:
+            assert tensor.grad[finite].isfinite().all()
+    plain = umeyama(source[3:], target[3:])  # weights of sum 0 count as equal
+    torch.testing.assert_close(found.rotation[3:], plain.rotation)

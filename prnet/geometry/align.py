@@ -35,6 +35,7 @@ def umeyama(
     weights: Tensor | None = None,  # (B, N), >= 0; None: uniform
     *,
     with_scale: bool = True,
+    damping: float | None = None,
 ) -> Similarity:
     """Least-squares similarity: min sum_n w_n |s R source_n + t - target_n|^2.
 
@@ -42,9 +43,15 @@ def umeyama(
     `with_scale=False` fixes s = 1. Computed in the precision of the points, outside autocast. The
     gradient is finite for every accepted input, equal singular values included.
 
+    `damping` (see `nearest_rotation`) is for points that a network is still learning to predict:
+    only shapes and dtypes are refused then, and no value is read back from the device. Where the
+    rotation is not determined it is one of the best, weights of sum 0 count as equal, and a NaN
+    comes out as NaN in scale and translation.
+
     Raises:
-        ValueError: shapes or dtypes differ, fewer than 3 points, weights negative or of sum zero,
-            a value is not finite, or the points of either side coincide or lie on a line.
+        ValueError: shapes or dtypes differ, fewer than 3 points; without `damping` also weights
+            negative or of sum zero, a value is not finite, or the points of either side coincide
+            or lie on a line.
 
     Source: Umeyama, PAMI 1991, eqs. 34-43, with weights in every sum. SADRNet's self-alignment
     (section III-C) is this with visibility weights, apart from its scale, a ratio of mean distances
@@ -54,9 +61,12 @@ def umeyama(
     if weights is None:
         weights = source.new_ones(source.shape[:2])
     _require_weights(weights, source)
+    if damping is None:
+        _require_values(source, target, weights)
+    tiny = torch.finfo(source.dtype).tiny
 
     with torch.autocast(source.device.type, enabled=False):
-        share = (weights / weights.sum(1, keepdim=True))[..., None]  # (B, N, 1)
+        share = weight_shares(weights)[..., None]  # (B, N, 1)
         source_mean = (share * source).sum(1)  # (B, 3)
         target_mean = (share * target).sum(1)
         source_centred = source - source_mean[:, None]
@@ -65,55 +75,87 @@ def umeyama(
         source_variance = (share * source_centred.square()).sum((1, 2))  # (B,)
         target_variance = (share * target_centred.square()).sum((1, 2))
 
-        # Rank 2 is needed: a line leaves the turn about itself open. The second singular value must
-        # exceed what the rounding of the coordinates alone brings into the covariance.
-        singular = torch.linalg.svdvals(covariance.detach())
-        rounding = torch.finfo(source.dtype).eps * (
-            source.detach().abs().amax((1, 2)) * target_variance.detach().sqrt()
-            + target.detach().abs().amax((1, 2)) * source_variance.detach().sqrt()
-        )
-        flat = singular[:, 1] <= 4 * rounding
-        if flat.any():
-            raise ValueError(
-                f"items {flat.nonzero().flatten().tolist()}: the weighted points of one side "
-                "coincide or lie on a line, so no rotation is determined"
+        if damping is None:
+            # Rank 2 is needed: a line leaves the turn about itself open. The second singular value
+            # must exceed what the rounding of the coordinates alone brings into the covariance.
+            singular = torch.linalg.svdvals(covariance.detach())
+            rounding = torch.finfo(source.dtype).eps * (
+                source.detach().abs().amax((1, 2)) * target_variance.detach().sqrt()
+                + target.detach().abs().amax((1, 2)) * source_variance.detach().sqrt()
             )
+            flat = singular[:, 1] <= 4 * rounding
+            if flat.any():
+                raise ValueError(
+                    f"items {flat.nonzero().flatten().tolist()}: the weighted points of one side "
+                    "coincide or lie on a line, so no rotation is determined"
+                )
 
-        rotation = _NearestRotation.apply(covariance)
+        rotation = nearest_rotation(covariance, damping=damping or 0.0)
         scale = torch.ones_like(source_variance)
         if with_scale:
-            scale = (rotation * covariance).sum((1, 2)) / source_variance
+            # A source that is one point but for rounding gives 0, not a noise divided by a noise.
+            least = torch.finfo(source.dtype).eps ** 2 * source_mean.detach().square().sum(1) + tiny
+            scale = (rotation * covariance).sum((1, 2)) / source_variance.clamp(min=least)
         translation = target_mean - scale[:, None] * (rotation @ source_mean[..., None]).squeeze(-1)
     return Similarity(scale, rotation, translation)
 
 
-class _NearestRotation(torch.autograd.Function):
-    """The rotation R, det +1, that maximises tr(R^T M), for M (B, 3, 3) of rank 2 or 3.
+def weight_shares(weights: Tensor) -> Tensor:  # (B, N), >= 0
+    """The weights divided by their sum, (B, N); equal ones where the sum is 0."""
+    total = weights.sum(1, keepdim=True)
+    weights = torch.where(total > 0, weights, 1)
+    return weights / weights.sum(1, keepdim=True)
 
-    With M = U S V^T, D = diag(1, 1, det(U V^T)), R = U D V^T = U W^T, S' = S D and A = U^T dM W,
-    dR = U [(A - A^T)_ij / (s'_i + s'_j)] W^T. Unlike autograd through the decomposition this never
-    divides by a difference of singular values (they are all equal for a ball or a cube).
+
+def nearest_rotation(
+    matrix: Tensor,  # (B, 3, 3)
+    *,
+    damping: float = 0.0,
+) -> Tensor:
+    """The rotation R, det +1, that maximises tr(R^T M), (B, 3, 3).
+
+    Of rank 1 or 0, or a mirror image with equal least singular values, M leaves a choice; R is one
+    of the best. A matrix that is not finite gives the identity.
+
+    Differentiable: with M = U S V^T, D = diag(1, 1, det(U V^T)), R = U D V^T = U W^T, S' = S D and
+    A = U^T dM W, dR = U [(A - A^T)_ij / (s'_i + s'_j)] W^T. Unlike autograd through the
+    decomposition this never divides by a difference of singular values (they are all equal for a
+    ball or a cube). Near a choice it grows without bound; `damping` d > 0 replaces 1 / x by
+    x / (x^2 + (d s_1)^2), at most 1 / (2 d s_1) and off by (d s_1 / x)^2 of itself.
     """
+    return _NearestRotation.apply(matrix, damping)
 
+
+class _NearestRotation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, matrix: Tensor) -> Tensor:
+    def forward(ctx, matrix: Tensor, damping: float) -> Tensor:
+        # LAPACK refuses what is not finite, and with it the rest of the batch.
+        finite = matrix.isfinite().all(-1).all(-1)[:, None, None]
+        matrix = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
         left, singular, right_t = torch.linalg.svd(matrix)
         sign = torch.ones_like(singular)
         sign[:, 2] = torch.linalg.det(left @ right_t).sign()
         right_t = sign[..., None] * right_t
+        ctx.damping = damping
         ctx.save_for_backward(left, singular * sign, right_t)
         return left @ right_t
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         left, singular, right_t = ctx.saved_tensors
-        sums = singular[:, :, None] + singular[:, None, :]
+        # In units of the largest, so that no square overflows or vanishes.
+        largest = singular[:, :1].clamp(min=torch.finfo(singular.dtype).tiny)
+        relative = singular / largest
+        sums = relative[:, :, None] + relative[:, None, :]
         # A sum of zero is a mirror image with two directions to choose from: there R itself jumps.
-        defined = sums > torch.finfo(sums.dtype).eps * singular[:, :1, None]
-        inverse = torch.where(defined, 1 / sums.where(defined, torch.ones_like(sums)), 0)
+        defined = sums > torch.finfo(sums.dtype).eps
+        damped = torch.where(defined, sums, 1).reciprocal()
+        if ctx.damping:
+            damped = sums / (sums.square() + ctx.damping**2)
+        inverse = torch.where(defined, damped, 0) / largest[..., None]
         turned = left.transpose(1, 2) @ gradient @ right_t.transpose(1, 2) * inverse
-        return left @ (turned - turned.transpose(1, 2)) @ right_t
+        return left @ (turned - turned.transpose(1, 2)) @ right_t, None
 
 
 def _require_points(source: Tensor, target: Tensor) -> None:
@@ -127,9 +169,6 @@ def _require_points(source: Tensor, target: Tensor) -> None:
         )
     if source.shape[1] < 3:
         raise ValueError(f"got {source.shape[1]} points, a similarity needs at least 3")
-    for name, points in (("source", source), ("target", target)):
-        if not points.isfinite().all():
-            raise ValueError(f"{name}: holds coordinates that are not finite")
 
 
 def _require_weights(weights: Tensor, source: Tensor) -> None:
@@ -137,6 +176,12 @@ def _require_weights(weights: Tensor, source: Tensor) -> None:
         raise ValueError(
             f"weights: got shape {tuple(weights.shape)}, expected {tuple(source.shape[:2])}"
         )
+
+
+def _require_values(source: Tensor, target: Tensor, weights: Tensor) -> None:
+    for name, points in (("source", source), ("target", target)):
+        if not points.isfinite().all():
+            raise ValueError(f"{name}: holds coordinates that are not finite")
     if not (weights.isfinite() & (weights >= 0)).all():
         raise ValueError("weights: expected finite values of at least 0")
     if not (weights.sum(1) > 0).all():

@@ -1,0 +1,265 @@
+"""SADRNet (sections III-A to III-C; layer table from the released code), and its ablations.
+
+Letters: B batch, C channels, H W image and map side, h w = H / 8, W / 8 attention side.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prnet.geometry.align import nearest_rotation
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.geometry.uv import UVLayout
+from prnet.models.sadrnet_layers import Layers, Layout
+from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
+from prnet.sample import Pose, Prediction
+
+Geometry = Literal["self_aligned", "regressed_pose", "pose_dependent"]
+
+# Output channels in multiples of the width, and stride.
+LOW_LEVEL = ((2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1))
+HIGH_LEVEL = ((16, 2), (16, 1), (32, 2), (32, 1))
+DECODER = ((32, 1), (16, 2), (16, 1), (16, 1), (8, 2), (8, 1), (8, 1), (4, 2), (4, 1), (4, 1))
+HEAD = ((2, 2), (2, 1), (1, 2), (1, 1))
+ATTENTION_WIDTH = 16
+DOWNSAMPLING = 32
+# Standard deviation of every convolution's weights at the start, as released. It matters through
+# the norms' epsilon alone: both heads start near zero, P and D, and S at the mean face. With maps
+# of unit variance the last norms' gains would take 10,000 steps of Adam at 1e-4 to come down.
+INITIAL_STD = 1e-3
+# Of the released standardisation (x - mean) / sqrt(variance + 0.001).
+IMAGE_EPS = 1e-3
+# The released code's unit of shape maps: 1.5e-5 of it is a micrometre.
+SHAPE_UNIT = 1 / 1.5e-5
+
+
+class PoseRegressor(nn.Module):
+    """f, R, t from the encoder's features, for the ablation without self-alignment (Fig. 9b).
+
+    The paper gives no parametrisation. Ours starts at a frontal face in the middle of the crop;
+    R is the rotation nearest to a free 3 x 3 matrix (Levinson et al., NeurIPS 2020).
+    """
+
+    def __init__(self, channels: int, *, coordinate_scale: float) -> None:
+        super().__init__()
+        self.coordinate_scale = coordinate_scale
+        self.linear = nn.Linear(channels, 13)
+
+    def forward(self, features: Tensor) -> Pose:  # (B, C, H, W)
+        """Pose from model units to crop px, (B,), (B, 3, 3), (B, 3)."""
+        with torch.autocast(features.device.type, enabled=False):
+            pooled = features.to(self.linear.weight.dtype).mean((2, 3))
+            matrix, log_scale, shift = self.linear(pooled).split([9, 1, 3], 1)
+            identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+            middle = matrix.new_tensor([0.5, -0.5, 0.25])
+            return Pose(
+                scale=self.coordinate_scale / 4 * log_scale.squeeze(1).exp(),
+                rotation=nearest_rotation(matrix.unflatten(1, (3, 3)) + identity, damping=DAMPING),
+                translation=self.coordinate_scale * (middle + shift),
+            )
+
+
+class MapHead(nn.Sequential):
+    """Seven transposed convolutions to a map of three channels, the last without activation and in
+    the weights' own precision under autocast too."""
+
+    def __init__(self, layers: Layers, width: int, *, in_channels: int) -> None:
+        super().__init__(
+            *_chain(layers.deconv, HEAD, width, in_channels=in_channels),
+            layers.deconv(HEAD[-1][0] * width, 3, stride=1),
+            layers.deconv(3, 3, stride=1),
+            layers.deconv(3, 3, stride=1, relu=False),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        *body, last = self
+        for layer in body:
+            features = layer(features)
+        # bfloat16 has 8 significant bits: from 128 px up its numbers are 1 px apart.
+        with torch.autocast(features.device.type, enabled=False):
+            return last(features.to(last[0].weight.dtype))
+
+
+class SADRNet(nn.Module):
+    """Two faces from one encoder-decoder, aligned: G = f R (mean + D) + t with f, R, t from P.
+
+    The attention A of a side branch weighs the features, F exp(A) (eq. 9), and the landmarks of the
+    alignment. 15,487,044 parameters at the published width of 16, in either layout: encoder
+    3,589,856, attention 2,068,736, shared decoder 9,703,040, heads 62,706 each.
+
+    Convention: the heads have no activation. P leaves in crop px, `coordinate_scale` times its head
+    (280, as released); S = mean + D in the model frame, in units of `shape_unit` model units inside
+    the network (66,667 micrometres, as released) and in model units outside.
+
+    The mean face and the landmark cells are the face's, not the network's, and in no checkpoint:
+    call `set_face` before the first forward pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout = "same",
+        width: int = 16,
+        attention: bool = True,
+        geometry: Geometry = "self_aligned",
+        deformation: bool = True,
+        alignment: Alignment = "least_squares",
+        visibility_floor: float = 0.1,
+        standardize: bool = False,
+        norm_momentum: float = 0.1,
+        coordinate_scale: float = 280.0,
+        shape_unit: float = SHAPE_UNIT,
+    ) -> None:
+        """`geometry` is what G is: "self_aligned", as in the paper; "regressed_pose", S posed by f,
+        R, t from the encoder (no P); "pose_dependent", P itself (no S). Without `deformation` S is
+        regressed from scratch. `alignment`, `visibility_floor`: see `SelfAlignment`. `standardize`
+        brings every channel of every image to zero mean and unit variance first, as the released
+        network does. `norm_momentum` is torch's; 0.5 as released.
+
+        Raises:
+            ValueError: no such layout, geometry or alignment, or a scale that is not positive.
+        """
+        super().__init__()
+        if geometry not in get_args(Geometry):
+            raise ValueError(f"geometry: got {geometry!r}, expected one of {get_args(Geometry)}")
+        if alignment not in get_args(Alignment):
+            raise ValueError(f"alignment: got {alignment!r}, expected one of {get_args(Alignment)}")
+        for name, value in (("coordinate_scale", coordinate_scale), ("shape_unit", shape_unit)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}: got {value}, expected a positive number")
+        self.geometry = geometry
+        self.deformation = deformation
+        self.alignment_rule = alignment
+        self.visibility_floor = visibility_floor
+        self.standardize = standardize
+        self.coordinate_scale = coordinate_scale
+        self.shape_unit = shape_unit
+        self.alignment: SelfAlignment | None = None
+        self.register_buffer("mean_shape_map", None, persistent=False)
+
+        layers = Layers(layout, norm_momentum=norm_momentum)
+        self.stem = layers.stem(width)
+        self.low_level = nn.Sequential(*_chain(layers.block, LOW_LEVEL, width, in_channels=width))
+        channels = LOW_LEVEL[-1][0] * width
+        self.attention: nn.Sequential | None = None
+        if attention:
+            branch = ATTENTION_WIDTH * width
+            self.attention = nn.Sequential(
+                layers.conv3(channels, branch),
+                *(layers.conv3(branch, branch) for _ in range(3)),
+                layers.conv3(branch, 1)[0],
+            )
+        self.high_level = nn.Sequential(
+            *_chain(layers.block, HIGH_LEVEL, width, in_channels=channels)
+        )
+        channels = HIGH_LEVEL[-1][0] * width
+        self.pose_regressor: PoseRegressor | None = None
+        if geometry == "regressed_pose":
+            self.pose_regressor = PoseRegressor(channels, coordinate_scale=coordinate_scale)
+        self.decoder = nn.Sequential(*_chain(layers.deconv, DECODER, width, in_channels=channels))
+        channels = DECODER[-1][0] * width
+        self.pose_dependent_head: MapHead | None = None
+        self.deformation_head: MapHead | None = None
+        if geometry != "regressed_pose":
+            self.pose_dependent_head = MapHead(layers, width, in_channels=channels)
+        if geometry != "pose_dependent":
+            self.deformation_head = MapHead(layers, width, in_channels=channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal weights of `INITIAL_STD` in every convolution, and a pose regressor of zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=INITIAL_STD)
+            elif isinstance(module, nn.Linear):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def set_face(self, morphable_model: MorphableModel, uv: UVLayout) -> None:
+        """Take the mean face and the landmark cells from the face at hand."""
+        device = self.stem[0].weight.device
+        mean = uv.position_map(morphable_model.mean[None])[0]  # (3, H, W), model frame
+        self.mean_shape_map = (mean / self.shape_unit).to(device)
+        self.alignment = SelfAlignment(
+            uv, alignment=self.alignment_rule, floor=self.visibility_floor
+        ).to(device)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The least and the greatest coordinate it can predict, crop px."""
+        return -float("inf"), float("inf")
+
+    def forward(
+        self,
+        image: Tensor,  # (B, 3, H, W), RGB in [0, 1]; H and W those of the face's UV maps
+    ) -> Prediction:
+        """All that the network predicts, float32 under autocast too.
+
+        Raises:
+            ValueError: another shape, or `set_face` has not been called.
+        """
+        self._require(image)
+        if self.standardize:
+            variance, mean = torch.var_mean(image, (2, 3), correction=0, keepdim=True)
+            image = (image - mean) * (variance + IMAGE_EPS).rsqrt()
+        features = self.low_level(self.stem(image))  # (B, C, h, w)
+        logits = attention = None
+        if self.attention is not None:
+            logits = self.attention(features).squeeze(1)  # (B, h, w)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            attention = torch.sigmoid(logits)
+            features = features * attention.exp()[:, None].to(features.dtype)  # eq. 9
+        encoded = self.high_level(features)
+        decoded = self.decoder(encoded)
+        posed = shape = pose = None
+        if self.pose_dependent_head is not None:
+            posed = self.coordinate_scale * self.pose_dependent_head(decoded)
+        if self.deformation_head is not None:
+            shape = self.deformation_head(decoded)
+            if self.deformation:
+                shape = shape + self.mean_shape_map  # eq. 3
+        if self.geometry == "self_aligned":
+            position_map, pose = self.alignment(shape, posed, attention)
+        elif self.geometry == "regressed_pose":
+            pose = self.pose_regressor(encoded)
+            position_map = apply_pose(pose, shape)
+        else:
+            position_map = posed
+        return Prediction(
+            position_map,
+            pose_dependent_map=posed,
+            shape_map=None if shape is None else self.shape_unit * shape,
+            attention_logits=logits,
+            pose=None if pose is None else pose._replace(scale=pose.scale / self.shape_unit),
+        )
+
+    def _require(self, image: Tensor) -> None:
+        if image.ndim != 4 or image.shape[1] != 3 or any(n % DOWNSAMPLING for n in image.shape[2:]):
+            raise ValueError(
+                f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
+                f"multiples of {DOWNSAMPLING}"
+            )
+        if self.deformation_head is None:
+            return
+        if self.mean_shape_map is None:
+            raise ValueError("SADRNet has no face yet: call set_face(morphable_model, uv) first")
+        if image.shape[2:] != self.mean_shape_map.shape[1:]:
+            raise ValueError(
+                f"image: got side {tuple(image.shape[2:])}, the face's UV maps have "
+                f"{tuple(self.mean_shape_map.shape[1:])}; crop to that"
+            )
+
+
+def _chain(
+    layer: Callable[..., nn.Module],
+    plan: tuple[tuple[int, int], ...],
+    width: int,
+    *,
+    in_channels: int,
+) -> list[nn.Module]:
+    """One layer after the other, of `plan`'s output channels (in widths) and strides."""
+    outputs = [multiple * width for multiple, _ in plan]
+    inputs = [in_channels, *outputs[:-1]]
+    return [layer(i, o, stride=s) for i, o, (_, s) in zip(inputs, outputs, plan, strict=True)]
