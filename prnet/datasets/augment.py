@@ -119,8 +119,11 @@ def occlude(
     ellipse = uniform(0, 1) < 0.5
     inside = torch.where(ellipse, along**2 + across**2 < 1, torch.maximum(along, across) < 1)
     covered = inside & (uniform(0, 1) < rule.occlusion)
-    texture = noise_texture(count, size, generator)
-    return torch.where(covered[:, None], texture, image), covered
+    chosen = covered.flatten(1).any(1).nonzero().squeeze(1)
+    occluded = image.clone()
+    texture = noise_texture(len(chosen), size, generator)
+    occluded[chosen] = torch.where(covered[chosen, None], texture, image[chosen])
+    return occluded, covered
 
 
 def augment(

@@ -46,7 +46,11 @@ def weighted_norm(
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
 
-    distance = torch.linalg.vector_norm(prediction - target, dim=1)  # (B, H, W)
+    # Written out, several times faster than torch's norm over the channels on a CPU.
+    x, y, z = (prediction - target).unbind(1)
+    squared = x * x + y * y + z * z
+    apart = squared > 0
+    distance = torch.where(apart, squared, 1).sqrt() * apart  # (B, H, W)
     total = (distance * weight).sum((-2, -1))
     if reduction == "sum":
         return total

@@ -91,6 +91,11 @@ class PRN(nn.Module):
         self.decoder = nn.Sequential(*decoder)
         self.head = ConvNorm(SameConvTranspose2d(channels, 3, kernel_size=KERNEL_SIZE))
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The least and the greatest coordinate it can predict, crop px."""
+        return 0.0, self.coordinate_scale
+
     def forward(
         self,
         image: Tensor,  # (B, 3, H, W), RGB in [0, 1], H and W multiples of 32; 256 as published
