@@ -1,0 +1,139 @@
+"""Triangle lists of fixed topology and the points that go with them.
+
+Letters: B batch, P points along, Q points across. Triangles are outward as those of a head: seen
+from outside, in the y-up model frame, their corners run clockwise.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Where everything that is not worn is put, mm: one point, so without area, far behind the head.
+NOWHERE_MM = (0.0, 0.0, -2000.0)
+
+
+class Part(NamedTuple):
+    """One piece of a mesh. Letters: n vertices, t triangles."""
+
+    triangles: Tensor  # (t, 3), int64
+    uv: Tensor  # (n, 2): across the pattern, along it (strands run along v)
+    two_sided: bool  # a sheet, seen from both sides
+
+
+def sheet(
+    num_across: int,
+    num_along: int,
+    *,
+    closed: bool = False,
+) -> Part:
+    """A grid of points, (across, along) in row-major order; `closed`: the last column meets the
+    first. Outward where columns run to the subject's left in front and rows run down."""
+    columns = torch.arange(num_across if closed else num_across - 1)
+    corner = columns[:, None] * num_along + torch.arange(num_along - 1)
+    beside = (columns[:, None] + 1) % num_across * num_along + torch.arange(num_along - 1)
+    quads = torch.stack([corner, beside, beside + 1, corner + 1], -1).reshape(-1, 4)
+    u = torch.linspace(0, 1, num_across + closed)[:num_across]
+    v = torch.linspace(0, 1, num_along)
+    uv = torch.stack(torch.meshgrid(u, v, indexing="ij"), -1).reshape(-1, 2)
+    return Part(_split(quads), uv, two_sided=True)
+
+
+def tube(num_around: int, num_along: int, *, ring: bool = False) -> Part:
+    """A closed tube, (along, around) in row-major order; ends are closed by a fan, or meet
+    (`ring`). Outward for points of `sweep`."""
+    stops = torch.arange(num_along if ring else num_along - 1)
+    around = torch.arange(num_around)
+    here, there = stops[:, None] * num_around, (stops[:, None] + 1) % num_along * num_around
+    beside = (around + 1) % num_around
+    quads = torch.stack([here + around, here + beside, there + beside, there + around], -1)
+    triangles = [_split(quads.reshape(-1, 4))]
+    if not ring:
+        inner = torch.arange(1, num_around - 1)
+        start = torch.stack([torch.zeros_like(inner), inner + 1, inner], -1)
+        end = torch.stack([torch.zeros_like(inner), inner, inner + 1], -1)
+        triangles += [start, end + (num_along - 1) * num_around]
+    v, u = torch.meshgrid(torch.linspace(0, 1, num_along), around / num_around, indexing="ij")
+    return Part(torch.cat(triangles), torch.stack([u, v], -1).reshape(-1, 2), two_sided=False)
+
+
+def sweep(
+    path: Tensor,  # (B, P, 3)
+    width: Tensor,  # (B, P), half axes across the path
+    depth: Tensor,  # (B, P)
+    side: Tensor,  # (B, P or 1, 3), roughly the direction of `width`
+    num_around: int,
+    *,
+    ring: bool = False,
+) -> Tensor:
+    """Points (B, P * around, 3) of an elliptic tube round a path, for `tube`."""
+    if ring:
+        tangent = path.roll(-1, 1) - path.roll(1, 1)
+    else:
+        ahead = torch.cat([path[:, 1:], path[:, -1:]], 1)
+        tangent = ahead - torch.cat([path[:, :1], path[:, :-1]], 1)
+    tangent = unit(tangent)
+    across = unit(side - (side * tangent).sum(-1, keepdim=True) * tangent)
+    normal = torch.linalg.cross(across, tangent)
+    angle = torch.arange(num_around, device=path.device) * (2 * math.pi / num_around)
+    points = (
+        path[:, :, None]
+        + across[:, :, None] * (width[:, :, None, None] * angle.cos()[:, None])
+        + normal[:, :, None] * (depth[:, :, None, None] * angle.sin()[:, None])
+    )
+    return points.flatten(1, 2)
+
+
+def superquadric(
+    half_size: Tensor,  # (B, 3)
+    roundness: Tensor,  # (B, 2), along and around: 1 ellipsoid, towards 0 box
+    num_around: int,
+    num_along: int,
+) -> Tensor:
+    """Points (B, along * around, 3), for `tube`, of a body about the origin whose axis is y."""
+    polar = torch.linspace(-0.49, 0.49, num_along, device=half_size.device) * math.pi
+    around = torch.arange(num_around, device=half_size.device) * (2 * math.pi / num_around)
+
+    def power(value: Tensor, exponent: Tensor) -> Tensor:
+        return value.sign() * value.abs() ** exponent[:, None]
+
+    ring = power(polar.cos(), roundness[:, 0])[:, :, None]  # (B, P, 1)
+    x = ring * power(around.cos(), roundness[:, 1])[:, None]
+    z = ring * power(around.sin(), roundness[:, 1])[:, None]
+    y = power(polar.sin(), roundness[:, 0])[:, :, None].expand_as(x)
+    return (torch.stack([x, y, z], -1) * half_size[:, None, None]).flatten(1, 2)
+
+
+def join(parts: list[Part]) -> Part:
+    """Several parts as one list of triangles; sheets and solids do not mix."""
+    if len({part.two_sided for part in parts}) != 1:
+        raise ValueError("parts: got sheets and solids together, expected one of the two")
+    starts = [0]
+    for part in parts[:-1]:
+        starts.append(starts[-1] + len(part.uv))
+    triangles = [part.triangles + start for part, start in zip(parts, starts, strict=True)]
+    return Part(torch.cat(triangles), torch.cat([part.uv for part in parts]), parts[0].two_sided)
+
+
+def where_worn(
+    points: Tensor,  # (B, n, 3), mm
+    worn: Tensor,  # (B,), > 0.5: worn
+) -> Tensor:
+    """The points where they are worn, `NOWHERE_MM` where not."""
+    return torch.where(worn[:, None, None] > 0.5, points, points.new_tensor(NOWHERE_MM))
+
+
+def smoothstep(low: float | Tensor, high: float | Tensor, value: Tensor) -> Tensor:
+    """0 below `low`, 1 above `high`, 3 t^2 - 2 t^3 between."""
+    share = ((value - low) / (high - low)).clamp(0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def unit(vector: Tensor) -> Tensor:  # (..., D)
+    """The vector at length 1; zero stays zero."""
+    return vector / vector.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+
+
+def _split(quads: Tensor) -> Tensor:  # (q, 4)
+    return torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
