@@ -53,6 +53,68 @@ def test_face_is_what_the_files_say(tiny_data_dir: Path) -> None:
     }
 
 
+def test_classes_come_from_segbin(tiny_data_dir: Path) -> None:
+    face, tiny = load_bfm(tiny_data_dir / "BFM"), tiny_face()
+    assert list(face.regions) == ["nose", "eyes", "mouth", "rest"]
+    found = torch.stack(list(face.regions.values()))
+    assert found.dtype == torch.bool
+    np.testing.assert_array_equal(found.numpy(), tiny.regions)
+
+
+def test_what_the_files_do_not_have_is_none(tmp_path: Path) -> None:
+    files = bfm_files(tiny_face())
+    for change in ({}, {"drop": True}):
+        if change:
+            del files["BFM.mat"]["model"]["shapeEV"], files["BFM.mat"]["model"]["expEV"]
+        face = load_bfm(write_bfm_files(tmp_path, files))
+        # Ones in the place of standard deviations are none.
+        assert face.shape_std is None
+        assert face.exp_std is None
+        assert face.mirror_index is None
+        assert face.exp_names is None
+        assert face.fingerprint is None
+        assert torch.equal(face.to("cpu").triangles, face.triangles)
+
+
+def test_standard_deviations_are_those_of_the_bases_used(tmp_path: Path) -> None:
+    files = bfm_files(tiny_face())
+    model = files["BFM.mat"]["model"]
+    model["shapeEV"] = np.array([[4e5], [3e5], [2e5], [1e5], [5e4]])  # one more than bases
+    model["expEV"] = np.array([[0.5], [1.0], [1.0]])
+    face = load_bfm(write_bfm_files(tmp_path, files))
+    assert face.shape_std.tolist() == [4e5, 3e5, 2e5, 1e5]
+    assert face.exp_std.tolist() == [0.5, 1, 1]
+    assert face.shape_std.dtype == torch.float32
+    moved = face.to("meta")
+    assert moved.shape_std.device.type == moved.regions["nose"].device.type == "meta"
+
+
+def mirror_of_tiny() -> np.ndarray:
+    """The vertex of the tiny face at (1 - u, v), itself where there is none (0-based)."""
+    coords = tiny_face().uv_coords
+    distance = np.linalg.norm(coords[:, None] - coords * [-1, 1] - [1, 0], axis=-1)
+    return np.where(distance.min(1) < 1e-6, distance.argmin(1), np.arange(len(coords)))
+
+
+def test_mirror_comes_from_symlist(tmp_path: Path) -> None:
+    mirror = mirror_of_tiny()
+    pairs = np.array([(k, m) for k, m in enumerate(mirror) if k <= m]).T
+    files = bfm_files(tiny_face())
+    files["BFM_info.mat"]["model_info"]["symlist"] = (pairs + 1).astype(np.uint16)
+    face = load_bfm(write_bfm_files(tmp_path, files))
+    np.testing.assert_array_equal(face.mirror_index.numpy(), mirror)
+    assert face.mirror_index[face.landmark_index[0]] == face.landmark_index[16]
+    assert face.mirror_index[face.landmark_index[8]] == face.landmark_index[8]
+
+    # A vertex in two pairs keeps the first, as the published list has some.
+    first, second = pairs[:, 0]
+    doubled = np.concatenate([pairs, [[first], [40]]], axis=1)
+    files["BFM_info.mat"]["model_info"]["symlist"] = (doubled + 1).astype(np.uint16)
+    face = load_bfm(write_bfm_files(tmp_path, files))
+    np.testing.assert_array_equal(face.mirror_index.numpy(), mirror)
+    assert second != 40
+
+
 def test_mouth_triangles_close_the_slit_and_come_last(tiny_data_dir: Path, tmp_path: Path) -> None:
     opened = load_bfm(tiny_data_dir / "BFM")
     closed = load_bfm(write_tiny_bfm(tmp_path, mouth=True))
@@ -96,7 +158,7 @@ def test_landmarks_may_come_from_the_info_file(tmp_path: Path) -> None:
 def test_extra_fields_do_not_matter(tmp_path: Path) -> None:
     files = bfm_files(tiny_face())
     files["BFM.mat"]["model"]["texMU"] = np.zeros((294, 1))
-    files["BFM_info.mat"]["model_info"]["symlist"] = np.zeros((2, 30), np.uint16)
+    files["BFM_info.mat"]["model_info"]["symlist_tri"] = np.zeros((2, 30), np.uint16)
     assert load_bfm(write_bfm_files(tmp_path, files)).morphable_model.num_vertices == 98
 
 
@@ -217,6 +279,24 @@ DAMAGE = {
         _change("kpt_ind", lambda a: a[:, :51]),
         "kpt_ind has 51 entries, expected 68",
     ),
+    "half a symlist": (
+        lambda files: files["BFM_info.mat"]["model_info"].update(
+            symlist=np.array([[1, 2], [3, 4]])
+        ),
+        r"symlist of shape \(2, 2\) leaves 94 of 98 vertices without a partner",
+    ),
+    "turned symlist": (
+        lambda files: files["BFM_info.mat"]["model_info"].update(
+            symlist=np.tile(np.arange(1, 99)[:, None], 3)
+        ),
+        r"symlist of shape \(98, 3\) leaves 98 of 98",
+    ),
+    "0-based symlist": (
+        lambda files: files["BFM_info.mat"]["model_info"].update(symlist=np.zeros((2, 98), int)),
+        r"symlist holds 1-based indices outside 1\.\.98",
+    ),
+    "short shapeEV": (_change("shapeEV", lambda a: a[:3]), "shapeEV has 3 values, expected 4"),
+    "NaN in expEV": (_change("expEV", lambda a: a * np.nan), "expEV holds values that are not"),
     "turned segbin": (_change("segbin", np.transpose, **INFO), r"segbin has shape \(98, 4\)"),
     "untrimmed UV": (
         _change("UV", lambda a: np.concatenate([a, a]), **UV),

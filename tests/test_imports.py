@@ -12,7 +12,7 @@ LEAVES = {"__init__", "sample", "files"}
 
 # A unit is a sub-package or a module of prnet. It may import itself, the leaves, and these units.
 EVALUATION = {"geometry", "faces", "datasets", "models"}
-EVALUATION |= {"metrics", "protocol", "report", "visualize"}
+EVALUATION |= {"metrics", "protocol", "report", "visualize", "gallery"}
 ENTRY = {"checkpoint", "config_path", "entry"}
 ALLOWED = {
     "__init__": set(),
@@ -27,19 +27,25 @@ ALLOWED = {
     "models": {"geometry"},
     "losses": {"geometry"},
     "metrics": {"geometry"},
-    "datasets": {"geometry", "faces"},
+    "synthetic": {"geometry", "faces"},
+    "datasets": {"geometry", "faces", "synthetic", "export"},
     "visualize": {"geometry", "faces"},
     "export": {"geometry", "faces"},
     "protocol": {"geometry", "metrics"},
     "report": {"metrics", "protocol", "visualize"},
-    "tables": {"report", "metrics", "visualize"},
+    "published": set(),
+    "report_files": {"published"},
+    "table_formats": {"published"},
+    "tables": {"published", "report_files", "table_formats", *ENTRY},
     "compare": {"report", "metrics", "visualize"},
     "contact_sheet": {"geometry", "faces", "datasets", "visualize"},
+    "gallery": {"geometry", "faces", "datasets", "visualize"},
     "build": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
+    "fit": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
     "eval": EVALUATION | ENTRY,
     "train": EVALUATION | ENTRY | {"losses", "schedule", "eval"},
 }
-ENTRY_POINTS = {"build", "entry", "eval", "train"}
+ENTRY_POINTS = {"build", "entry", "eval", "fit", "tables", "train"}
 CONFIGURATION = {"hydra", "omegaconf"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prnet.faces.face import Face, require_finite
+from prnet.faces.face import REGIONS, Face, require_finite
 from prnet.files import read_mat, read_table
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
@@ -66,11 +66,13 @@ def load_bfm(
     if len(landmark_index) != NUM_LANDMARKS:
         raise ValueError(f"{landmark_file}: kpt_ind has {len(landmark_index)} entries, expected 68")
     regions = np.asarray(_field(info, "segbin", bfm_dir / "BFM_info.mat"))
-    if regions.shape != (4, num_vertices):
+    if regions.shape != (len(REGIONS), num_vertices):
         raise ValueError(
             f"{bfm_dir / 'BFM_info.mat'}: segbin has shape {regions.shape}, "
-            f"expected (4, {num_vertices}): nose, eyes, mouth, rest"
+            f"expected ({len(REGIONS)}, {num_vertices}): {', '.join(REGIONS)}"
         )
+    regions = regions.astype(bool)
+    mirror_index = _mirror_index(info, num_vertices, bfm_dir / "BFM_info.mat")
 
     uv_coords = _read_uv(bfm_dir / "BFM_UV.mat", num_vertices)
     face_mask = landmark_cells = None
@@ -113,6 +115,10 @@ def load_bfm(
         uv=uv,
         triangles=torch.from_numpy(np.ascontiguousarray(surface)),
         landmark_index=torch.from_numpy(landmark_index),
+        regions=dict(zip(REGIONS, torch.from_numpy(regions), strict=True)),
+        mirror_index=None if mirror_index is None else torch.from_numpy(mirror_index),
+        shape_std=_standard_deviations(model, "shapeEV", len(shape_basis), model_file),
+        exp_std=_standard_deviations(model, "expEV", len(exp_basis), model_file),
     )
 
 
@@ -177,6 +183,40 @@ def _indices(struct: dict[str, np.ndarray], name: str, count: int, path: Path) -
     if index.size and (index.min() < 0 or index.max() >= count):
         raise ValueError(f"{path}: {name} holds 1-based indices outside 1..{count}")
     return index
+
+
+def _mirror_index(info: dict[str, np.ndarray], num_vertices: int, path: Path) -> np.ndarray | None:
+    """The vertex on the other side (N,), from the pairs of `symlist`; None where there are none.
+
+    In the published file a few vertices of the lips are in two pairs: there the first counts, and
+    the mirror of the mirror is another vertex close by.
+    """
+    if "symlist" not in info:
+        return None
+    pairs = _indices(info, "symlist", num_vertices, path)
+    mirror_index = np.full(num_vertices, -1)
+    if pairs.ndim == 2 and len(pairs) == 2:
+        from_side, to_side = np.concatenate([pairs, pairs[::-1]], axis=1)[:, ::-1]
+        mirror_index[from_side] = to_side
+    if (mirror_index < 0).any():
+        raise ValueError(
+            f"{path}: symlist of shape {pairs.shape} leaves {(mirror_index < 0).sum()} of "
+            f"{num_vertices} vertices without a partner; expected (2, pairs)"
+        )
+    return mirror_index
+
+
+def _standard_deviations(
+    struct: dict[str, np.ndarray], name: str, count: int, path: Path
+) -> torch.Tensor | None:
+    """One per coefficient, float32; None where the file has none or only ones in their place."""
+    if name not in struct:
+        return None
+    deviations = np.asarray(struct[name], dtype=np.float32).ravel()
+    if len(deviations) < count:
+        raise ValueError(f"{path}: {name} has {len(deviations)} values, expected {count}")
+    require_finite(name, deviations, path)
+    return None if (deviations == 1).all() else torch.from_numpy(deviations[:count].copy())
 
 
 def _read_uv(path: Path, num_vertices: int) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""68 landmarks of photos as anybody's tools leave them, one photo a file or a table of many.
+
+| file            | content                                          | pixel origin               |
+|-----------------|--------------------------------------------------|----------------------------|
+| NAME.txt, .csv  | 68 lines `x y [z]`, blanks or commas             | the caller's               |
+| NAME.npy        | array (68, 2 or 3)                               | the caller's               |
+| FILE.csv        | first line `name,x0,y0,[z0,]...`, a photo a line | the caller's               |
+| NAME.pts        | 300-W: n_points and braces                       | "matlab": counted from 1   |
+| NAME.mat        | pt3d_68, pt2d, pts_3d or pts_2d                  | "matlab"                   |
+
+Order iBUG, px of the photo. `nan`, or an empty cell of a table, is a point that is not seen.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prnet.datasets.fits import PICTURE_SUFFIXES
+from prnet.files import read_mat
+from prnet.geometry.camera import pixel_origin_shift
+
+NUM_LANDMARKS = 68
+SUFFIXES = (".txt", ".csv", ".npy", ".pts", ".mat")
+# The landmarks of AFLW2000-3D and 300W-LP, then those in 300W-LP's own landmarks/ folder.
+MAT_KEYS = ("pt3d_68", "pt2d", "pts_3d", "pts_2d")
+
+
+class LandmarkItem(NamedTuple):
+    """One photo to be fitted."""
+
+    name: str
+    landmarks: np.ndarray  # (68, 2 or 3), image px, "zero_based"; NaN where not seen
+    picture: Path
+
+
+def find_landmarks(
+    path: Path | str,
+    *,
+    pictures: Path | str | None = None,
+    pixel_origin: str = "zero_based",
+) -> tuple[list[LandmarkItem], dict[str, str]]:
+    """Every photo of a file or a folder, sorted by name, and why others cannot be used: {name:
+    reason}.
+
+    The picture is NAME.jpg, .jpeg or .png, in `pictures`, by default beside the landmarks.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a folder without a file of landmarks.
+        ValueError: an unknown pixel origin.
+    """
+    path = Path(path)
+    shift = pixel_origin_shift(pixel_origin, "zero_based")
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise FileNotFoundError(
+                f"{path}: no file of landmarks; expected NAME with one of {', '.join(SUFFIXES)}"
+            )
+    elif path.is_file():
+        files = [path]
+    else:
+        raise FileNotFoundError(f"{path}: missing; give a file of 68 landmarks or a folder of them")
+    folder = Path(pictures) if pictures is not None else files[0].parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: missing; pictures= names the folder of the photos")
+    photos: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in PICTURE_SUFFIXES:
+            photos.setdefault(file.stem, file)
+
+    items: dict[str, LandmarkItem] = {}
+    failed: dict[str, str] = {}
+    for file in files:
+        try:
+            found = read_landmarks(file, shift=shift)
+        except (OSError, ValueError) as error:
+            failed[file.name] = str(error)
+            continue
+        for name, landmarks in found.items():
+            if name in items:
+                failed[f"{name} ({file.name})"] = f"{file}: {name} has landmarks in a file before"
+            elif name not in photos:
+                failed[name] = f"{file}: no picture {name}.jpg, .jpeg or .png in {folder}"
+            else:
+                items[name] = LandmarkItem(name, landmarks, photos[name])
+    return sorted(items.values()), failed
+
+
+def read_landmarks(
+    path: Path,
+    *,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, np.ndarray]:
+    """The landmarks of one file, {name: (68, 2 or 3)}, "zero_based".
+
+    `shift` is added to those of formats that have no pixel origin of their own.
+
+    Raises:
+        ValueError: not one of the formats in this module's head.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".csv" and _first_cell(path) == "name":
+        found = _read_table(path)
+    elif suffix == ".npy":
+        found = {path.stem: _read_npy(path)}
+    elif suffix == ".mat":
+        found = {path.stem.removesuffix("_pts"): _read_mat(path)}
+    elif suffix == ".pts":
+        found = {path.stem: _numbers(_between_braces(path), path)}
+    else:
+        found = {path.stem: _numbers(_text(path).splitlines(), path)}
+    if suffix in (".mat", ".pts"):
+        shift = pixel_origin_shift("matlab", "zero_based")
+    return {name: _checked(array, path, name, shift) for name, array in found.items()}
+
+
+def _checked(
+    array: np.ndarray, path: Path, name: str, shift: tuple[float, float]
+) -> np.ndarray:  # (68, 2 or 3), float64
+    if array.ndim != 2 or array.shape[0] != NUM_LANDMARKS or array.shape[1] not in (2, 3):
+        raise ValueError(f"{path}: {name} has shape {array.shape}, expected (68, 2) or (68, 3)")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {name} holds {array.dtype}, expected real numbers")
+    landmarks = array.astype(np.float64)
+    landmarks[np.isnan(landmarks).any(1)] = np.nan
+    if np.isinf(landmarks).any():
+        raise ValueError(f"{path}: {name} holds infinite coordinates")
+    landmarks[:, :2] += shift
+    return landmarks
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file ({error})") from error
+
+
+def _first_cell(path: Path) -> str:
+    return _text(path).split("\n", 1)[0].split(",")[0].strip()
+
+
+def _numbers(lines: list[str], path: Path) -> np.ndarray:
+    """Lines of numbers, blanks or commas between them."""
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    counts = {len(row) for row in rows}
+    if len(rows) != NUM_LANDMARKS or len(counts) != 1:
+        raise ValueError(
+            f"{path}: {len(rows)} lines of {sorted(counts)} values, expected 68 of 2 or 3"
+        )
+    try:
+        return np.array([[float(cell) for cell in row] for row in rows])
+    except ValueError as error:
+        raise ValueError(f"{path}: not a table of numbers ({error})") from error
+
+
+def _between_braces(path: Path) -> list[str]:
+    _, opened, rest = _text(path).partition("{")
+    body, closed, _ = rest.partition("}")
+    if not opened or not closed:
+        raise ValueError(f"{path}: no braces around the points; expected a .pts file of 300-W")
+    return body.splitlines()
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable array ({error})") from error
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    content = read_mat(path, hint="give a file of landmarks")
+    for key in MAT_KEYS:
+        if key in content and NUM_LANDMARKS in content[key].shape:
+            array = np.asarray(content[key])
+            # pt2d and pt3d_68 have a column a point, the others a row.
+            return array if array.shape[0] == NUM_LANDMARKS else array.T
+    found = {key: value.shape for key, value in content.items() if not key.startswith("__")}
+    raise ValueError(f"{path}: no {', '.join(MAT_KEYS)} of 68 points, found {found}")
+
+
+def _read_table(path: Path) -> dict[str, np.ndarray]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header, *rows = [row for row in csv.reader(file) if row]
+    axes = next((axes for axes in ("xy", "xyz") if header == _header(axes)), None)
+    if axes is None:
+        raise ValueError(
+            f"{path}: the first line has {len(header)} columns, expected {len(_header('xy'))}: "
+            f"name,x0,y0 to x67,y67, or with z {len(_header('xyz'))}"
+        )
+    found: dict[str, np.ndarray] = {}
+    for number, (name, *cells) in enumerate(rows, 2):
+        if len(cells) != len(header) - 1:
+            raise ValueError(f"{path}: row {number}, {name}, has {len(cells) + 1} cells")
+        if name in found:
+            raise ValueError(f"{path}: {name} appears twice (row {number})")
+        try:
+            values = [float(cell) if cell.strip() else np.nan for cell in cells]
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}, {name}: {error}") from error
+        found[name] = np.array(values).reshape(NUM_LANDMARKS, len(axes))
+    return found
+
+
+def _header(axes: str) -> list[str]:
+    return ["name", *(f"{axis}{k}" for k in range(NUM_LANDMARKS) for axis in axes)]

@@ -1,0 +1,30 @@
+"""The face models by name."""
+
+from pathlib import Path
+
+from prnet.faces.bfm import load_bfm
+from prnet.faces.embedded import load_embedded
+from prnet.faces.face import Face
+
+FACES = ("bfm", "embedded")
+
+
+def load_face(
+    name: str,
+    *,
+    bfm_dir: Path | str | None = None,
+    prnet_uv_dir: Path | str | None = None,
+) -> Face:
+    """`embedded` comes with the package; `bfm` is read from the user's files.
+
+    Raises:
+        ValueError: no face of that name, or a file's content is not as expected.
+        FileNotFoundError: a file of the BFM is missing.
+    """
+    if name == "embedded":
+        return load_embedded()
+    if name != "bfm":
+        raise ValueError(f"face: got {name!r}, expected one of {', '.join(FACES)}")
+    if bfm_dir is None:
+        raise ValueError("face=bfm: needs face.bfm_dir, the folder of BFM.mat")
+    return load_bfm(bfm_dir, prnet_uv_dir=prnet_uv_dir)

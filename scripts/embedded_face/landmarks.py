@@ -1,0 +1,185 @@
+"""The 68 landmarks: a table of points on the mean, and the vertices that are slid on to them.
+
+Order of iBUG, from 0. The subject's right half and the middle are given, in mm; the left half is
+their mirror image.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from embedded_face.unwrap import signed_areas
+
+RIGHT_HALF = {
+    0: (-68.1, 15.0, 31.3),
+    1: (-66.4, -5.1, 32.0),
+    2: (-63.7, -22.7, 32.5),
+    3: (-59.8, -36.5, 34.0),
+    4: (-54.5, -51.6, 39.8),
+    5: (-44.7, -65.3, 52.2),
+    6: (-32.9, -71.9, 70.2),
+    7: (-19.1, -75.3, 88.5),
+    8: (0.0, -77.5, 95.4),
+    17: (-51.3, 38.3, 82.8),
+    18: (-44.0, 43.9, 92.3),
+    19: (-34.8, 45.3, 98.9),
+    20: (-25.7, 43.6, 102.5),
+    21: (-17.3, 40.6, 103.7),
+    27: (0.0, 22.1, 104.5),
+    28: (0.0, 9.8, 111.6),
+    29: (0.0, -1.4, 120.0),
+    30: (0.0, -11.1, 122.9),
+    31: (-11.5, -14.6, 107.2),
+    32: (-7.3, -15.9, 110.3),
+    33: (0.0, -17.5, 112.9),
+    36: (-39.5, 25.0, 87.7),
+    37: (-33.4, 29.6, 95.6),
+    38: (-25.1, 29.6, 95.7),
+    39: (-16.9, 23.9, 93.0),
+    40: (-24.4, 21.7, 95.1),
+    41: (-33.2, 22.2, 93.3),
+    48: (-23.5, -38.4, 102.1),
+    49: (-16.1, -32.1, 109.7),
+    50: (-5.9, -27.3, 114.4),
+    51: (0.0, -27.8, 115.5),
+    57: (0.0, -48.3, 111.5),
+    58: (-7.4, -47.6, 110.6),
+    59: (-14.9, -44.2, 108.0),
+    60: (-20.4, -37.8, 101.2),
+    61: (-6.4, -35.7, 110.6),
+    62: (0.0, -35.3, 112.4),
+    66: (0.0, -37.5, 110.5),
+    67: (-7.8, -38.2, 109.7),
+}
+# Landmark of the subject's left half -> the one it mirrors.
+MIRRORED = {
+    **{16 - k: k for k in range(8)},
+    **{26 - k: 17 + k for k in range(5)},
+    **{35: 31, 34: 32},
+    **{45: 36, 44: 37, 43: 38, 42: 39, 47: 40, 46: 41},
+    **{54: 48, 53: 49, 52: 50, 56: 58, 55: 59, 64: 60, 63: 61, 65: 67},
+}
+
+
+# A slid vertex leaves the triangles around it this share of their area; it is drawn back by steps.
+LEAST_SHARE, HOLD = 0.2, 0.9
+
+
+class Landmarks(NamedTuple):
+    """Vertices and the places they are slid to, K = 68."""
+
+    index: np.ndarray  # (K,), vertices
+    corners: np.ndarray  # (K, 3), vertices of the triangle each is slid into
+    weights: np.ndarray  # (K, 3)
+
+    def slid(self, values: np.ndarray) -> np.ndarray:  # (N, ...)
+        """Positions or coordinates of the vertices with the landmarks in their places."""
+        moved = values.copy()
+        moved[self.index] = (self.weights[..., None] * values[self.corners]).sum(1)
+        return moved
+
+
+def mirrored_points() -> np.ndarray:
+    """All of them, (68, 3)."""
+    points = np.zeros((68, 3))
+    for landmark, point in RIGHT_HALF.items():
+        points[landmark] = point
+    for landmark, source in MIRRORED.items():
+        points[landmark] = points[source] * [-1, 1, 1]
+    return points
+
+
+def place_landmarks(
+    vertices: np.ndarray,  # (N, 3), mm, of the symmetric mean
+    uv: np.ndarray,  # (N, 2)
+    triangles: np.ndarray,  # (T, 3)
+    on_skin: np.ndarray,  # (T,), bool: triangles that landmarks may lie on
+    mirror: np.ndarray,  # (N,)
+) -> Landmarks:
+    """The vertices nearest to the table's points, slid there as far as the mesh allows.
+
+    Exactly symmetric: the middle stays in the middle, the left half mirrors the right half.
+    """
+    index, corners, weights = snap(mirrored_points(), vertices, triangles[on_skin])
+    weights = held_back(uv, triangles, index, corners, weights)
+    in_middle = mirror[index] == index
+    weights[in_middle] *= (mirror[corners] == corners)[in_middle]
+    weights /= weights.sum(1, keepdims=True)
+    for landmark, source in MIRRORED.items():
+        index[landmark] = mirror[index[source]]
+        corners[landmark], weights[landmark] = mirror[corners[source]], weights[source]
+    return Landmarks(index, corners, weights)
+
+
+def snap(
+    points: np.ndarray,  # (68, 3), mm on the mean
+    vertices: np.ndarray,  # (N, 3)
+    triangles: np.ndarray,  # (T, 3), those that landmarks may lie on
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The vertex nearest to every point (68,), and where around it the point lies.
+
+    That is the nearest place of the triangles around the vertex, as three vertices (68, 3) and
+    their weights (68, 3): the vertex slid there makes its neighbours' triangles smaller or larger,
+    but turns none over.
+
+    Raises:
+        ValueError: two points share a vertex.
+    """
+    allowed = np.unique(triangles)
+    index = allowed[cKDTree(vertices[allowed]).query(points)[1]]
+    used, uses = np.unique(index, return_counts=True)
+    if (uses > 1).any():
+        shared = [np.flatnonzero(index == vertex).tolist() for vertex in used[uses > 1]]
+        raise ValueError(f"landmarks {shared[0]} fall on one vertex; move their points apart")
+    corners, weights = [], []
+    for point, vertex in zip(points, index, strict=True):
+        around = triangles[(triangles == vertex).any(1)]
+        candidates = [nearest_in_triangle(point, vertices[triangle]) for triangle in around]
+        offsets = [point - w @ vertices[t] for w, t in zip(candidates, around, strict=True)]
+        best = int(np.argmin(np.linalg.norm(offsets, axis=1)))
+        corners.append(around[best])
+        weights.append(candidates[best])
+    return index, np.array(corners), np.array(weights)
+
+
+def held_back(
+    uv: np.ndarray,  # (N, 2)
+    triangles: np.ndarray,  # (T, 3)
+    index: np.ndarray,  # (K,)
+    corners: np.ndarray,  # (K, 3)
+    weights: np.ndarray,  # (K, 3)
+) -> np.ndarray:
+    """The weights of slid vertices, (K, 3), each drawn back to its vertex until none of the
+    triangles around it has lost more than most of its area in UV.
+    """
+    weights = weights.copy()
+    for k, vertex in enumerate(index):
+        around = triangles[(triangles == vertex).any(1)]
+        area = signed_areas(uv, around)
+        moved = uv.copy()
+        while True:
+            moved[vertex] = weights[k] @ uv[corners[k]]
+            if (signed_areas(moved, around) >= LEAST_SHARE * area).all():
+                break
+            weights[k] = HOLD * weights[k] + (1 - HOLD) * (corners[k] == vertex)
+    return weights
+
+
+def nearest_in_triangle(point: np.ndarray, corners: np.ndarray) -> np.ndarray:  # (3,), (3, 3)
+    """Weights (3,) of the corners at the place of a triangle that is nearest to a point."""
+    edges = corners[1:] - corners[0]
+    inner = np.linalg.lstsq(edges.T, point - corners[0], rcond=None)[0]
+    weights = np.array([1 - inner.sum(), *inner])
+    if weights.min() >= 0:
+        return weights
+    best, least = weights, np.inf
+    for k in range(3):
+        start, along = corners[k], corners[(k + 1) % 3] - corners[k]
+        share = np.clip((point - start) @ along / (along @ along), 0, 1)
+        distance = np.linalg.norm(point - start - share * along)
+        if distance < least:
+            least = distance
+            best = np.zeros(3)
+            best[[k, (k + 1) % 3]] = 1 - share, share
+    return best
