@@ -15,11 +15,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
+from prnet.datasets.builder import FaceFiles
 from prnet.datasets.evaluation import EvaluationBatch, evaluation_loader
 from prnet.datasets.fits import FacePair, find_aflw2000
 from prnet.datasets.pictures import CropRule
@@ -33,10 +35,12 @@ from prnet.datasets.predictions import (
     read_prediction,
     write_prediction,
 )
+from prnet.datasets.synthetic import SyntheticRule, held_out_faces
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import loader_workers, one_line_errors, resolve_device
-from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
+from prnet.faces.loading import load_face
+from prnet.gallery import Gallery, errors_to_rank
 from prnet.geometry import camera
 from prnet.protocol import METRICS, FacePoints, Protocol, score
 from prnet.report import (
@@ -51,11 +55,13 @@ from prnet.report import (
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
+TEST_SETS = ("aflw2000", "synthetic")
 NO_NECK = (
     "a position map is trained on the face pixels alone, and protocol.dense=vertices compares the "
     "neck and the ears too"
 )
 NO_DENSE_TRUTH = "protocol.dense is none"
+OTHER_FACE = "the network's face {} and the data set's {} have no dense points in common"
 NO_DEPTH = "the landmarks have no z"
 
 
@@ -198,26 +204,39 @@ def evaluate_model(
     protocol: Protocol,
     dataset: str,
     source: str,
+    truth_face: Face | None = None,
+    no_face: str = "",
     yaw_labels: Mapping[str, float] | None = None,
     pixel_origin: str = "zero_based",
     precision: str = "fp32",
     save_predictions: Path | str | None = None,
+    gallery: Gallery | None = None,
     progress: bool = True,
 ) -> dict:
     """Run a network over a test set, once an image, and report its errors.
 
-    `face` and `model` are on the same device; `yaw_labels` replace the yaw of the fits;
-    `pixel_origin` is that of the labels the network learned from. The report
-    is that of `prnet.report.make_report`; the model's modes are as they were.
+    `face` is the network's, `truth_face` that of the data set's fits; where they differ, or the
+    latter is not there (`no_face` says why in the report), the 68 landmarks alone are scored,
+    against `pt3d_68`. Faces and `model` are on the same device; `yaw_labels` replace the yaw of the
+    fits; `pixel_origin` is that of the labels the network learned from. The report is that of
+    `prnet.report.make_report`; the model's modes are as they were. A `gallery` is shown every
+    image.
 
     Raises:
-        ValueError: an option is none of its choices, or the network returns what is not finite.
+        ValueError: an option is none of its choices, the network returns what is not finite, or the
+            protocol takes the landmarks from a map that there is no face to make.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if truth_face is None and protocol.landmarks == "map":
+        raise ValueError(f"protocol.landmarks=map: {no_face}")
     device = next(model.parameters()).device
-    scores_dense = protocol.scores_dense and protocol.dense == "map"
     no_dense = NO_NECK if protocol.dense == "vertices" else NO_DENSE_TRUTH
+    if truth_face is None:
+        no_dense = no_face
+    elif truth_face.describe() != face.describe():
+        no_dense = OTHER_FACE.format(face.name, truth_face.name)
+    scores_dense = protocol.scores_dense and no_dense == NO_DENSE_TRUTH
     images: list[ScoredImage] = []
     with evaluation_mode(model):
         for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
@@ -236,10 +255,13 @@ def evaluate_model(
                 save_points(Path(save_predictions), batch.names, predicted, protocol)
             if not scores_dense:
                 predicted = predicted._replace(dense=None)
-            truth = ground_truth(batch, face, protocol, dense=scores_dense)
-            images += scored_images(
-                batch, score(predicted, truth, protocol), {"dense": no_dense}, protocol, yaw_labels
-            )
+            truth = ground_truth(batch, truth_face, protocol, dense=scores_dense)
+            reasons = {"dense": no_dense, "landmarks": no_face}
+            errors = score(predicted, truth, protocol)
+            images += scored_images(batch, errors, reasons, protocol, yaw_labels)
+            if gallery is not None:
+                ranks = errors_to_rank(errors, len(image))
+                gallery.add(image, prediction.position_map, ranks)
     return {
         **make_report(images, protocol, dataset=dataset, source=source),
         "face": face.describe(),
@@ -392,11 +414,11 @@ def require_same_face(checkpoint: dict, face: Face, *, source: object) -> None:
     """Raise ValueError if a network was trained for another mesh than the face at hand."""
     trained = checkpoint.get("face") or {}
     here = face.describe()
-    for key in ("name", "vertices"):
-        if key in trained and trained[key] != here[key]:
+    for key in ("name", "vertices", "fingerprint"):
+        if key in trained and trained[key] != here.get(key):
             raise ValueError(
                 f"{source}: trained for a face with {key} {trained[key]}, this one has "
-                f"{here[key]}; choose the face it was trained for"
+                f"{here.get(key)}; choose the face it was trained for"
             )
 
 
@@ -422,19 +444,18 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
         ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
     """
     protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    if cfg.dataset.name != "aflw2000":
-        raise ValueError(f"dataset: got {cfg.dataset.name!r}; eval scores dataset=aflw2000")
-    if cfg.dataset.subsets is not None:
-        raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
+    if cfg.dataset.name not in TEST_SETS:
+        raise ValueError(f"dataset: got {cfg.dataset.name!r}; eval scores {' or '.join(TEST_SETS)}")
     if cfg.checkpoint is not None and cfg.predictions is not None:
         raise ValueError("give checkpoint= or predictions=, not both")
     if cfg.predictions is not None and cfg.save_predictions is not None:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     report_file = require_json_name(cfg.report or run_dir / "report.json")
     device = resolve_device(cfg.device)
-    pairs = select_pairs(find_aflw2000(cfg.data_dir), protocol)
-    score_them = score_checkpoint if cfg.predictions is None else score_saved
-    report = score_them(cfg, pairs, protocol, device)
+    if cfg.predictions is None:
+        report = score_checkpoint(cfg, protocol, device, report_file)
+    else:
+        report = score_saved(cfg, protocol, device)
 
     log.info("protocol %s: %s", protocol.name, report["protocol"])
     log.info("%s: %d images scored", report["source"], report["count"])
@@ -450,50 +471,115 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
     return report
 
 
-def score_checkpoint(
-    cfg: DictConfig, pairs: list[FacePair], protocol: Protocol, device: torch.device
-) -> dict:
-    """The report of the network that the configuration names, or of the newest."""
-    path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
-    log.info("checkpoint: %s", path)
-    model, checkpoint = load_model(path)
-    face = load_bfm(cfg.face.bfm_dir, prnet_uv_dir=cfg.face.prnet_uv_dir)
-    require_same_face(checkpoint, face, source=path)
+def truth_face_of(cfg: DictConfig) -> tuple[Face | None, str]:
+    """The face of the data set's fits, or None and why it is not there."""
+    try:
+        return FaceFiles(**cfg.face).load(), ""
+    except FileNotFoundError as error:
+        log.warning("without the data set's face model: %s", error)
+        return None, f"the truth cannot be made from the fits: {error}"
+
+
+def network_face(
+    cfg: DictConfig, checkpoint: dict, truth_face: Face | None, *, source: object
+) -> Face:
+    """The face a network was trained for: the data set's own, or another that the checkpoint names.
+
+    Raises:
+        ValueError: the face of that name is not the one the network was trained for.
+        FileNotFoundError: a file of the BFM is missing.
+    """
+    name = (checkpoint.get("face") or {}).get("name", cfg.face.name)
+    if name == cfg.face.name:
+        face = truth_face or FaceFiles(**cfg.face).load()
+    else:
+        data_dir = Path(cfg.data_dir)
+        face = load_face(name, bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
+    require_same_face(checkpoint, face, source=source)
+    return face
+
+
+def test_samples(
+    cfg: DictConfig, protocol: Protocol, truth_face: Face | None
+) -> tuple[Dataset, dict[str, float] | None]:
+    """The images a network is given with their truth, and the labels that replace their yaw."""
+    crop = CropRule(
+        protocol.crop.source, protocol.crop.scale, protocol.crop.jitter, protocol.crop.span
+    )
+    if cfg.dataset.name == "synthetic":
+        if protocol.crop.source == "box" or protocol.yaw_source == "labels" or protocol.exclude:
+            raise ValueError(
+                "dataset=synthetic: has no boxes, yaw labels or names to exclude; choose "
+                "protocol=default"
+            )
+        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
+        return held_out_faces(rule, crop), None
+    pairs = aflw2000_pairs(cfg, protocol)
     boxes = None
     if protocol.crop.source == "box":
         boxes = read_boxes(protocol.crop.boxes)
         require_named(boxes, pairs, source=protocol.crop.boxes)
-    crop = protocol.crop
-    return evaluate_model(
+    samples = AFLW2000(
+        pairs,
+        num_shape=truth_face.morphable_model.num_shape if truth_face else 0,
+        num_exp=truth_face.morphable_model.num_exp if truth_face else 0,
+        needs_landmarks=protocol.landmarks == "pt3d_68",
+        crop=crop,
+        boxes=boxes,
+    )
+    return samples, yaw_labels_of(protocol, pairs)
+
+
+def aflw2000_pairs(cfg: DictConfig, protocol: Protocol) -> list[FacePair]:
+    """AFLW2000-3D's pairs that the protocol does not exclude."""
+    if cfg.dataset.get("subsets") is not None:
+        raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
+    return select_pairs(find_aflw2000(cfg.data_dir), protocol)
+
+
+def score_checkpoint(
+    cfg: DictConfig, protocol: Protocol, device: torch.device, report_file: Path
+) -> dict:
+    """The report of the network that the configuration names, or of the newest, and beside it a
+    picture of what it made of some images."""
+    path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
+    log.info("checkpoint: %s", path)
+    model, checkpoint = load_model(path)
+    truth_face, no_face = truth_face_of(cfg)
+    face = network_face(cfg, checkpoint, truth_face, source=path)
+    samples, yaw_labels = test_samples(cfg, protocol, truth_face)
+    gallery = Gallery(face.to(device))
+    report = evaluate_model(
         model.to(device, memory_format=torch.channels_last),
         evaluation_loader(
-            AFLW2000(
-                pairs,
-                num_shape=face.morphable_model.num_shape,
-                num_exp=face.morphable_model.num_exp,
-                needs_landmarks=protocol.landmarks == "pt3d_68",
-                crop=CropRule(crop.source, crop.scale, crop.jitter, crop.span),
-                boxes=boxes,
-            ),
+            samples,
             batch_size=cfg.batch_size,
             num_workers=loader_workers(cfg.num_workers, device),
             pin_memory=device.type == "cuda",
         ),
         face=face.to(device),
+        truth_face=None if truth_face is None else truth_face.to(device),
+        no_face=no_face,
         protocol=protocol,
         dataset=cfg.dataset.name,
         source=f"checkpoint {describe_source(path, checkpoint)}",
-        yaw_labels=yaw_labels_of(protocol, pairs),
+        yaw_labels=yaw_labels,
         pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
         precision=cfg.precision,
         save_predictions=cfg.save_predictions,
+        gallery=gallery,
     )
+    faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
+    gallery.write(faces_file)
+    log.info("look at %s: the first images, and the worst", faces_file)
+    return report
 
 
-def score_saved(
-    cfg: DictConfig, pairs: list[FacePair], protocol: Protocol, device: torch.device
-) -> dict:
+def score_saved(cfg: DictConfig, protocol: Protocol, device: torch.device) -> dict:
     """The report of the predictions that the configuration names."""
+    if cfg.dataset.name != "aflw2000":
+        raise ValueError("predictions= are scored on dataset=aflw2000")
+    pairs = aflw2000_pairs(cfg, protocol)
     predictions = find_predictions(cfg.predictions)
     known = {pair.name for pair in pairs}
     scored = [pair for pair in pairs if pair.name in predictions]
@@ -502,12 +588,7 @@ def score_saved(
             f"{cfg.predictions}: none of its {len(predictions)} predictions "
             f"({name_list(predictions)}) is of one of the {len(pairs)} images ({name_list(known)})"
         )
-    face, no_face = None, ""
-    try:
-        face = load_bfm(cfg.face.bfm_dir, prnet_uv_dir=cfg.face.prnet_uv_dir)
-    except FileNotFoundError as error:
-        no_face = f"the truth cannot be made from the fits: {error}"
-        log.warning("without a face model: %s", error)
+    face, no_face = truth_face_of(cfg)
     model = None if face is None else face.morphable_model
     decodes = model is not None and (protocol.scores_dense or protocol.landmarks == "map")
     return evaluate_predictions(
@@ -525,7 +606,7 @@ def score_saved(
             pin_memory=device.type == "cuda",
         ),
         face=None if face is None else face.to(device),
-        topology=find_topology(face, cfg.face.prnet_uv_dir),
+        topology=find_topology(face, cfg.face.get("prnet_uv_dir")),
         protocol=protocol,
         dataset=cfg.dataset.name,
         source=f"predictions {cfg.predictions}",

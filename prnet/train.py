@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -26,13 +26,12 @@ from prnet.checkpoint import describe_source, load_checkpoint, load_weights, sav
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.loading import StepSampler, TrainingSets, training_loader
-from prnet.datasets.pictures import collate_fits
+from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.warp import make_sample
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.eval import PRECISIONS, evaluate_model, evaluation_mode
-from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
 from prnet.files import written_whole
 from prnet.geometry.position_map import PositionMapDecoder
@@ -49,6 +48,8 @@ SHORT_RUN_STEPS = 20_000
 SHORT_RUN_BATCHES = 32
 # How often the processes agree on whether one of them was told to stop.
 STOP_CHECK_STEPS = 10
+# Held-out samples of each set that the validation panel shows.
+SHOWN_SAMPLES = 4
 
 
 class World(NamedTuple):
@@ -87,7 +88,7 @@ def batch_generator(seed: int, step: int, rank: int, device: torch.device) -> to
 def train(
     model: nn.Module,
     loss_fn: nn.Module,
-    sets: TrainingSets,
+    sets: TrainingSets | SyntheticSets,
     decoder: PositionMapDecoder,
     *,
     plan: Plan,
@@ -176,7 +177,7 @@ def train(
         tqdm(total=total_steps, initial=sampler.start, unit="step", disable=not first_rank) as bar,
     ):
         for step in range(sampler.start + 1, total_steps + 1):
-            batch = next(batches).to(world.device)
+            batch = sets.finish(next(batches).to(world.device))
             generator = batch_generator(plan.seed, step, world.rank, world.device)
             sample = augment(batch, decoder, rule, generator)
 
@@ -313,12 +314,13 @@ def unreachable_share(
 ) -> float:
     """Share of supervised texels with a coordinate outside what the network can output (PRN's
     sigmoid)."""
-    outside = (position_map < 0) | (position_map > model.coordinate_scale)
+    low, high = model.reach
+    outside = (position_map < low) | (position_map > high)
     return float(outside.any(1)[:, weight_mask > 0].float().mean())
 
 
 def calibration_images(
-    sets: TrainingSets,
+    sets: TrainingSets | SyntheticSets,
     decoder: PositionMapDecoder,
     rule: AugmentRule,
     plan: Plan,
@@ -332,9 +334,9 @@ def calibration_images(
     order = np.random.default_rng([plan.seed, step]).permutation(len(samples))[:wanted]
     for start in range(0, wanted, plan.batch_size):
         chosen = order[start : start + plan.batch_size].tolist()
-        batch = collate_fits([samples[i] for i in chosen]).to(world.device)
+        batch = sets.collate([samples[i] for i in chosen]).to(world.device)
         generator = batch_generator(plan.seed, step, start, world.device)
-        yield augment(batch, decoder, rule, generator).image
+        yield augment(sets.finish(batch), decoder, rule, generator).image
 
 
 def start_world(device: str) -> World:
@@ -350,10 +352,15 @@ def start_world(device: str) -> World:
     return World(rank, size, chosen)
 
 
-def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets:
-    """The built sets to train on; the default one is made from the archive if it is not there
-    yet."""
+def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets | SyntheticSets:
+    """What to train on: the synthetic stream, or built sets, of which the default one is made from
+    the archive if it is not there yet."""
     directories = cfg.built
+    if directories is None and cfg.dataset.name == "synthetic":
+        if face.name != "embedded":
+            raise ValueError(f"dataset=synthetic: made of face=embedded, not face={face.name}")
+        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
+        return SyntheticSets(rule, device=world.device)
     if directories is None:
         default = Path("data/built") / cfg.dataset.name
         if world.rank == 0:
@@ -361,7 +368,7 @@ def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets:
                 cfg.dataset.subsets,
                 data_dir=cfg.data_dir,
                 output=default,
-                face_files=FaceFiles(cfg.face.bfm_dir, cfg.face.prnet_uv_dir),
+                face_files=FaceFiles(**cfg.face),
                 options=BuildOptions(cfg.dataset.name),
                 workers=num_workers("auto"),
             )
@@ -386,9 +393,10 @@ def main(cfg: DictConfig) -> None:
     run_dir = Path(hydra_cfg.runtime.output_dir)
     torch.manual_seed(cfg.seed)
 
+    face_files = FaceFiles(**cfg.face)
     if cfg.built is None:
-        require_archives(cfg.dataset.name, data_dir=cfg.data_dir, bfm_dir=cfg.face.bfm_dir)
-    face = load_bfm(cfg.face.bfm_dir, prnet_uv_dir=cfg.face.prnet_uv_dir)
+        require_archives(cfg.dataset.name, face_files, data_dir=cfg.data_dir)
+    face = face_files.load()
     sets = open_sets(cfg, face, world)
     log.info("%d training samples, run directory %s", len(sets), run_dir)
 
@@ -438,27 +446,26 @@ def main(cfg: DictConfig) -> None:
 
 def make_validate(
     cfg: DictConfig,
-    sets: TrainingSets,
+    sets: TrainingSets | SyntheticSets,
     face: Face,
     decoder: PositionMapDecoder,
     device: torch.device,
 ) -> Callable[[nn.Module], Validation] | None:
     """What the loop validates with: `prnet.eval` on the held-out photos; None where none are."""
     protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    held_out = [HeldOut(built, indices) for built, indices in sets.validation if len(indices)]
-    if not held_out:
+    if not sets.validation:
         log.warning("no photos are held out: best.pt will be the last state")
         return None
-    samples: Dataset = ConcatDataset(held_out)
-    shown = collate_fits(
-        [part.built[int(part.indices[i])] for part in held_out for i in range(min(4, len(part)))]
-    )
+    first, *others = sets.validation
+    samples = ConcatDataset(sets.validation) if others else first
+    shown = sets.shown(SHOWN_SAMPLES)
 
     def validate(model: nn.Module) -> Validation:
         report = evaluate_model(
             model,
             evaluation_loader(samples, batch_size=cfg.trainer.batch_size),
             face=face,
+            truth_face=face,
             protocol=protocol,
             dataset="held out",
             source="the network in training",

@@ -127,6 +127,17 @@ def draw_map_error(
     return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
 
 
+def draw_mask(
+    picture: np.ndarray,  # (H, W, 3), uint8
+    mask: np.ndarray | Tensor,  # (S, S), bool; resampled to the picture
+) -> np.ndarray:
+    """The picture with everything outside of the mask darkened."""
+    height, width = _require_picture(picture).shape[:2]
+    inside = _to_array(mask).astype(np.float32)
+    inside = cv2.resize(inside, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.rint(picture * (0.25 + 0.75 * inside[:, :, None])).astype(np.uint8)
+
+
 def tile(pictures: Sequence[np.ndarray], *, columns: int) -> np.ndarray:
     """A contact sheet: row by row, each picture at the top left of a cell as large as the largest.
 

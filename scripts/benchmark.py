@@ -54,6 +54,7 @@ from prnet.metrics.nme import align_depth, bbox_size, nme
 from prnet.models.prn import PRN
 from prnet.protocol import Protocol
 from prnet.sample import FaceSample, Fit, FitBatch
+from prnet.synthetic.world import SyntheticFaces
 
 
 class Peer(NamedTuple):
@@ -114,6 +115,7 @@ NOTES = """\
   are in the page cache; what is done once, loading the face and starting processes, is left out.
 * Maps: face3d's map has all texels. Of PRN's loss only the face texels have a weight.
 * Loader: SADRNet's 118 samples/s need 2 processes, ours one; it makes an attention target too.
+* Synthetic samples: one thread; every process renders as many.
 * Scoring: SADRNet's figure is the arithmetic alone, as our NME line; scoring reads each prediction
   and each fit, decodes the truth and computes all four metrics. Its picture is read for its height.
 """
@@ -140,6 +142,8 @@ class Sizes(NamedTuple):
     evaluation_batch: int = 16
     nme: int = 32
     raster: tuple[int, ...] = (256, 450)
+    synthetic: int = 64
+    synthetic_sides: tuple[int, ...] = (128, 256)
     sgemm: int = 2048
     copy: int = 2**26  # float32 values
     stretch_seconds: float = 0.2  # a shorter call is repeated until it fills this
@@ -399,7 +403,7 @@ def prepare(
         make_face(data_dir / "BFM", sizes)
         face = load_bfm(data_dir / "BFM")
         make_pairs(data_dir / "AFLW2000", face, sizes)
-    face_files = FaceFiles(str(data_dir / "BFM"), str(data_dir / "PRNet_uv"))
+    face_files = FaceFiles("bfm", str(data_dir / "BFM"), str(data_dir / "PRNet_uv"))
     face = load_bfm(face_files.bfm_dir, prnet_uv_dir=face_files.prnet_uv_dir)
     pairs = find_aflw2000(data_dir)
     repeat_pairs(pairs, work_dir / "loader", min(sizes.loader, len(pairs)))
@@ -777,6 +781,29 @@ def raster_rows(bench: Bench) -> list[Line]:
     return lines
 
 
+def synthetic_rows(bench: Bench) -> list[Line]:
+    """Rendering samples of the synthetic world, textures and backgrounds made before; with a GPU
+    both renderers, the numba z-buffer on the CPU and the plain torch one on the GPU."""
+    lines = []
+    count = bench.sizes.synthetic
+    for device in dict.fromkeys((CPU, bench.device)):
+        for side in bench.sizes.synthetic_sides:
+            faces = SyntheticFaces(size=side, device=device)
+            numbers = range(count)
+            faces.batch(numbers)
+            timing = alternate_on_host(
+                bench, {"render": lambda faces=faces, numbers=numbers: faces.batch(numbers)}
+            )
+            lines.append(
+                Line(
+                    f"synthetic sample, {side} px, batch {count}, {device.type}",
+                    each(timing.seconds["render"], count),
+                    timing.ceilings,
+                )
+            )
+    return lines
+
+
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "build": build_rows,
     "maps": map_rows,
@@ -785,6 +812,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "step": step_rows,
     "evaluation": evaluation_rows,
     "raster": raster_rows,
+    "synthetic": synthetic_rows,
 }
 
 

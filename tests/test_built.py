@@ -49,7 +49,7 @@ def build(data_dir, output, dataset="aflw2000", subsets=None, **options):
         subsets,
         data_dir=data_dir,
         output=output,
-        face_files=FaceFiles(str(data_dir / "BFM"), None),
+        face_files=FaceFiles("bfm", str(data_dir / "BFM"), None),
         options=BuildOptions(dataset, **options),
         workers=0,
     )
@@ -218,7 +218,7 @@ def test_killed_build_finishes(tiny_data_dir, tmp_path):
         builder._build_part = kill_on_third
         builder.build_archive(
             None, data_dir=Path({str(tiny_data_dir)!r}), output=Path({str(tmp_path / "set")!r}),
-            face_files=builder.FaceFiles({str(tiny_data_dir / "BFM")!r}, None),
+            face_files=builder.FaceFiles("bfm", {str(tiny_data_dir / "BFM")!r}, None),
             options=builder.BuildOptions("aflw2000"), workers=0)
         """
     )

@@ -652,7 +652,7 @@ def test_held_out_samples_are_scored_against_their_fits(tiny_data_dir, face, tmp
         None,
         data_dir=tiny_data_dir,
         output=tmp_path / "built",
-        face_files=FaceFiles(str(tiny_data_dir / "BFM"), None),
+        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
         options=BuildOptions("300w_lp"),
         workers=0,
     )

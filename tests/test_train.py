@@ -40,7 +40,7 @@ def built_dir(tiny_data_dir, tmp_path_factory):
         None,
         data_dir=tiny_data_dir,
         output=output,
-        face_files=FaceFiles(str(tiny_data_dir / "BFM"), None),
+        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
         options=BuildOptions("300w_lp"),
         workers=0,
     )
@@ -351,7 +351,7 @@ def test_sets_of_different_pixel_origins_are_refused(tiny_data_dir, built_dir, f
         None,
         data_dir=tiny_data_dir,
         output=tmp_path / "legacy",
-        face_files=FaceFiles(str(tiny_data_dir / "BFM"), None),
+        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
         options=BuildOptions("aflw2000", pixel_origin="face3d"),
         workers=0,
     )

@@ -39,8 +39,8 @@ from prnet.datasets.pictures import (
     decode_picture,
     shift_depth,
 )
-from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
+from prnet.faces.loading import load_face
 from prnet.files import write_json, written_whole
 from prnet.geometry import camera
 from prnet.geometry.camera import pixel_origin_shift
@@ -64,10 +64,15 @@ class BuildOptions(NamedTuple):
 
 
 class FaceFiles(NamedTuple):
-    """Where a worker process loads its face from."""
+    """What a worker process loads its face from."""
 
-    bfm_dir: str
-    prnet_uv_dir: str | None
+    name: str
+    bfm_dir: str | None = None
+    prnet_uv_dir: str | None = None
+
+    def load(self) -> Face:
+        """The face, as `prnet.faces.loading.load_face`."""
+        return load_face(self.name, bfm_dir=self.bfm_dir, prnet_uv_dir=self.prnet_uv_dir)
 
 
 class Unreadable(NamedTuple):
@@ -143,7 +148,7 @@ def build_set(
     return _assemble(output, options, len(parts))
 
 
-def require_archives(dataset: str, *, data_dir: Path | str, bfm_dir: Path | str) -> None:
+def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | str) -> None:
     """Raise one FileNotFoundError that names everything still to be fetched."""
     folder, hint = {
         "300w_lp": ("300W_LP", HINT_300W_LP),
@@ -152,15 +157,15 @@ def require_archives(dataset: str, *, data_dir: Path | str, bfm_dir: Path | str)
     lacking = []
     if folder and not (Path(data_dir) / folder).is_dir():
         lacking.append(f"{Path(data_dir) / folder} ({hint})")
-    if not (Path(bfm_dir) / "BFM.mat").is_file():
+    if face_files.name == "bfm" and not (Path(face_files.bfm_dir) / "BFM.mat").is_file():
         lacking.append(
-            f"{bfm_dir} (BFM.mat, BFM_info.mat and BFM_UV.mat of the Basel Face Model; "
+            f"{face_files.bfm_dir} (BFM.mat, BFM_info.mat and BFM_UV.mat of the Basel Face Model; "
             "scripts/convert_bfm.py makes them from the raw files)"
         )
     if lacking:
         raise FileNotFoundError(
             f"missing: {' and '.join(lacking)}. data/README.md says where each comes from; "
-            "data_dir=DIR looks elsewhere"
+            "data_dir=DIR looks elsewhere. Without any of it, dataset=synthetic works now"
         )
 
 
@@ -179,7 +184,7 @@ def build_archive(
         ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
             dataset is unknown.
     """
-    require_archives(options.dataset, data_dir=data_dir, bfm_dir=face_files.bfm_dir)
+    require_archives(options.dataset, face_files, data_dir=data_dir)
     if options.dataset == "300w_lp":
         pairs, missing = find_300w_lp(data_dir, subsets)
         for subset in missing:
@@ -217,7 +222,7 @@ def _run_parts(
         return
     # Loaded here even if only the workers need it: a missing or damaged file is reported once, at
     # once.
-    face = load_bfm(face_files.bfm_dir, prnet_uv_dir=face_files.prnet_uv_dir)
+    face = face_files.load()
     if workers <= 1 or sum(len(part_pairs) for _, part_pairs in pending) < POOL_FROM:
         for number, part_pairs in pending:
             _build_part(number, part_pairs, output, options, face)
@@ -249,7 +254,7 @@ _worker_face: Face | None = None
 def _start_worker(face_files: FaceFiles) -> None:
     global _worker_face  # noqa: PLW0603 - an initializer has no other way to hand on what it loaded
     torch.set_num_threads(1)
-    _worker_face = load_bfm(face_files.bfm_dir, prnet_uv_dir=face_files.prnet_uv_dir)
+    _worker_face = face_files.load()
 
 
 def _build_part_in_worker(

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.loading import one_thread
 from prnet.datasets.pictures import (
     CropRule,
     FitItem,
@@ -21,6 +20,7 @@ from prnet.datasets.pictures import (
     picture_from_image,
     reduction_for,
 )
+from prnet.datasets.workers import worker_settings
 from prnet.geometry import camera
 
 
@@ -154,8 +154,5 @@ def evaluation_loader(
         dataset,
         batch_size=batch_size,
         collate_fn=collate_evaluation,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        worker_init_fn=one_thread,
-        multiprocessing_context="spawn" if num_workers else None,
+        **worker_settings(num_workers, pin_memory=pin_memory),
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.io
 import torch
 
-from prnet.files import read_mat
+from prnet.files import read_mat, written_whole
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.sample import Fit
@@ -88,6 +89,34 @@ def read_fit(path: Path) -> FitFile:
         if complete and not np.isfinite(landmarks_2d).all():
             raise ValueError(f"{path}: pt2d holds values that are not finite")
     return FitFile(fit, landmarks, landmarks_2d, cast_keys)
+
+
+def write_fit(
+    path: Path | str,
+    fit: Fit,
+    *,
+    height: int,
+    width: int,
+    landmarks: np.ndarray,  # (68, 3), px, pixel origin "matlab"
+    with_depth: bool,
+) -> None:
+    """One fit in 300W-LP's format, read back by `read_fit` as it was.
+
+    `with_depth` also stores the landmarks as AFLW2000-3D's `pt3d_68`, beside the `pt2d` of both
+    archives. `roi` is the whole picture.
+    """
+    pose = np.concatenate([fit.angles, fit.translation, [fit.scale]])
+    content = {
+        "Pose_Para": pose[None],
+        "Shape_Para": fit.shape_params[:, None],
+        "Exp_Para": fit.exp_params[:, None],
+        "pt2d": landmarks.T[:2],
+        "roi": np.array([[1, 1, width, height]], dtype=np.int16),
+    }
+    if with_depth:
+        content["pt3d_68"] = landmarks.T
+    with written_whole(path) as temporary:
+        scipy.io.savemat(temporary, content)
 
 
 def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:

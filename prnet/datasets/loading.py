@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
 from prnet.datasets.built import BuiltSet, held_out
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.pictures import collate_fits
+from prnet.datasets.workers import worker_settings
+from prnet.sample import FitBatch
 
 
 class TrainingSets:
@@ -18,6 +20,8 @@ class TrainingSets:
     `ratios` weigh the sets in an epoch (2:1 draws two of the first for one of the second); None
     takes every sample of every set once.
     """
+
+    collate = staticmethod(collate_fits)
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class TrainingSets:
             for built, mask in zip(self.sets, masks, strict=True)
         ]
         self.validation = [
-            (built, np.flatnonzero(mask)) for built, mask in zip(self.sets, masks, strict=True)
+            HeldOut(built, np.flatnonzero(mask))
+            for built, mask in zip(self.sets, masks, strict=True)
+            if mask.any()
         ]
         empty = [
             str(built.directory)
@@ -83,6 +89,16 @@ class TrainingSets:
 
     def concatenated(self) -> Dataset:
         return ConcatDataset(self.training)
+
+    def finish(self, batch: FitBatch) -> FitBatch:
+        """What is left to do to a loader's batch on the device: nothing."""
+        return batch
+
+    def shown(self, count: int) -> FitBatch:
+        """The first `count` held-out samples of each set, to look at."""
+        return collate_fits(
+            [part.built[int(index)] for part in self.validation for index in part.indices[:count]]
+        )
 
 
 class StepSampler(Sampler):
@@ -137,14 +153,6 @@ def training_loader(
     return DataLoader(
         sampler.sets.concatenated(),
         batch_sampler=sampler,
-        collate_fn=collate_fits,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=one_thread,
-        multiprocessing_context="spawn" if num_workers else None,
+        collate_fn=sampler.sets.collate,
+        **worker_settings(num_workers, pin_memory=pin_memory),
     )
-
-
-def one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

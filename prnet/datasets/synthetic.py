@@ -1,0 +1,252 @@
+"""Synthetic faces as a training stream and as a test set: rendered when asked for, never stored.
+
+Letters: B batch, S side of a rendered picture.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from prnet.datasets.evaluation import EvaluationItem, NetworkInput
+from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits
+from prnet.geometry import camera
+from prnet.sample import FitBatch
+from prnet.synthetic.parameters import World
+from prnet.synthetic.world import SyntheticFaces
+
+# Held-out samples are of another seed than the stream's: the same world, other people.
+HELD_OUT_SEED_SHIFT = 1_000_003
+
+
+class SyntheticRule(NamedTuple):
+    """Which world, and how much of it. `world` holds the fields of `World` that differ from its
+    defaults."""
+
+    seed: int = 0
+    size: int = CROP_SIZE  # px, of the rendered pictures; the network's crop is always 256
+    samples_per_epoch: int = 60_000
+    held_out: int = 512  # samples, of other seeds
+    render_on: str = "loader"
+    backgrounds: str | None = None  # folder of the user's own pictures
+    world: World = World()
+
+    @classmethod
+    def from_values(cls, values: Mapping) -> "SyntheticRule":
+        """From a configuration; fields left out keep their defaults.
+
+        Raises:
+            ValueError: a field that there is not, named.
+        """
+        named = {key: value for key, value in values.items() if key != "name"}
+        return _from_values(cls(), named, "dataset")
+
+    def to_values(self) -> dict:
+        """All fields as plain values, nested rules by name."""
+        return _to_values(self)
+
+
+def _from_values(rule: NamedTuple, values: Mapping, where: str) -> NamedTuple:
+    """The rule with the fields that `values` names, nested rules too; lists become tuples."""
+    unknown = sorted(set(values) - set(rule._fields))
+    if unknown:
+        raise ValueError(f"{where}: no field {', '.join(unknown)}; there are {list(rule._fields)}")
+    fields = {}
+    for name, value in values.items():
+        nested = getattr(rule, name)
+        if hasattr(nested, "_fields"):
+            fields[name] = _from_values(nested, value, f"{where}.{name}")
+        else:
+            fields[name] = _plain(value)
+    return rule._replace(**fields)
+
+
+def _to_values(rule: object) -> object:
+    if hasattr(rule, "_fields"):
+        return {name: _to_values(value) for name, value in rule._asdict().items()}
+    return rule
+
+
+def _plain(value: object) -> object:
+    return tuple(_plain(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+class Indices(NamedTuple):
+    """A batch still to be rendered."""
+
+    indices: Tensor  # (B,), int64
+
+    def to(self, _device: torch.device | str) -> "Indices":
+        """They stay where they are: parameters are drawn on the CPU."""
+        return self
+
+
+class RenderedFaces(Dataset):
+    """Sample k of a stream as a `FitItem`; a loader's batch is rendered at once."""
+
+    def __init__(self, rule: SyntheticRule, *, seed: int, device: str = "cpu") -> None:
+        self.rule = rule
+        self.seed = seed
+        self.device = device
+        self._faces: SyntheticFaces | None = None
+
+    def __getstate__(self) -> dict:
+        """Loader processes make their own textures: they are not sent these."""
+        return {**self.__dict__, "_faces": None}
+
+    @property
+    def faces(self) -> SyntheticFaces:
+        """The renderer, made on first use."""
+        if self._faces is None:
+            self._faces = SyntheticFaces(
+                self.rule.world,
+                self.seed,
+                size=self.rule.size,
+                device=self.device,
+                backgrounds=self.rule.backgrounds,
+            )
+        return self._faces
+
+    def fits(self, indices: Sequence[int]) -> FitBatch:
+        """The samples as a training batch, on the device."""
+        rendered = self.faces.batch(indices)
+        enlarge = crop_from_rendered(self.rule.size).to(rendered.image.device)
+        return FitBatch(
+            picture=to_bytes(rendered.image),
+            crop_from_picture=enlarge.float().expand(len(rendered.image), 4, 4),
+            crop_from_model=(enlarge @ rendered.crop_from_model.double()).float(),
+            shape_params=rendered.shape_params,
+            exp_params=rendered.exp_params,
+        )
+
+    def __getitem__(self, index: int) -> FitItem:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[FitItem]:
+        batch = self.fits(indices)
+        pictures = batch.picture.permute(0, 2, 3, 1).contiguous().numpy()
+        rest = zip(*batch[1:], strict=True)
+        return [FitItem(picture, *fields) for picture, fields in zip(pictures, rest, strict=True)]
+
+
+class HeldOutFaces(Dataset):
+    """The first `count` samples of a stream as evaluation items; the image is the rendered
+    picture."""
+
+    def __init__(self, rendered: RenderedFaces, count: int) -> None:
+        self.rendered = rendered
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[EvaluationItem]:
+        batch = self.rendered.faces.batch(indices)
+        fits = self.rendered.faces.fits(indices)
+        crop_from_picture = crop_from_rendered(self.rendered.rule.size)
+        image_from_crop = camera.invert_affine(crop_from_picture)
+        pictures = to_bytes(batch.image).permute(0, 2, 3, 1).contiguous().numpy()
+        landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab")
+        return [
+            EvaluationItem(
+                name=sample_name(index),
+                yaw_deg=float(np.degrees(fits[i].angles[1])),
+                landmarks=landmarks[i],
+                shape_params=batch.shape_params[i],
+                exp_params=batch.exp_params[i],
+                image_from_model=batch.crop_from_model[i].double(),
+                network_input=NetworkInput(pictures[i], crop_from_picture, image_from_crop),
+            )
+            for i, index in enumerate(indices)
+        ]
+
+
+def held_out_faces(rule: SyntheticRule, crop: CropRule | None = None) -> HeldOutFaces:
+    """The test set that goes with a stream; `crop` frames it as a protocol wants."""
+    if crop is not None:
+        world = rule.world._replace(
+            crop_scale=crop.scale,
+            center_jitter=crop.jitter,
+            size_jitter=crop.jitter,
+            border_share=0.0,
+        )
+        rule = rule._replace(world=world)
+    rendered = RenderedFaces(rule, seed=rule.seed + HELD_OUT_SEED_SHIFT)
+    return HeldOutFaces(rendered, rule.held_out)
+
+
+class SyntheticSets:
+    """The stream with the interface of `prnet.datasets.loading.TrainingSets`: epoch e holds the
+    samples from e times `samples_per_epoch` on, and none comes twice."""
+
+    pixel_origin = "zero_based"
+
+    def __init__(self, rule: SyntheticRule, *, device: torch.device) -> None:
+        """`render_on`: loader, the loader's processes; device, the network's own; auto, the latter
+        on CUDA.
+
+        Raises:
+            ValueError: `render_on` is none of these.
+        """
+        if rule.render_on not in ("auto", "loader", "device"):
+            raise ValueError(
+                f"dataset.render_on: got {rule.render_on!r}, expected auto, loader or device"
+            )
+        self.rule = rule
+        self.on_device = rule.render_on == "device" or (
+            rule.render_on == "auto" and device.type == "cuda"
+        )
+        self.rendered = RenderedFaces(
+            rule, seed=rule.seed, device=str(device) if self.on_device else "cpu"
+        )
+        self.validation = [held_out_faces(rule)] if rule.held_out else []
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return self.rule.samples_per_epoch
+
+    def order(self, _seed: int, epoch: int) -> np.ndarray:
+        """The epoch's samples: the stream has no order to shuffle."""
+        return np.arange(epoch * len(self), (epoch + 1) * len(self))
+
+    def concatenated(self) -> Dataset:
+        return Numbers() if self.on_device else self.rendered
+
+    def collate(self, items: list) -> FitBatch | Indices:
+        return Indices(torch.tensor(items)) if self.on_device else collate_fits(items)
+
+    def finish(self, batch: FitBatch | Indices) -> FitBatch:
+        """Render what the loader has only named."""
+        return self.rendered.fits(batch.indices.tolist()) if self.on_device else batch
+
+    def shown(self, count: int) -> FitBatch:
+        """The first `count` held-out samples, to look at."""
+        return self.validation[0].rendered.fits(range(count))
+
+
+class Numbers(Dataset):
+    """Every index is its own item."""
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def sample_name(index: int) -> str:
+    """What sample k is called, in reports and on disk."""
+    return f"synthetic_{index:06d}"
+
+
+def to_bytes(image: Tensor) -> Tensor:  # (B, 3, S, S), RGB in [0, 1]
+    return (image * 255).round().to(torch.uint8)
+
+
+def crop_from_rendered(size: int) -> Tensor:
+    """Rendered px -> px of the network's crop, (4, 4), float64: corner pixels on corner pixels."""
+    scale = (CROP_SIZE - 1) / (size - 1)
+    return torch.diag(torch.tensor([scale, scale, scale, 1.0], dtype=torch.float64))
