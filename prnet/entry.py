@@ -64,8 +64,9 @@ def num_workers(setting: int | str) -> int:
     return os.cpu_count() or 1
 
 
-def loader_workers(setting: str | int, device: torch.device) -> int:
-    """`auto`: all cores where a GPU runs the network, none where the cores do it themselves."""
+def loader_workers(setting: str | int, device: torch.device, *, renders: bool = False) -> int:
+    """`auto`: all cores where a GPU runs the network; where the cores do it themselves none, or
+    half of them for a loader that renders what it loads."""
     if setting == "auto" and device.type == "cpu":
-        return 0
+        return num_workers(setting) // 2 if renders else 0
     return num_workers(setting)

@@ -39,7 +39,7 @@ from prnet.datasets.synthetic import SyntheticRule, held_out_faces
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import loader_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FACES, load_face
 from prnet.gallery import Gallery, errors_to_rank
 from prnet.geometry import camera
 from prnet.protocol import METRICS, FacePoints, Protocol, score
@@ -405,7 +405,7 @@ def newest_checkpoint() -> Path:
     if not found:
         raise FileNotFoundError(
             "nothing to score: no outputs/*/*/best.pt here. Train a network with "
-            "`python -m prnet.train +experiment=prn`, or give checkpoint=FILE.pt or predictions=DIR"
+            "`python -m prnet.train`, or give checkpoint=FILE.pt or predictions=DIR"
         )
     return found[-1]
 
@@ -490,6 +490,8 @@ def network_face(
         FileNotFoundError: a file of the BFM is missing.
     """
     name = (checkpoint.get("face") or {}).get("name", cfg.face.name)
+    if name not in FACES:
+        raise ValueError(f"{source}: of a face {name!r}, expected one of {', '.join(FACES)}")
     if name == cfg.face.name:
         face = truth_face or FaceFiles(**cfg.face).load()
     else:

@@ -35,7 +35,7 @@ from prnet.eval import PRECISIONS, evaluate_model, evaluation_mode
 from prnet.faces.face import Face
 from prnet.files import written_whole
 from prnet.geometry.position_map import PositionMapDecoder
-from prnet.models.batch_norm import recompute_batch_norm
+from prnet.models.batch_norm import forgets_slowly, recompute_batch_norm
 from prnet.protocol import Protocol
 from prnet.sample import FitBatch
 from prnet.visualize import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
@@ -126,7 +126,8 @@ def train(
     validate_steps = max(1, round(plan.validate_every * steps_per_epoch))
     bn_batches = plan.recompute_batch_norm
     if bn_batches == "auto":
-        bn_batches = SHORT_RUN_BATCHES if total_steps < SHORT_RUN_STEPS else 0
+        short = total_steps < SHORT_RUN_STEPS
+        bn_batches = SHORT_RUN_BATCHES if short and forgets_slowly(model) else 0
 
     cuda = world.device.type == "cuda"
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
@@ -330,9 +331,8 @@ def calibration_images(
 ) -> Iterator[Tensor]:
     """Up to `count` augmented training batches to recompute BN statistics from."""
     samples = sets.concatenated()
-    wanted = min(count * plan.batch_size, len(samples))
-    order = np.random.default_rng([plan.seed, step]).permutation(len(samples))[:wanted]
-    for start in range(0, wanted, plan.batch_size):
+    order = sets.order(plan.seed, 0)[: count * plan.batch_size]
+    for start in range(0, len(order), plan.batch_size):
         chosen = order[start : start + plan.batch_size].tolist()
         batch = sets.collate([samples[i] for i in chosen]).to(world.device)
         generator = batch_generator(plan.seed, step, start, world.device)
@@ -425,7 +425,12 @@ def main(cfg: DictConfig) -> None:
     texels = "all" if loss_fn.weighs_outside else "face"
     decoder = PositionMapDecoder(face.morphable_model, face.uv, texels=texels).to(world.device)
     settings = OmegaConf.to_container(cfg.trainer)
-    settings["num_workers"] = loader_workers(cfg.trainer.num_workers, world.device)
+    renders = isinstance(sets, SyntheticSets) and not sets.on_device
+    workers = loader_workers(cfg.trainer.num_workers, world.device, renders=renders)
+    settings["num_workers"] = workers
+    if renders and world.device.type == "cpu" and workers:
+        # Threads beyond the cores left would wait for the renderers' and be waited for.
+        torch.set_num_threads(max(1, num_workers("auto") - workers))
     train(
         model,
         loss_fn,

@@ -77,7 +77,9 @@ def box_size(points: np.ndarray) -> float:
 def run(data_dir: Path, tmp_path: Path, *overrides: str) -> dict:
     """The report of `python -m prnet.eval`, in this process."""
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("eval", overrides=[f"data_dir={data_dir}", "device=cpu", *overrides])
+        cfg = compose(
+            "eval", overrides=["dataset=aflw2000", f"data_dir={data_dir}", "device=cpu", *overrides]
+        )
     return evaluate(cfg, tmp_path)
 
 
@@ -432,6 +434,7 @@ def perfect_report(data_dir, face, protocol, crop, **options) -> tuple[dict, Scr
         model,
         batches,
         face=face,
+        truth_face=face,
         protocol=protocol,
         dataset="aflw2000",
         source="a perfect network",
@@ -482,6 +485,7 @@ def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_
             Scripted(moved),
             batches,
             face=face,
+            truth_face=face,
             protocol=shipped("default"),
             dataset="aflw2000",
             source="a network of face3d's labels",
@@ -509,6 +513,7 @@ def test_network_error_in_px_is_measured_in_the_image(tiny_data_dir, face):
         Scripted(moved),
         batches,
         face=face,
+        truth_face=face,
         protocol=shipped("sadrnet"),
         dataset="aflw2000",
         source="",
@@ -662,6 +667,7 @@ def test_held_out_samples_are_scored_against_their_fits(tiny_data_dir, face, tmp
         Scripted(true_maps(batches, face)),
         batches,
         face=face,
+        truth_face=face,
         protocol=shipped("default"),
         dataset="held out",
         source="a perfect network",
@@ -705,7 +711,8 @@ def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch):
         ({"model": {"name": "prn", "width": "wide"}}, "model prn does not take"),
         ({"model": {"name": "prn", "width": 2}}, r"model prn, width 2\): .*of another shape"),
         ({"face": {"name": "bfm", "vertices": 53215}}, "vertices 53215, this one has 98"),
-        ({"face": {"name": "synthetic"}}, "name synthetic, this one has bfm"),
+        ({"face": {"name": "flame"}}, "best.pt: of a face 'flame', expected one of bfm, embedded"),
+        ({"face": {"name": "embedded", "fingerprint": "old"}}, "fingerprint old, this one has"),
     ],
 )
 def test_foreign_checkpoints_are_refused(tiny_data_dir, tmp_path, changes, message):
@@ -770,6 +777,7 @@ def test_command(tiny_data_dir, tmp_path):
     save_landmarks(tmp_path / "mine", tiny_data_dir)
     data_dir = os.path.relpath(tiny_data_dir, tmp_path)
     done = command(
+        "dataset=aflw2000",
         f"data_dir={data_dir}",
         "predictions=mine",
         "protocol=2dasl",
@@ -791,7 +799,7 @@ def test_command(tiny_data_dir, tmp_path):
 
 
 def test_command_refuses_in_one_line(tmp_path):
-    done = command("predictions=nowhere", "data_dir=here", cwd=tmp_path)
+    done = command("dataset=aflw2000", "predictions=nowhere", "data_dir=here", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     (line,) = (done.stdout + done.stderr).strip().splitlines()

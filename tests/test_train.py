@@ -245,6 +245,7 @@ def test_prn_experiment_has_the_papers_values():
 
 def command(tiny_data_dir, built_dir, run_dir, *overrides) -> list[str]:
     return [
+        "+experiment=prn",
         f"data_dir={tiny_data_dir}",
         f"built={built_dir}",
         f"hydra.run.dir={run_dir}",
@@ -314,11 +315,12 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
     built = BuiltSet(tmp_path / "data" / "built" / "aflw2000")
     indices = held_out(built.names, 0.25).nonzero()[0]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("eval", overrides=[f"data_dir={tiny_data_dir}"])
+        cfg = compose("eval", overrides=["dataset=aflw2000", f"data_dir={tiny_data_dir}"])
     report = evaluate_model(
         model,
         evaluation_loader(HeldOut(built, indices), batch_size=2),
         face=face,
+        truth_face=face,
         protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
         dataset="held out",
         source="best.pt",
@@ -328,11 +330,13 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
 
 def test_missing_archives_are_named_at_once(tmp_path):
     """With nothing fetched yet: one line that names both the photos and the face model."""
-    done = call([sys.executable, "-m", "prnet.train", "data_dir=nowhere"], cwd=tmp_path)
+    arguments = ["+experiment=prn", "data_dir=nowhere"]
+    done = call([sys.executable, "-m", "prnet.train", *arguments], cwd=tmp_path)
     assert done.returncode == 1
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "missing:" in line]
     assert len(lines) == 1
-    for named in ("nowhere/300W_LP", "nowhere/BFM", "convert_bfm.py", "data/README.md"):
+    named_files = ("nowhere/300W_LP", "nowhere/BFM", "convert_bfm.py", "data/README.md")
+    for named in (*named_files, "dataset=synthetic works now"):
         assert named in lines[0]
     assert "Traceback" not in done.stdout + done.stderr
 

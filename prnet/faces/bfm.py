@@ -186,7 +186,7 @@ def _indices(struct: dict[str, np.ndarray], name: str, count: int, path: Path) -
 
 
 def _mirror_index(info: dict[str, np.ndarray], num_vertices: int, path: Path) -> np.ndarray | None:
-    """The vertex on the other side (N,), from the pairs of `symlist`; None where there are none.
+    """The vertex on the other side (N,), from the pairs of `symlist`; None where those lack some.
 
     In the published file a few vertices of the lips are in two pairs: there the first counts, and
     the mirror of the mirror is another vertex close by.
@@ -199,10 +199,15 @@ def _mirror_index(info: dict[str, np.ndarray], num_vertices: int, path: Path) ->
         from_side, to_side = np.concatenate([pairs, pairs[::-1]], axis=1)[:, ::-1]
         mirror_index[from_side] = to_side
     if (mirror_index < 0).any():
-        raise ValueError(
-            f"{path}: symlist of shape {pairs.shape} leaves {(mirror_index < 0).sum()} of "
-            f"{num_vertices} vertices without a partner; expected (2, pairs)"
+        log.warning(
+            "%s: symlist of shape %s leaves %d of %d vertices without a partner, expected (2, "
+            "pairs); the face has no mirror",
+            path,
+            pairs.shape,
+            (mirror_index < 0).sum(),
+            num_vertices,
         )
+        return None
     return mirror_index
 
 

@@ -32,6 +32,12 @@ class _Moments:
         self.count = total
 
 
+def forgets_slowly(model: nn.Module) -> bool:
+    """Whether a batch norm's running statistics need more than some hundred steps to settle."""
+    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    return any(norm.momentum is not None and norm.momentum < 0.01 for norm in norms)
+
+
 @torch.no_grad()
 def recompute_batch_norm(
     model: nn.Module,

@@ -119,7 +119,7 @@ class _Layout:
         raise RuntimeError(f"uv: the fold around {center.tolist()} mm cannot be undone")
 
     def _patch(self, fold: np.ndarray, growth: float) -> np.ndarray:
-        """Which vertices are free, (N,): those within the fold's hull, connected, without holes."""
+        """Which vertices are free, (N,): the connected ones within the fold's grown hull."""
         hull = self.cylinder[fold][ConvexHull(self.cylinder[fold]).vertices]
         hull = hull.mean(0) + growth * (hull - hull.mean(0))
         free = inside_convex(self.cylinder, hull) & self.present & ~self.border
@@ -127,9 +127,6 @@ class _Layout:
         label = connected_components(self.neighbours[index][:, index], directed=False)[1]
         own = np.bincount(label[np.isin(index, fold)]).argmax()
         free[index[label != own]] = False
-        fixed = np.flatnonzero(self.present & ~free)
-        label = connected_components(self.neighbours[fixed][:, fixed], directed=False)[1]
-        free[fixed[label != np.bincount(label).argmax()]] = True
         return free
 
     def _most_even(self, uv: np.ndarray, free: np.ndarray) -> np.ndarray | None:
