@@ -4,8 +4,8 @@ Frames and units, declared here once and cited everywhere by name:
 
 | frame   | origin and axes                                           | unit                   |
 |---------|-----------------------------------------------------------|------------------------|
-| model   | the face's own origin; x to the subject's left (image     | the face's own:        |
-|         | right), y up, z toward the camera, right-handed           | micrometre for the BFM |
+| model   | the face's own origin; x to the subject's left (image     | micrometre             |
+|         | right), y up, z toward the camera, right-handed           |                        |
 | image   | centre of the top-left pixel; x right, y down, z toward   | px of the original     |
 |         | the camera (larger is nearer)                             | picture                |
 | crop    | as image, of the square network input                     | px of the input (256)  |
@@ -22,4 +22,4 @@ whole mesh is 0 (PRN section 3.1).
 Angles are pitch, yaw, roll in the order of 3DDFA, radians unless a name ends in `_deg`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

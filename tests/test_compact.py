@@ -71,6 +71,6 @@ def test_bad_shapes_are_refused(network):
 
 
 def test_batch_norm_needs_no_recomputing():
-    """PRN's momentum of 0.001 forgets its start too slowly for a short run, torch's 0.1 does not."""
+    """PRN's momentum of 0.001 forgets its start too slowly for a short run, torch's 0.1 not."""
     assert not forgets_slowly(Compact(input_side=32, width=1, rank=8, grid=8))
     assert forgets_slowly(PRN(width=1))

@@ -112,8 +112,8 @@ def test_drawn_films_cover_their_ranges():
     small = np.array([film.resolution for film in films])
     quality = np.array([film.jpeg_quality for film in films])
     assert 0.05 < grey < 0.12
-    assert 0.45 < (small < 1).mean() < 0.65
-    assert 0.12 <= small.min() < 0.2
+    assert 0.25 < (small < 1).mean() < 0.45
+    assert 0.22 <= small.min() < 0.3
     assert quality.min() < 35
     assert (quality >= 15).all()
     assert 0.1 < (quality == 100).mean() < 0.3

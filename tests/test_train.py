@@ -1,5 +1,6 @@
 """The training loop: resume, stopping, refusals, several processes, and the shipped experiments."""
 
+import json
 import os
 import re
 import signal
@@ -377,3 +378,23 @@ def test_resumed_run_keeps_the_best_weights_so_far(tmp_path):
         assert (run_dir / "best.pt").read_bytes() == b"the best"
     keep_best(tmp_path / "nowhere" / "last.pt", tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def test_default_command_trains_and_scores_without_any_file(tmp_path):
+    """`prnet.train` then `prnet.eval`, in an empty folder: a report and its pictures."""
+    small = ["dataset.held_out=2", "device=cpu", "dataset.size=48"]
+    train_settings = [
+        "dataset.samples_per_epoch=4",
+        "trainer.batch_size=2",
+        "trainer.num_workers=0",
+    ]
+    done = call([sys.executable, "-m", "prnet.train", *small, *train_settings], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    done = call([sys.executable, "-m", "prnet.eval", *small, "report=r/report.json"], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    written = sorted(path.name for path in (tmp_path / "r").iterdir())
+    assert written == ["report.json", "report.md", "report.png", "report_faces.png"]
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert (report["dataset"], report["count"]) == ("synthetic", 2)
+    assert report["face"]["name"] == "embedded"
+    assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d"}

@@ -38,10 +38,8 @@ def write_obj(
         raise ValueError("a texture needs both its coordinates and the name of its picture")
     lines = [f"# {len(vertices)} vertices, {len(triangles)} triangles"]
     corners = triangles[:, ::-1] + 1
+    material = path.with_suffix(".mtl")
     if texture_coords is not None:
-        material = path.with_suffix(".mtl")
-        with written_whole(material) as temporary:
-            temporary.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {texture_name}\n")
         lines.append(f"mtllib {material.name}")
     lines += [f"v {' '.join(f'{value:.6g}' for value in row)}" for row in columns.tolist()]
     if texture_coords is None:
@@ -58,5 +56,8 @@ def write_obj(
                 corners.tolist(), (used[:, ::-1] + 1).tolist(), strict=True
             )
         ]
+    if texture_coords is not None:
+        with written_whole(material) as temporary:
+            temporary.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {texture_name}\n")
     with written_whole(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
