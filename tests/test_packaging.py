@@ -53,6 +53,10 @@ def test_wheel_holds_the_package_and_every_config(wheel):
         assert content[f"prnet/{path.relative_to(ROOT).as_posix()}"] == path.read_bytes()
     for path in (ROOT / "prnet").rglob("*.py"):
         assert path.relative_to(ROOT).as_posix() in content
+    assets = [path for path in (ROOT / "prnet" / "assets").rglob("*") if path.is_file()]
+    assert ROOT / "prnet" / "assets" / "embedded_face.npz" in assets
+    for path in assets:
+        assert content[path.relative_to(ROOT).as_posix()] == path.read_bytes()
     top_level = {name.split("/")[0] for name in content}
     assert sorted(top_level) == ["prnet", f"prnet-{__version__}.dist-info"]
 
