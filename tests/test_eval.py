@@ -27,6 +27,7 @@ from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import in_one_line
 from prnet.eval import evaluate, evaluate_model, newest_checkpoint
+from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
 from prnet.sample import Prediction
@@ -694,6 +695,23 @@ def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch):
     report = run(tiny_data_dir, tmp_path, "protocol.metrics=[nme_68_2d]")
     assert "outputs/prn/new/best.pt" in report["source"]
     assert (tmp_path / "report.json").is_file()
+
+
+def test_network_of_another_face_is_scored_by_its_landmarks(tiny_data_dir, tmp_path):
+    """Trained on the embedded face, tested on fits of the BFM: no dense correspondence, and none
+    is made up."""
+    embedded = load_face("embedded").describe()
+    checkpoint = write_checkpoint(tmp_path / "best.pt", face=embedded)
+    report = run(tiny_data_dir, tmp_path, f"checkpoint={checkpoint}")
+    assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d"}
+    assert "embedded and the data set's bfm" in report["not_computed"]["nme_dense_2d"]
+    assert report["face"]["name"] == "embedded"
+    without_bfm = tmp_path / "no_bfm"
+    shutil.copytree(tiny_data_dir / "AFLW2000", without_bfm / "AFLW2000")
+    again = run(without_bfm, tmp_path, f"checkpoint={checkpoint}")
+    assert again["metrics"] == report["metrics"]
+    with pytest.raises(ValueError, match="protocol.landmarks=map: the truth cannot be made"):
+        run(without_bfm, tmp_path, f"checkpoint={checkpoint}", "protocol.landmarks=map")
 
 
 @pytest.mark.parametrize(
