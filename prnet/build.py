@@ -1,6 +1,7 @@
 """`python -m prnet.build`: an archive of image + fit pairs -> a built set; a synthetic world ->
 files in the layout of the archives."""
 
+import logging
 from pathlib import Path
 
 import hydra
@@ -8,13 +9,32 @@ from omegaconf import DictConfig, OmegaConf
 
 from prnet.config_path import CONFIG_DIR
 from prnet.contact_sheet import archive_samples, write_contact_sheet, write_sheet
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.freeze import freeze
 from prnet.datasets.pictures import CropRule
+from prnet.datasets.profiling import ExtraRule, build_extra
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import num_workers, one_line_errors
 from prnet.faces.loading import load_face
+
+log = logging.getLogger(__name__)
+
+
+def build_turned(cfg: DictConfig, face_files: FaceFiles) -> None:
+    """The faces of 300W-LP turned beyond profile, and a sheet of them."""
+    require_archives("300w_lp", face_files, data_dir=cfg.data_dir)
+    pairs, missing = find_300w_lp(cfg.data_dir, cfg.dataset.subsets)
+    for subset in missing:
+        log.warning("skipped: %s is not there", Path(cfg.data_dir) / "300W_LP" / subset)
+    rule = OmegaConf.to_container(cfg.dataset, resolve=True)
+    values = {key: value for key, value in rule.items() if key not in ("name", "subsets")}
+    workers = num_workers(cfg.workers)
+    build_extra(pairs, cfg.output, ExtraRule(**values), face_files, workers=workers)
+    if cfg.contact_sheet:
+        turned, _ = find_300w_lp(cfg.output, ["Extra"])
+        items = archive_samples(turned, face := face_files.load(), count=cfg.contact_sheet)
+        write_sheet(Path(cfg.output) / "300W_LP" / "contact_sheet.png", items, face)
 
 
 @hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
@@ -40,6 +60,9 @@ def main(cfg: DictConfig) -> None:
             write_sheet(Path(cfg.output) / "contact_sheet.png", items, face)
         return
     face_files = FaceFiles(**cfg.face)
+    if cfg.dataset.name == "300w_lp_extra":
+        build_turned(cfg, face_files)
+        return
     build_archive(
         cfg.dataset.subsets,
         data_dir=cfg.data_dir,
