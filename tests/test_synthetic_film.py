@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prnet.synthetic import film as film_module
 from prnet.synthetic import jpeg
 from prnet.synthetic.film import (
     FilmParameters,
@@ -113,7 +114,7 @@ def test_drawn_films_cover_their_ranges():
     quality = np.array([film.jpeg_quality for film in films])
     assert 0.05 < grey < 0.12
     assert 0.25 < (small < 1).mean() < 0.45
-    assert 0.22 <= small.min() < 0.3
+    assert 0.22 <= small.min() < 0.26
     assert quality.min() < 35
     assert (quality >= 15).all()
     assert 0.1 < (quality == 100).mean() < 0.3
@@ -311,6 +312,29 @@ def test_jpeg_keeps_grey_grey_and_flat_flat():
     compressed = jpeg.compress(flat, torch.tensor([50.0]))
     torch.testing.assert_close(compressed, flat, atol=1.1 / 255, rtol=0)
     torch.testing.assert_close(compressed[:, 0], compressed[:, 2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_short_blur_is_the_transfer_function(size):
+    """A CPU blurs by few taps what has a round blur, all else goes through the transform."""
+    images = torch.stack([scene(size, seed=k) for k in range(5)])
+    changes = (
+        {},
+        {"blur_px": 0.35},
+        {"blur_px": 2.3, "sharpening": 1.5},
+        {"blur_px": 0.5, "sharpening": 1.5},
+        {"blur_px": 2.3},
+    )
+    parameters = batched([identity_film()._replace(**change) for change in changes])
+    parameters = parameters._make(field.float() for field in parameters)
+    step = torch.tensor([1.0, 1.0, 1.0, 1.0, 4.5])
+    got = film_module._lens(images, parameters, parameters, step)
+    expected = film_module._transferred(images, parameters, parameters, step)
+    assert (got[1:] - images[1:]).abs().amax((1, 2, 3)).min() > 0.005
+    torch.testing.assert_close(got, expected, atol=1.5e-3, rtol=0)
+    # Taps sum to 1: flat stays flat.
+    flat = torch.full_like(images, 0.6)
+    torch.testing.assert_close(film_module._lens(flat, parameters, parameters, step), flat)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 120, 128), (1, 3, 120, 120), (1, 1, 128, 128)])

@@ -373,15 +373,22 @@ def test_smooth_steps() -> None:
 
 
 def test_gathered_and_single_parameters_agree(faces: SyntheticFaces) -> None:
-    """A GPU gathers parameters by pixel, a CPU draws sample by sample: the same looks."""
-    items = [faces.parameters(k) for k in range(3)]
+    """Torch draws a block, compiled loops sample by sample: the same pictures."""
+    items = [faces.parameters(k) for k in range(10)]
+    items[3] = bare(faces, 3, jawOpen=1.0, eyeWideLeft=1.0)
+    # Film would hide what is drawn; some have shadows, some have none.
+    items = [item._replace(film=identity_film()) for item in items]
+    assert 0 < sum(item.light.shadow for item in items) < len(items)
     expected = render(faces, items)
     together = Renderer(faces.head, faces.face, size=SIZE)
     together._draws_blocks = True
     got = together(items, faces.bank(0))
     assert torch.equal(got.landmarks, expected.landmarks)
-    assert (got.attention != expected.attention).float().mean() < 1e-3
-    assert (got.image - expected.image).abs().quantile(0.999) < 0.02
+    assert (got.attention != expected.attention).float().mean() < 1e-4
+    difference = (got.image - expected.image).abs()
+    # Where two surfaces meet, or a strand of hair begins, rounding decides.
+    assert (difference > 2 / 255).float().mean() < 2e-3
+    assert difference.mean() < 1e-4
 
 
 def test_stack_and_select_undo_each_other(faces: SyntheticFaces) -> None:

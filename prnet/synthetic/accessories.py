@@ -140,64 +140,76 @@ class Accessories:
         chart, hair, headwear, hands = self.chart, self.hair, self.headwear, self.hands
         everybody = chart.measure(head_vertices)
 
-        def fit(worn: Tensor, count: int, make: Callable) -> Tensor:
-            """Only those who wear it are worked on; the others get `NOWHERE_MM`."""
+        def fit(worn: Tensor, count: int, make: Callable, *needed: tuple) -> Tensor:
+            """Only those who wear it are worked on, with the parameters that are needed; the
+            others get `NOWHERE_MM`."""
             wearers = (worn > 0.5).nonzero().squeeze(1)
             points = worn.new_tensor(NOWHERE_MM).repeat(len(worn), count, 1)
             if len(wearers) == 0:
                 return points
-            made = make(wearers, everybody.at(wearers), _at(parameters, wearers))
+            chosen = (_at(part, wearers) for part in needed)
+            made = make(wearers, everybody.at(wearers), *chosen)
             return points.index_copy(0, wearers, made)
 
-        def hair_vertices(_: Tensor, heads: Measured, chosen: AccessoryParameters) -> Tensor:
-            ceiling = headwear.ceiling(chart, chosen.headwear)
+        def hair_vertices(
+            _: Tensor, heads: Measured, chosen: HairParameters, covering: HeadwearParameters
+        ) -> Tensor:
+            ceiling = headwear.ceiling(chart, covering)
             # Under a hood, hair cannot stand further off than the hood.
-            hooded = torch.minimum(chosen.hair.hang, chosen.headwear.hood_hang)
-            hang = torch.where(chosen.headwear.hood_worn > 0.5, hooded, chosen.hair.hang)
-            return hair.vertices(chart, heads, chosen.hair._replace(hang=hang), ceiling)
+            hooded = torch.minimum(chosen.hang, covering.hood_hang)
+            hang = torch.where(covering.hood_worn > 0.5, hooded, chosen.hang)
+            return hair.vertices(chart, heads, chosen._replace(hang=hang), ceiling)
 
         shell, heads, hand = parameters.hair, parameters.headwear, parameters.hands
         pieces = (
-            fit(shell.worn, len(hair.sheets.uv), hair_vertices),
+            fit(shell.worn, len(hair.sheets.uv), hair_vertices, shell, heads),
             fit(
                 shell.beard_worn,
                 len(hair.beard.uv),
-                lambda _, m, p: hair.beard_vertices(chart, m, p.hair),
+                lambda _, m, p: hair.beard_vertices(chart, m, p),
+                shell,
             ),
             fit(
                 shell.worn * shell.bun_worn * (1 - heads.hood_worn) * (1 - heads.hat_worn),
                 len(hair.bun.uv),
-                lambda _, m, p: hair.bun_vertices(chart, m, p.hair),
+                lambda _, m, p: hair.bun_vertices(chart, m, p),
+                shell,
             ),
             fit(
                 heads.hat_worn,
                 len(headwear.hat.uv),
-                lambda _, m, p: headwear.hat_vertices(chart, m, p.headwear),
+                lambda _, m, p: headwear.hat_vertices(chart, m, p),
+                heads,
             ),
             fit(
                 torch.maximum(heads.hood_worn, heads.wrap_worn),
                 len(headwear.hood.uv),
-                lambda _, m, p: headwear.hood_vertices(chart, m, p.headwear),
+                lambda _, m, p: headwear.hood_vertices(chart, m, p),
+                heads,
             ),
             fit(
                 heads.garment_worn,
                 len(headwear.garment.uv),
-                lambda _, m, p: headwear.garment_vertices(chart, m, p.headwear),
+                lambda _, m, p: headwear.garment_vertices(chart, m, p),
+                heads,
             ),
             fit(
                 parameters.glasses.worn,
                 len(self.glasses.frame.uv) + len(self.glasses.lenses.uv),
-                lambda wearers, m, p: self.glasses.vertices(head_vertices[wearers], m, p.glasses),
+                lambda wearers, m, p: self.glasses.vertices(head_vertices[wearers], m, p),
+                parameters.glasses,
             ),
             fit(
                 hand.worn.amax(1),
                 len(hands.hands.uv),
-                lambda _, m, p: hands.hand_vertices(chart, m, p.hands),
+                lambda _, m, p: hands.hand_vertices(chart, m, p),
+                hand,
             ),
             fit(
                 hand.object_worn,
                 len(hands.object.uv),
-                lambda _, m, p: hands.object_vertices(chart, m, p.hands),
+                lambda _, m, p: hands.object_vertices(chart, m, p),
+                hand,
             ),
         )
         return torch.cat(pieces, 1) * UM_PER_MM

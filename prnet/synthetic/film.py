@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prnet.synthetic.blur_cpu import blur_cpu
 from prnet.synthetic.jpeg import compress
 
 REFERENCE_SIDE = 256
@@ -164,6 +165,36 @@ def _lens(
     parameters: FilmParameters,
     step: Tensor,  # (B,), px of the image per px of the picture as taken
 ) -> Tensor:
+    """`_transferred`; on a CPU most pictures take a shorter way to nearly the same."""
+    if image.device.type != "cpu":
+        return _transferred(image, there, parameters, step)
+    skewed = (parameters.motion_px > 0) | (parameters.defocus_px > 0)
+    skewed |= (parameters.aberration_px != 0).any(-1)
+    result = torch.zeros_like(image)
+    scale = image.shape[-1] / REFERENCE_SIDE
+    variance = _variance(there, scale, step).tolist()
+    sharpening = there.sharpening.tolist()
+    for number in (~skewed).nonzero()[:, 0].tolist():
+        arguments = variance[number], sharpening[number], scale**2, BORDER
+        result[number] = blur_cpu(image[number], *arguments)
+    rest = _chosen(skewed, image.device)
+    if len(rest):
+        chosen = (FilmParameters(*(field[rest] for field in all_)) for all_ in (there, parameters))
+        result[rest] = _transferred(image[rest], *chosen, step[rest])
+    return result
+
+
+def _variance(there: FilmParameters, scale: float, step: Tensor) -> Tensor:  # (B,)
+    """Of the blur, with what guards against aliasing, (B,), px^2."""
+    return (scale * there.blur_px) ** 2 + ANTIALIAS**2 * (step**2 - 1)
+
+
+def _transferred(
+    image: Tensor,  # (B, 3, S, S)
+    there: FilmParameters,
+    parameters: FilmParameters,
+    step: Tensor,  # (B,), px of the image per px of the picture as taken
+) -> Tensor:
     """Blur, defocus, motion, sharpening and lateral colour as one transfer function.
 
     H(f) = G(f) sinc(L f.d) 2 J1(2 pi R |f|) / (2 pi R |f|) (1 + a (1 - g(f))) exp(-+2 pi i f.s),
@@ -179,7 +210,7 @@ def _lens(
     frequency_y = torch.fft.fftfreq(side, device=image.device)[:, None]
     squared = frequency_x**2 + frequency_y**2  # (n, n / 2 + 1)
 
-    variance = (scale * there.blur_px) ** 2 + ANTIALIAS**2 * (step**2 - 1)
+    variance = _variance(there, scale, step)
     decay = -2 * math.pi**2 * squared
     transfer = torch.exp(variance[:, None, None] * decay)  # (B, n, n / 2 + 1)
     transfer *= 1 + there.sharpening[:, None, None] * (1 - torch.exp(decay * scale**2))

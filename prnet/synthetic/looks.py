@@ -1,6 +1,6 @@
 """What each pixel of a drawn mesh is made of: skin, eyes, mouth, hair, cloth.
 
-Letters: b samples of a block, M pixels of a layer, m of one group, P = m or 1, L skin layers.
+Letters: b samples of a block, M pixels of a layer, m of one group, L skin layers.
 """
 
 from typing import NamedTuple
@@ -23,6 +23,12 @@ MICROMETRES = 1000.0  # in a millimetre
 EYE_HIGHLIGHT = (0.55, 180.0)
 MOUTH_HIGHLIGHT = (0.12, 60.0)
 DULL = (0.01, 8.0)
+# Wet lips shine, hair does not.
+WET_LIPS, DULL_HAIR = 0.8, 0.7
+# A pixel hides what is behind it when it covers at least this share.
+HIDING = 0.5
+# What lies this many sides behind the face is not worn.
+BEHIND = -4.0
 HIGHLIGHTS = {
     "hair": (0.05, 14.0),
     "beard": (0.03, 14.0),
@@ -34,8 +40,7 @@ HIGHLIGHTS = {
 
 
 class Person(NamedTuple):
-    """What looks depend on, of the samples of a block: tensors (b, ...), or (...) where the block
-    is a single sample."""
+    """What looks depend on, of the samples of a block: tensors (b, ...)."""
 
     light: Light
     material: SkinMaterial
@@ -49,7 +54,7 @@ class Pixels(NamedTuple):
     """Covered pixels of a block. Those of one group of `scene.GROUPS` lie side by side."""
 
     place: Tensor  # (M,), index into (b, S, S)
-    sample: Tensor | None  # (M,); None: all of one sample
+    sample: Tensor  # (M,)
     kind: Tensor  # (M,), of `scene.Layer`
     corners: Tensor  # (M, 3), vertices
     weights: Tensor  # (M, 3), of the corners
@@ -59,7 +64,7 @@ class Pixels(NamedTuple):
     def part(self, where: slice) -> "Pixels":
         return Pixels(
             self.place[where],
-            None if self.sample is None else self.sample[where],
+            self.sample[where],
             self.kind[where],
             self.corners[where],
             self.weights[where],
@@ -88,6 +93,12 @@ def interpolate(
     return torch.stack(rows.float().unbind(1))
 
 
+def layer_in_use(points: Tensor, layer: Layer, side: int) -> bool:  # (b, V, 3), crop px
+    """Whether any sample wears what this layer draws; what is not worn lies far behind."""
+    worn = points[..., 2].index_select(1, layer.vertices).amax()
+    return bool(worn > BEHIND * side)
+
+
 def persons_of(batch: FaceParameters) -> Person:  # tensors, leading B
     """What looks depend on, leading B."""
     material, accessories = batch.material, batch.accessories
@@ -98,21 +109,14 @@ def persons_of(batch: FaceParameters) -> Person:  # tensors, leading B
     return Person(batch.light, material, batch.eyes, batch.texture, stubble, paint)
 
 
-def of_pixels(fields, sample: Tensor | None):  # noqa: ANN001, ANN201 - any nested tuple of tensors
-    """Fields of a `Person` gathered for each pixel; as they are where all are of one sample."""
-    return fields if sample is None else select(fields, sample)
-
-
-def planar(field: Tensor, sample: Tensor | None) -> Tensor:  # (m, ...) or (...)
-    """The pixels as the last dimension, (..., P)."""
-    return field[..., None] if sample is None else field.movedim(0, -1)
-
-
-def pixel_light(light: Light, sample: Tensor | None) -> PixelLight:
+def pixel_light(light: Light, sample: Tensor) -> PixelLight:  # (b, ...); (M,)
     """Each pixel's light."""
-    light = of_pixels(light, sample)
-    names = PixelLight._fields
-    return PixelLight(*(planar(getattr(light, name), sample) for name in names))
+    return PixelLight(*(_planar(getattr(light, name)[sample]) for name in PixelLight._fields))
+
+
+def _planar(field: Tensor) -> Tensor:  # (m, ...)
+    """The pixels as the last dimension, (..., m)."""
+    return field.movedim(0, -1)
 
 
 def look_at(
@@ -176,17 +180,16 @@ def _look(
 
 
 def _skin(scene: Scene, person: Person, textures: Tensor, pixels: Pixels) -> Look:
-    material = of_pixels(person.material, pixels.sample)
+    material = select(person.material, pixels.sample)
     column, row, _, scalp = pixels.attributes
-    layers, texel = _sample_texture(textures, column, row, of_pixels(person.texture, pixels.sample))
+    layers, texel = _sample_texture(textures, column, row, person.texture[pixels.sample])
     albedo = torch.stack(compose_albedo(layers.t(), material).unbind(1))
-    stubble = scalp * of_pixels(person.stubble, pixels.sample)
-    albedo = torch.lerp(albedo, planar(material.hair_color, pixels.sample), stubble)
+    stubble = scalp * person.stubble[pixels.sample]
+    albedo = torch.lerp(albedo, _planar(material.hair_color), stubble)
 
-    # Wet lips shine, hair does not.
     hairy = layers[SKIN_LAYERS.index("beard")] * material.beard_strength + stubble
-    dull = 1 - 0.7 * hairy.clamp_(max=1)
-    wet = 1 + 0.8 * layers[SKIN_LAYERS.index("lips")]
+    dull = 1 - DULL_HAIR * hairy.clamp_(max=1)
+    wet = 1 + WET_LIPS * layers[SKIN_LAYERS.index("lips")]
     return _look(
         pixels,
         albedo,
@@ -201,7 +204,7 @@ def _sample_texture(
     textures: Tensor,  # (n, texels, L)
     column: Tensor,  # (m,)
     row: Tensor,  # (m,)
-    number: Tensor,  # (m,) or (), the texture of each pixel
+    number: Tensor,  # (m,), the texture of each pixel
 ) -> tuple[Tensor, Tensor]:
     """Skin layers between four texels, (L, m), and the nearest texel, (m,)."""
     last = TEXTURE_SIZE - 1
@@ -222,23 +225,23 @@ def _sample_texture(
 
 def _eyes(scene: Scene, person: Person, pixels: Pixels) -> Look:
     direction = unit(interpolate(scene.eye_direction, pixels.corners, pixels.weights))
-    material = of_pixels(person.material, pixels.sample)
-    eyes = of_pixels(person.eyes, pixels.sample)
+    material = select(person.material, pixels.sample)
+    eyes = select(person.eyes, pixels.sample)
     albedo = eye_color(
         direction,
         EyePaint(
-            gaze=planar(eyes.gaze, pixels.sample),
+            gaze=_planar(eyes.gaze),
             iris_angle=torch.asin(eyes.iris_mm * MICROMETRES / scene.head.eye_radius),
             pupil=eyes.pupil,
-            iris_color=planar(material.iris_color, pixels.sample),
-            sclera_color=planar(material.sclera_color, pixels.sample),
+            iris_color=_planar(material.iris_color),
+            sclera_color=_planar(material.sclera_color),
         ),
     )
     return _look(pixels, albedo, *EYE_HIGHLIGHT, is_face=True)
 
 
 def _mouth(person: Person, pixels: Pixels) -> Look:
-    teeth = planar(of_pixels(person.material.teeth_color, pixels.sample), pixels.sample)
+    teeth = _planar(person.material.teeth_color[pixels.sample])
     parts = teeth.new_tensor([MOUTH_COLORS.get(name, (0.0, 0.0, 0.0)) for name in MOUTH_PARTS])
     albedo = parts.index_select(0, pixels.kind).t()
     is_teeth = pixels.kind == MOUTH_PARTS.index("teeth")
@@ -246,11 +249,7 @@ def _mouth(person: Person, pixels: Pixels) -> Look:
 
 
 def _accessories(layer: Layer, person: Person, pixels: Pixels) -> Look:
-    kind, sample = pixels.kind, pixels.sample
-    if sample is None:
-        paint = person.paint.index_select(0, kind)
-    else:
-        paint = person.paint[sample, kind]
+    kind, paint = pixels.kind, person.paint[pixels.sample, pixels.kind]
     color, alpha = accessory_color(kind, pixels.attributes[:2].t(), paint)
     highlights = color.new_tensor([HIGHLIGHTS.get(name, DULL) for name in KIND_NAMES])
     gloss, sharpness = highlights.index_select(0, kind).unbind(1)

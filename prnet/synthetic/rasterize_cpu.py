@@ -1,7 +1,7 @@
-"""The z-buffer of `prnet.geometry.rasterize`, and what a renderer does beside it for every vertex
-and pixel, as compiled loops: several times faster on a CPU.
+"""The z-buffer of `prnet.geometry.rasterize`, and normals, as compiled loops: several times faster
+on a CPU.
 
-Letters: B batch, N vertices, T triangles, Q quads, H W picture, P = H W, M pixels, A attributes.
+Letters: B batch, N vertices, T triangles, Q quads, H W picture.
 """
 
 import numba
@@ -66,55 +66,14 @@ def quad_normals_cpu(
     return normals
 
 
-def visible_pixels_cpu(
-    triangle: Tensor,  # (P,), int64, triangle seen at each pixel, -1 where none
-    depth: Tensor,  # (P,), its depth
-    before: Tensor,  # (P,), depth of what is drawn already
-    group: Tensor,  # (T + 1,), uint8, of triangle t at t + 1; `num_groups` where not drawn
-    num_groups: int,
-) -> tuple[Tensor, list[int]]:
-    """Pixels where the triangle is nearer than what is drawn, (M,) int64, by group and place, and
-    where each group ends."""
-    ends = np.zeros(num_groups, np.int64)
-    place = torch.zeros(len(triangle), dtype=torch.int64)
-    arrays = (tensor.numpy() for tensor in (triangle, depth, before, group, place))
-    _sort_pixels(*arrays, ends)
-    ends = ends.tolist()
-    return place[: ends[-1]], ends
-
-
-def interpolate_cpu(
-    points: Tensor,  # (N, 3), crop px
-    tables: tuple[Tensor, Tensor],  # (N, 3) normals and (N, A) attributes
-    triangles: Tensor,  # (T, 3)
-    two_sided: Tensor,  # (T,), bool
-    triangle: Tensor,  # (M,)
-    place: Tensor,  # (M,), index into (H, W)
-    width: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Corners (M, 3), their weights (M, 3), unit normals (3, M) and attributes (A, M) of pixels.
-
-    A two-sided triangle's normal is turned to the camera.
-    """
-    normals, attributes = tables
-    count = len(place)
-    corners = torch.zeros(count, 3, dtype=torch.int64)
-    weights = torch.zeros(count, 3)
-    normal, attribute = torch.zeros(3, count), torch.zeros(attributes.shape[1], count)
-    inputs = (points, normals, attributes, triangles, two_sided, triangle, place)
-    outputs = (corners, weights, normal, attribute)
-    _interpolate(*(t.numpy() for t in inputs), width, *(t.numpy() for t in outputs))
-    return corners, weights, normal, attribute
-
-
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _add_normals(
     points: np.ndarray,  # (N, 3)
     diagonals: np.ndarray,  # (Q, 4)
     normals: np.ndarray,  # (N, 3), zeros; written
 ) -> None:
     for quad in range(len(diagonals)):
-        a, c, b, d = diagonals[quad]
+        a, c, b, d = diagonals[quad, 0], diagonals[quad, 1], diagonals[quad, 2], diagonals[quad, 3]
         x_1, y_1 = points[c, 0] - points[a, 0], points[c, 1] - points[a, 1]
         x_2, y_2 = points[d, 0] - points[b, 0], points[d, 1] - points[b, 1]
         z_1, z_2 = points[c, 2] - points[a, 2], points[d, 2] - points[b, 2]
@@ -126,75 +85,20 @@ def _add_normals(
         if d != c:
             _add(normals, d, x, y, z)
     for vertex in range(len(normals)):
-        x, y, z = normals[vertex]
+        x, y, z = normals[vertex, 0], normals[vertex, 1], normals[vertex, 2]
         length = max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
         normals[vertex, 0], normals[vertex, 1] = x / length, y / length
         normals[vertex, 2] = z / length
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _add(normals: np.ndarray, vertex: int, x: float, y: float, z: float) -> None:
     normals[vertex, 0] += x
     normals[vertex, 1] += y
     normals[vertex, 2] += z
 
 
-@numba.njit(cache=True)
-def _sort_pixels(
-    triangle: np.ndarray,  # (P,)
-    depth: np.ndarray,  # (P,)
-    before: np.ndarray,  # (P,)
-    group: np.ndarray,  # (T + 1,)
-    place: np.ndarray,  # (P,), written
-    ends: np.ndarray,  # (groups,), zeros; written
-) -> None:
-    for pixel in range(len(triangle)):
-        if depth[pixel] > before[pixel] and group[triangle[pixel] + 1] < len(ends):
-            ends[group[triangle[pixel] + 1]] += 1
-    starts = np.cumsum(ends) - ends
-    ends[:] = starts
-    for pixel in range(len(triangle)):
-        if depth[pixel] > before[pixel] and group[triangle[pixel] + 1] < len(ends):
-            own = group[triangle[pixel] + 1]
-            place[ends[own]] = pixel
-            ends[own] += 1
-
-
-@numba.njit(cache=True)
-def _interpolate(
-    points: np.ndarray,  # (N, 3)
-    normals: np.ndarray,  # (N, 3)
-    attributes: np.ndarray,  # (N, A)
-    triangles: np.ndarray,  # (T, 3)
-    two_sided: np.ndarray,  # (T,)
-    triangle: np.ndarray,  # (M,)
-    place: np.ndarray,  # (M,)
-    width: int,
-    corners: np.ndarray,  # (M, 3), written
-    weights: np.ndarray,  # (M, 3), written
-    normal: np.ndarray,  # (3, M), written
-    attribute: np.ndarray,  # (A, M), written
-) -> None:
-    for pixel in range(len(place)):
-        number = triangle[pixel]
-        i, j, k = triangles[number]
-        corners[pixel, 0], corners[pixel, 1], corners[pixel, 2] = i, j, k
-        a, b, c = _weights(points, i, j, k, place[pixel] // width, place[pixel] % width)
-        weights[pixel, 0], weights[pixel, 1], weights[pixel, 2] = a, b, c
-        x = a * normals[i, 0] + b * normals[j, 0] + c * normals[k, 0]
-        y = a * normals[i, 1] + b * normals[j, 1] + c * normals[k, 1]
-        z = a * normals[i, 2] + b * normals[j, 2] + c * normals[k, 2]
-        length = np.sqrt(max(x * x + y * y + z * z, np.float32(1e-20)))
-        if two_sided[number] and z < 0:
-            length = -length
-        normal[0, pixel], normal[1, pixel], normal[2, pixel] = x / length, y / length, z / length
-        for column in range(len(attribute)):
-            attribute[column, pixel] = (
-                a * attributes[i, column] + b * attributes[j, column] + c * attributes[k, column]
-            )
-
-
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _weights(
     points: np.ndarray,  # (N, 3)
     first: int,
@@ -214,7 +118,7 @@ def _weights(
     return edge_0 / area, edge_1 / area, edge_2 / area
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _draw(
     points: np.ndarray,  # (N, 3)
     triangles: np.ndarray,  # (T, 3)
@@ -226,7 +130,7 @@ def _draw(
     last_row, last_column = np.float32(height - 1), np.float32(width - 1)
     zero = np.float32(0)
     for number in range(len(triangles)):
-        first, second, third = triangles[number]
+        first, second, third = triangles[number, 0], triangles[number, 1], triangles[number, 2]
         x_0, y_0 = points[first, 0], points[first, 1]
         x_1, y_1 = points[second, 0], points[second, 1]
         x_2, y_2 = points[third, 0], points[third, 1]
@@ -259,7 +163,7 @@ def _draw(
                     nearest[row, column] = number
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _weigh(
     points: np.ndarray,  # (N, 3)
     triangles: np.ndarray,  # (T, 3)

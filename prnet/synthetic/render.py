@@ -19,19 +19,21 @@ from prnet.sample import Fit
 from prnet.synthetic.accessories import CUTOUT, LENS, OPAQUE, Accessories
 from prnet.synthetic.backgrounds import occluder
 from prnet.synthetic.bank import Bank
+from prnet.synthetic.draw_cpu import draw_cpu
 from prnet.synthetic.film import develop
 from prnet.synthetic.looks import (
+    HIDING,
     Person,
     Pixels,
     interpolate,
+    layer_in_use,
     look_at,
-    of_pixels,
     persons_of,
     pixel_light,
 )
-from prnet.synthetic.parameters import FaceParameters, select, stack
+from prnet.synthetic.palette import palettes_of
+from prnet.synthetic.parameters import FaceParameters, stack
 from prnet.synthetic.pose import frame
-from prnet.synthetic.rasterize_cpu import interpolate_cpu, nearest_cpu, visible_pixels_cpu
 from prnet.synthetic.scene import NO_GROUP, Layer, Scene, transform
 from prnet.synthetic.shading import PixelLight, dot, linear_from_srgb, shade, unit
 from prnet.synthetic.shadow import ShadowMap
@@ -39,11 +41,7 @@ from prnet.synthetic.shadow import ShadowMap
 # A landmark counts as seen when it lies no more than this behind the surface, share of the side:
 # lids and lips are folds, whose points lie a little inside.
 LANDMARK_TOLERANCE = 0.025
-# A cut-out pixel hides what is behind it when it covers at least this share.
-HIDING = 0.5
 # Keeps the noise of neighbouring seeds apart.
-# What lies this many sides behind the face is not worn.
-BEHIND = -4.0
 SEED_STRIDE = 1_000_003
 
 
@@ -116,16 +114,13 @@ class Renderer:
         if self._draws_blocks:
             attention, depth = self._draw(points, persons, bank.textures, image)
         else:
+            palettes = palettes_of(self.scene, persons, bank.textures)
+            casts = (batch.light.shadow > 0).tolist()
             seen = [
-                self._draw(
-                    points[number, None],
-                    select(persons, number),
-                    bank.textures,
-                    image[number, None],
-                )
-                for number in range(len(items))
+                draw_cpu(self.scene, *arguments, casts_shadow=cast)
+                for *arguments, cast in zip(points, palettes, image, casts, strict=True)
             ]
-            attention, depth = map(torch.cat, zip(*seen, strict=True))
+            attention, depth = map(torch.stack, zip(*seen, strict=True))
 
         landmarks = points[:, self.scene.head.landmark_index]
         visible = self._visible(landmarks, depth)
@@ -139,32 +134,30 @@ class Renderer:
     def _draw(
         self,
         points: Tensor,  # (b, V, 3), crop px
-        person: Person,  # leading b; without it for a single sample on a CPU
+        person: Person,  # leading b
         textures: Tensor,  # (n, texels, L)
         image: Tensor,  # (b, 3, S, S), drawn over
     ) -> tuple[Tensor, Tensor]:
         """Draw one block; attention and depth, (b, S, S)."""
         scene = self.scene
         normals = scene.normals(points)
-        shadow_map = None
-        if self._draws_blocks or person.light.shadow.item():
-            direction = person.light.direction.view(-1, 3)
-            shadow_map = ShadowMap(points, scene, direction, self._nearest, self.size // 2)
+        direction = person.light.direction
+        shadow_map = ShadowMap(points, scene, direction, _nearest, self.size // 2)
 
         depth = torch.full_like(image[:, 0], -torch.inf)
         attention = torch.zeros_like(depth, dtype=torch.bool)
         for kind in (OPAQUE, CUTOUT, LENS):
             layer = scene.layers[kind]
-            if kind != OPAQUE and not self._in_use(points, layer):
+            if kind != OPAQUE and not layer_in_use(points, layer, self.size):
                 continue
-            raster = self._nearest(points, layer.triangles, self.size)
+            raster = _nearest(points, layer.triangles, self.size)
             near = raster.depth
-            pixels, groups = self._pixels(points, normals, layer, raster, depth)
+            pixels, groups = self._pixels(normals, layer, raster, depth)
             if not len(pixels.place):
                 continue
             look = look_at(scene, layer, person, textures, pixels, groups)
             light = pixel_light(person.light, pixels.sample)
-            casts = of_pixels(person.light.shadow, pixels.sample)
+            casts = person.light.shadow[pixels.sample]
             lit = self._lit(shadow_map, light, casts, pixels, near)
             self._write(image, pixels, shade(look.surface, light, lit), look.alpha, kind)
             hiding = look.alpha >= HIDING
@@ -176,21 +169,8 @@ class Renderer:
                 depth.view(-1).scatter_(0, pixels.place, torch.where(hiding, near, far))
         return attention, depth
 
-    def _in_use(self, points: Tensor, layer: Layer) -> bool:
-        """Whether any sample wears what this layer draws; what is not worn lies far behind."""
-        worn = points[..., 2].index_select(1, layer.vertices).amax()
-        return bool(worn > BEHIND * self.size)
-
-    def _nearest(self, points: Tensor, triangles: Tensor, side: int) -> Raster:
-        """What is seen of a mesh; on a CPU without the weights, which few pixels need."""
-        if self._draws_blocks:
-            return rasterize(points, triangles, height=side, width=side, cull_back_faces=True)
-        triangle, depth = nearest_cpu(points, triangles, (1, side, side), cull_back_faces=True)
-        return Raster(triangle, depth.new_zeros(0), depth)
-
     def _pixels(
         self,
-        points: Tensor,  # (b, V, 3)
         normals: Tensor,  # (b, V, 3)
         layer: Layer,
         raster: Raster,
@@ -198,31 +178,16 @@ class Renderer:
     ) -> tuple[Pixels, list[slice]]:
         """The pixels where a layer is nearer than what is drawn, and each group's slice."""
         triangle, near = raster.triangle.view(-1), raster.depth.view(-1)
-        if self._draws_blocks:
-            group = layer.group.index_select(0, triangle + 1)
-            group = torch.where(near > depth.view(-1), group, NO_GROUP)
-            order = torch.sort(group, stable=True).indices
-            ends = torch.bincount(group, minlength=NO_GROUP).cumsum(0)[:NO_GROUP].tolist()
-            place = order[: ends[-1]]
-            sample = place // self.size**2
-        else:
-            place, ends = visible_pixels_cpu(triangle, near, depth.view(-1), layer.group, NO_GROUP)
-            sample = None
+        group = layer.group.index_select(0, triangle + 1)
+        group = torch.where(near > depth.view(-1), group, NO_GROUP)
+        order = torch.sort(group, stable=True).indices
+        ends = torch.bincount(group, minlength=NO_GROUP).cumsum(0)[:NO_GROUP].tolist()
+        place = order[: ends[-1]]
+        sample = place // self.size**2
         groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         triangle = triangle.index_select(0, place)
-        if self._draws_blocks:
-            weights = raster.barycentric.view(-1, 3).index_select(0, place)
-            found = self._interpolate(normals, layer, triangle, weights, sample)
-        else:
-            found = interpolate_cpu(
-                points[0],
-                (normals[0], self.scene.attributes),
-                layer.triangles,
-                layer.two_sided,
-                triangle,
-                place,
-                self.size,
-            )
+        weights = raster.barycentric.view(-1, 3).index_select(0, place)
+        found = self._interpolate(normals, layer, triangle, weights, sample)
         return Pixels(place, sample, layer.kind.index_select(0, triangle), *found), groups
 
     def _interpolate(
@@ -233,7 +198,7 @@ class Renderer:
         weights: Tensor,  # (M, 3)
         sample: Tensor,  # (M,)
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`interpolate_cpu` in plain torch, for several samples."""
+        """Corners (M, 3), their weights (M, 3), unit normals (3, M) and attributes (4, M)."""
         corners = layer.triangles.index_select(0, triangle)
         rows = corners + self.scene.num_vertices * sample[:, None]
         normal = unit(interpolate(normals.view(-1, 3), rows, weights))
@@ -252,9 +217,7 @@ class Renderer:
     ) -> None:
         """Put pixels into the pictures, over what is there."""
         texels = self.size**2
-        place = pixels.place
-        if pixels.sample is not None:
-            place = place + 2 * texels * pixels.sample
+        place = pixels.place + 2 * texels * pixels.sample
         flat = image.view(-1)
         for channel, values in enumerate(radiance):
             index = place + channel * texels
@@ -264,15 +227,13 @@ class Renderer:
 
     def _lit(
         self,
-        shadow_map: ShadowMap | None,
+        shadow_map: ShadowMap,
         light: PixelLight,
-        casts: Tensor,  # (M,) or (), 1 where the light casts shadows
+        casts: Tensor,  # (M,), 1 where the light casts shadows
         pixels: Pixels,
         depth: Tensor,  # (b, S, S)
     ) -> Tensor:
-        """Share of the hard light that arrives, (M,), or () where nothing casts a shadow."""
-        if shadow_map is None:
-            return torch.ones_like(casts)
+        """Share of the hard light that arrives, (M,)."""
         within = pixels.place % self.size**2
         row = within // self.size
         column = within - row * self.size
@@ -331,3 +292,7 @@ class Renderer:
         inside = rows[:, :, None] & columns[:, None]
         image *= inside[:, None]
         attention &= inside
+
+
+def _nearest(points: Tensor, triangles: Tensor, side: int) -> Raster:  # (b, V, 3); (T, 3)
+    return rasterize(points, triangles, height=side, width=side, cull_back_faces=True)

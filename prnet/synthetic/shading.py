@@ -85,10 +85,14 @@ def highlight(
     sharpness: Tensor,  # (M,)
 ) -> Tensor:
     """Spherical Gaussian about the half vector, (M,), 1 at its centre."""
+    return torch.exp(sharpness * (dot(normal, half_vector(direction)) - 1))
+
+
+def half_vector(direction: Tensor) -> Tensor:  # (3, P), toward the light
+    """Between light and camera, (3, P) unit vectors."""
     half = direction.clone()
     half[2] += VIEW_Z
-    half = half / half.square().sum(0).sqrt().clamp(min=1e-6)
-    return torch.exp(sharpness * (dot(normal, half) - 1))
+    return half / half.square().sum(0).sqrt().clamp(min=1e-6)
 
 
 def dot(first: Tensor, second: Tensor) -> Tensor:  # (3, M), (3, P)

@@ -52,10 +52,10 @@ class ShadowMap:
         self,
         position: Tensor,  # (3, M), crop px
         cosine: Tensor,  # (M,), between normal and light
-        sample: Tensor | None,  # (M,); None: all of one sample
+        sample: Tensor,  # (M,)
     ) -> Tensor:
         """Share of the light that arrives, (M,): four texels, weighed by their distance."""
-        rows = self.matrix[0][..., None] if sample is None else self.matrix[sample].movedim(0, -1)
+        rows = self.matrix[sample].movedim(0, -1)
         x, y, z = (dot(position, row) + row[3] for row in rows)
         slope = (1 - cosine.square()).clamp(min=0).sqrt() / cosine.clamp(min=0.05)
         reach = z + (BIAS + GRAZING_BIAS * slope).clamp(max=MOST_BIAS)
@@ -63,7 +63,7 @@ class ShadowMap:
         across, down = x - left, y - top
         total = torch.zeros_like(z)
         depth = self.depth.flatten()
-        start = 0 if sample is None else sample * self.side**2
+        start = sample * self.side**2
         for below, row_weight in ((0, 1 - down), (1, down)):
             row = (top + below).clamp(0, self.side - 1).long() * self.side + start
             for beside, weight in ((0, 1 - across), (1, across)):
