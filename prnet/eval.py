@@ -446,6 +446,8 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
     protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
     if cfg.dataset.name not in TEST_SETS:
         raise ValueError(f"dataset: got {cfg.dataset.name!r}; eval scores {' or '.join(TEST_SETS)}")
+    if cfg.dataset.get("subsets") is not None:
+        raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
     if cfg.checkpoint is not None and cfg.predictions is not None:
         raise ValueError("give checkpoint= or predictions=, not both")
     if cfg.predictions is not None and cfg.save_predictions is not None:
@@ -534,8 +536,6 @@ def test_samples(
 
 def aflw2000_pairs(cfg: DictConfig, protocol: Protocol) -> list[FacePair]:
     """AFLW2000-3D's pairs that the protocol does not exclude."""
-    if cfg.dataset.get("subsets") is not None:
-        raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
     return select_pairs(find_aflw2000(cfg.data_dir), protocol)
 
 

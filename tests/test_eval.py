@@ -744,7 +744,7 @@ def test_foreign_checkpoints_are_refused(tiny_data_dir, tmp_path, changes, messa
     [
         (["checkpoint=a.pt", "predictions=b"], "checkpoint= or predictions=, not both"),
         (["predictions=b", "save_predictions=c"], "save_predictions= goes with a checkpoint"),
-        (["dataset=300w_lp"], "got '300w_lp'; eval scores dataset=aflw2000"),
+        (["dataset=300w_lp"], "got '300w_lp'; eval scores aflw2000 or synthetic"),
         (["dataset.subsets=[AFW]"], "has no sub-folders"),
         (["report=table.txt"], "ends in .json"),
         (["device=tpu"], "expected auto, cpu or cuda"),
