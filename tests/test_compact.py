@@ -11,7 +11,9 @@ from prnet.models.prn import PRN
 @pytest.fixture(scope="module")
 def network() -> Compact:
     torch.manual_seed(0)
-    return Compact(input_side=64, width=2, rank=16, grid=16).eval()
+    network = Compact(input_side=64, width=2, rank=16, grid=16).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    return network
 
 
 def test_parameter_count():
@@ -49,8 +51,18 @@ def test_output_is_the_head_resampled_between_the_corners(network):
     torch.testing.assert_close(position_map, expected, rtol=0, atol=1e-3)
 
 
-def test_larger_images_are_averaged_not_skipped(network):
+def test_first_map_is_a_point():
+    """Nothing is noise before training: every texel lies in the middle of the crop."""
+    network = Compact(input_side=32, width=1, rank=8, grid=8).eval()
+    position_map = network(torch.rand(1, 3, 64, 64)).position_map
+    torch.testing.assert_close(position_map, torch.full_like(position_map, 127.5))
+
+
+def test_larger_images_are_averaged_not_skipped():
     """Detail finer than the network's own input must not alias into it."""
+    torch.manual_seed(0)
+    network = Compact(input_side=64, width=2, rank=16, grid=16).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.1)
     checker = (torch.arange(256)[:, None] + torch.arange(256)) % 2
     fine = network(checker.float().expand(1, 3, 256, 256)).position_map
     flat = network(torch.full((1, 3, 256, 256), 0.5)).position_map
@@ -59,6 +71,7 @@ def test_larger_images_are_averaged_not_skipped(network):
 
 def test_every_parameter_gets_a_gradient():
     network = Compact(input_side=32, width=1, rank=8, grid=8)
+    torch.nn.init.normal_(network.head.weight, std=0.1)  # at its start of 0 it passes nothing on
     network(torch.rand(2, 3, 32, 32)).position_map.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 

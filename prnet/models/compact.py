@@ -77,6 +77,9 @@ class Compact(nn.Module):
         self.squeeze = nn.Conv2d(channels, channels // 8, 1)
         self.bottleneck = nn.Linear(channels // 8 * POOLED_SIDE**2, rank)
         self.head = nn.Linear(rank, 3 * grid**2)
+        # Neighbouring texels start alike: from torch's own start a short run keeps its noise.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     @property
     def reach(self) -> tuple[float, float]:
