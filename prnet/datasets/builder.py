@@ -5,11 +5,10 @@ so a killed build goes on where it stopped and its result does not depend on whe
 on how many processes worked.
 """
 
-import concurrent.futures
+import functools
 import hashlib
 import json
 import logging
-import multiprocessing
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from prnet.datasets.pictures import (
     decode_picture,
     shift_depth,
 )
+from prnet.datasets.workers import in_processes
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.files import write_json, written_whole
@@ -143,8 +143,14 @@ def build_set(
         unit="sample",
     )
     with bar:
-        for done in _run_parts(pending, output, options, face_files, workers):
-            bar.update(done)
+        left = sum(len(part_pairs) for _, part_pairs in pending)
+        for (_, part_pairs), _ in in_processes(
+            functools.partial(_work_on_part, output=output, options=options),
+            pending,
+            face_files.load,
+            workers=0 if left < POOL_FROM else min(workers, len(pending)),
+        ):
+            bar.update(len(part_pairs))
     return _assemble(output, options, len(parts))
 
 
@@ -214,53 +220,10 @@ def _plan(pairs: list[FacePair], options: BuildOptions) -> dict:
     }
 
 
-def _run_parts(
-    pending: list, output: Path, options: BuildOptions, face_files: FaceFiles, workers: int
-):
-    """Yield the number of samples of each part as it is finished."""
-    if not pending:
-        return
-    # Loaded here even if only the workers need it: a missing or damaged file is reported once, at
-    # once.
-    face = face_files.load()
-    if workers <= 1 or sum(len(part_pairs) for _, part_pairs in pending) < POOL_FROM:
-        for number, part_pairs in pending:
-            _build_part(number, part_pairs, output, options, face)
-            yield len(part_pairs)
-        return
-    # Spawned, not forked: a fork after torch has started its threads can deadlock.
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(pending)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(face_files,),
-    ) as pool:
-        futures = {
-            pool.submit(_build_part_in_worker, number, part_pairs, output, options): len(part_pairs)
-            for number, part_pairs in pending
-        }
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-_worker_face: Face | None = None
-
-
-def _start_worker(face_files: FaceFiles) -> None:
-    global _worker_face  # noqa: PLW0603 - an initializer has no other way to hand on what it loaded
-    torch.set_num_threads(1)
-    _worker_face = face_files.load()
-
-
-def _build_part_in_worker(
-    number: int, pairs: list[FacePair], output: Path, options: BuildOptions
+def _work_on_part(
+    part: tuple[int, list[FacePair]], face: Face, *, output: Path, options: BuildOptions
 ) -> None:
-    _build_part(number, pairs, output, options, _worker_face)
+    _build_part(*part, output, options, face)
 
 
 def _part_file(output: Path, number: int) -> Path:

@@ -8,10 +8,8 @@ DIR/face.npz                               the face model that the fits are of
 DIR/plan.json                              which world it is
 """
 
-import concurrent.futures
+import functools
 import json
-import logging
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +28,10 @@ from prnet.datasets.synthetic import (
     sample_name,
     to_bytes,
 )
+from prnet.datasets.workers import in_processes
 from prnet.faces.embedded import load_embedded
 from prnet.files import write_json, written_whole
 from prnet.geometry import camera
-
-log = logging.getLogger(__name__)
 
 PART_SIZE = 32
 SCANS_SEED_SHIFT = 2_000_003
@@ -92,8 +89,14 @@ def freeze(
         desc="render",
         unit="sample",
     ) as bar:
-        for done in _run_parts(pending, rule, output, workers):
-            bar.update(done)
+        for part, _ in in_processes(
+            functools.partial(_write_part, output=output),
+            pending,
+            functools.partial(_worlds, rule),
+            # Processes take longer to start than a few parts to render.
+            workers=workers if len(pending) > 2 * workers else 0,
+        ):
+            bar.update(len(part.indices))
     people = RenderedFaces(rule, seed=rule.seed + SCANS_SEED_SHIFT)
     for index in range(scans):
         folder = output / "Florence" / f"subject_{index + 1:02d}"
@@ -135,31 +138,6 @@ def _pending(output: Path, folder: str, count: int) -> Iterator[Part]:
             yield Part(folder, indices)
 
 
-def _run_parts(
-    pending: list[Part], rule: SyntheticRule, output: Path, workers: int
-) -> Iterator[int]:
-    """Yield the number of samples of each part as it is finished."""
-    if workers <= 1 or len(pending) <= 2 * workers:
-        worlds = _worlds(rule)
-        for part in pending:
-            yield _write_part(part, worlds, output)
-        return
-    # Spawned, not forked: a fork after torch has started its threads can deadlock.
-    with concurrent.futures.ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(rule,),
-    ) as pool:
-        futures = [pool.submit(_write_part_in_worker, part, output) for part in pending]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _worlds(rule: SyntheticRule) -> dict[str, RenderedFaces]:
     return {
         TRAINING: RenderedFaces(rule, seed=rule.seed),
@@ -167,19 +145,7 @@ def _worlds(rule: SyntheticRule) -> dict[str, RenderedFaces]:
     }
 
 
-_worker_worlds: dict[str, RenderedFaces] = {}
-
-
-def _start_worker(rule: SyntheticRule) -> None:
-    torch.set_num_threads(1)
-    _worker_worlds.update(_worlds(rule))
-
-
-def _write_part_in_worker(part: Part, output: Path) -> int:
-    return _write_part(part, _worker_worlds, output)
-
-
-def _write_part(part: Part, worlds: dict[str, RenderedFaces], output: Path) -> int:
+def _write_part(part: Part, worlds: dict[str, RenderedFaces], *, output: Path) -> None:
     """Render and write; the .mat of a sample comes last and marks it as finished."""
     faces = worlds[part.folder].faces
     batch = faces.batch(part.indices)
@@ -202,4 +168,3 @@ def _write_part(part: Part, worlds: dict[str, RenderedFaces], output: Path) -> i
             landmarks=landmarks[i],
             with_depth=part.folder == TEST,
         )
-    return len(part.indices)

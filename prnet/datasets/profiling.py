@@ -7,25 +7,24 @@ DIR/extra.json                         where each sample comes from, and what co
 DIR is a data folder: `data_dir=DIR dataset=300w_lp dataset.subsets=[Extra]` trains on it.
 """
 
-import concurrent.futures
+import functools
 import itertools
 import json
 import logging
 import math
-import multiprocessing
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from prnet.datasets.builder import FaceFiles, Unreadable
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.datasets.turning import head_pose, require_turnable, turn_fit, turn_photo
+from prnet.datasets.workers import in_processes
 from prnet.faces.face import Face
 from prnet.files import write_json, written_whole
 from prnet.geometry import camera
@@ -121,12 +120,19 @@ def build_extra(
         listing["unreadable"].pop(turn.pair.name, None)
     listing["unreadable"].update(unreadable)
     pending = [turn for turn in turns if not _fit_file(output, turn.name).is_file()]
+    parts = [pending[start : start + PART_SIZE] for start in range(0, len(pending), PART_SIZE)]
     with tqdm(
         total=len(turns), initial=len(turns) - len(pending), desc="turn faces", unit="sample"
     ) as bar:
-        for failed, done in _run_parts(pending, output, face_files, workers):
+        for part, failed in in_processes(
+            functools.partial(_write_part, output=output),
+            parts,
+            face_files.load,
+            # Processes take longer to start than a few parts to turn.
+            workers=workers if len(parts) > 2 * workers else 0,
+        ):
             listing["unreadable"].update({one.name: one.reason for one in failed})
-            bar.update(done)
+            bar.update(len(part))
     made = [turn for turn in turns if _fit_file(output, turn.name).is_file()]
     for turn in made:
         listing["samples"][turn.name] = {
@@ -248,48 +254,7 @@ def _fit_file(output: Path, name: str) -> Path:
     return output / FOLDER / f"{name}.mat"
 
 
-def _run_parts(
-    pending: list[Turn], output: Path, face_files: FaceFiles, workers: int
-) -> Iterator[tuple[list[Unreadable], int]]:
-    """Yield what failed and the number of samples of each part as it is finished."""
-    if not pending:
-        return
-    # Loaded here even if only the workers need it: a missing or damaged file is reported once.
-    face = face_files.load()
-    parts = [pending[start : start + PART_SIZE] for start in range(0, len(pending), PART_SIZE)]
-    if workers <= 1 or len(parts) <= 2 * workers:
-        for part in parts:
-            yield _write_part(part, output, face), len(part)
-        return
-    # Spawned, not forked: a fork after torch has started its threads can deadlock.
-    with concurrent.futures.ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(face_files,),
-    ) as pool:
-        futures = {pool.submit(_write_part_in_worker, part, output): len(part) for part in parts}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result(), futures[future]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-_worker_face: dict[str, Face] = {}
-
-
-def _start_worker(face_files: FaceFiles) -> None:
-    torch.set_num_threads(1)
-    _worker_face["face"] = face_files.load()
-
-
-def _write_part_in_worker(part: list[Turn], output: Path) -> list[Unreadable]:
-    return _write_part(part, output, _worker_face["face"])
-
-
-def _write_part(part: list[Turn], output: Path, face: Face) -> list[Unreadable]:
+def _write_part(part: list[Turn], face: Face, *, output: Path) -> list[Unreadable]:
     failed = []
     for turn in part:
         try:

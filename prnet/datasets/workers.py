@@ -1,14 +1,23 @@
-"""How every loader starts its processes."""
+"""How loaders and builders start their processes.
+
+Spawned, not forked: a fork after torch has started its threads can deadlock. One thread each, or
+the processes fight over the cores.
+"""
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
+Part = TypeVar("Part")
+Tools = TypeVar("Tools")
+Result = TypeVar("Result")
+
 
 def worker_settings(num_workers: int, *, pin_memory: bool) -> dict:
-    """What a `DataLoader` of `num_workers` processes is given.
-
-    Spawned, not forked: a fork after torch has started its threads can deadlock. One thread each,
-    or the processes fight over the cores.
-    """
+    """What a `DataLoader` of `num_workers` processes is given."""
     return {
         "num_workers": num_workers,
         "pin_memory": pin_memory,
@@ -20,3 +29,51 @@ def worker_settings(num_workers: int, *, pin_memory: bool) -> dict:
 
 def one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
+
+
+def in_processes(
+    work: Callable[[Part, Tools], Result],
+    parts: Sequence[Part],
+    prepare: Callable[[], Tools],
+    *,
+    workers: int,
+) -> Iterator[tuple[Part, Result]]:
+    """Yield every part with `work(part, prepare())` as it is finished.
+
+    `prepare` runs once in each process; it and `work` are sent there, so both are module functions
+    or partials of them. `workers` 0 or 1 works here, in order. An error ends all of it.
+    """
+    if not parts:
+        return
+    # Also where only the processes need it: a missing or damaged file is reported once, at once.
+    tools = prepare()
+    if workers <= 1:
+        for part in parts:
+            yield part, work(part, tools)
+        return
+    with concurrent.futures.ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(prepare,),
+    ) as pool:
+        futures = {pool.submit(_work_there, work, part): part for part in parts}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+# What `prepare` made in this process: an initializer has no other way to hand it on.
+_tools: list = []
+
+
+def _start_worker(prepare: Callable[[], object]) -> None:
+    one_thread(0)
+    _tools[:] = [prepare()]
+
+
+def _work_there(work: Callable, part: object) -> object:
+    return work(part, _tools[0])
