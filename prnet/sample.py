@@ -35,13 +35,27 @@ class FitBatch(NamedTuple):
         return FitBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
+class PosedFit(NamedTuple):
+    """The parameters behind a sample's targets, after augmentation.
+
+    A mirrored sample shows the mirror image of the face of its coefficients: `crop_from_model`
+    holds the mirror of x.
+    """
+
+    shape_params: Tensor  # (B, S)
+    exp_params: Tensor  # (B, E)
+    crop_from_model: Tensor  # (B, 4, 4), model frame -> crop px
+    mirrored: Tensor  # (B,), bool
+
+
 class FaceSample(NamedTuple):
-    """One batch of a training step. What is None was not asked for."""
+    """One batch of a training step. What is None was not asked for (see `targets` of a loss)."""
 
     image: Tensor  # (B, 3, H, W), RGB in [0, 1]
-    position_map: Tensor  # (B, 3, H, W), crop px; zero at texels the face decoder leaves out
+    position_map: Tensor | None = None  # (B, 3, H, W), crop px; 0 at texels that are not decoded
     shape_map: Tensor | None = None  # (B, 3, H, W), pose-independent face, model frame; as above
     attention: Tensor | None = None  # (B, h, w), in [0, 1]: the face where nothing covers it
+    fit: PosedFit | None = None
 
 
 class Pose(NamedTuple):

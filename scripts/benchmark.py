@@ -43,7 +43,6 @@ from prnet.datasets.fits import FacePair, decode_vertices, find_aflw2000, fit_ma
 from prnet.datasets.pictures import CROP_SIZE, CropRule, collate_fits, write_picture
 from prnet.datasets.predictions import find_predictions, find_topology, write_prediction
 from prnet.entry import num_workers, resolve_device
-from prnet.eval import evaluate_model, evaluate_predictions
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
 from prnet.geometry import camera
@@ -54,6 +53,7 @@ from prnet.metrics.nme import align_depth, bbox_size, nme
 from prnet.models.prn import PRN
 from prnet.protocol import Protocol
 from prnet.sample import FaceSample, Fit, FitBatch
+from prnet.scoring import evaluate_model, evaluate_predictions
 from prnet.synthetic.world import SyntheticFaces
 
 

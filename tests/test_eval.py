@@ -26,11 +26,12 @@ from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import in_one_line
-from prnet.eval import evaluate, evaluate_model, newest_checkpoint
+from prnet.eval import evaluate, newest_checkpoint
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
 from prnet.sample import Prediction
+from prnet.scoring import evaluate_model
 from tests.test_nme import shipped
 from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, WIDTH, TinyFit, project, tiny_face
 

@@ -159,7 +159,7 @@ def test_imported_network_computes_what_theirs_does(theirs, file: Path) -> None:
     small = small_face(64)
     model = SADRNet(layout="released", width=2, standardize=True, norm_momentum=0.5)
     load_weights(model, read_released_sadrnet(file).weights, source=file)
-    model.set_face(small.morphable_model, small.uv)
+    model.set_face(small)
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         attention, posed, deformation = theirs(image)

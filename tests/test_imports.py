@@ -24,8 +24,8 @@ ALLOWED = {
     "entry": set(),
     "schedule": set(),
     "faces": {"geometry"},
-    "models": {"geometry"},
-    "losses": {"geometry"},
+    "models": {"geometry", "faces"},
+    "losses": {"geometry", "faces"},
     "metrics": {"geometry"},
     "synthetic": {"geometry", "faces"},
     "datasets": {"geometry", "faces", "synthetic", "export"},
@@ -42,8 +42,10 @@ ALLOWED = {
     "gallery": {"geometry", "faces", "datasets", "visualize"},
     "build": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
     "fit": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
-    "eval": EVALUATION | ENTRY,
-    "train": EVALUATION | ENTRY | {"losses", "schedule", "eval"},
+    "scoring": EVALUATION,
+    "eval": EVALUATION | ENTRY | {"scoring"},
+    "training": {"geometry", "datasets", "models", "checkpoint", "scoring"},
+    "train": EVALUATION | ENTRY | {"losses", "schedule", "scoring", "training"},
 }
 ENTRY_POINTS = {"build", "entry", "eval", "fit", "tables", "train"}
 CONFIGURATION = {"hydra", "omegaconf"}
@@ -155,7 +157,7 @@ def test_violations_are_found(module, source, expected):
     [
         ("prnet.geometry.uv", "from prnet.geometry import camera\nimport torch"),
         ("prnet.metrics.nme", "from prnet.sample import Prediction"),
-        ("prnet.train", "import hydra\nfrom prnet import eval, __version__"),
+        ("prnet.train", "import hydra\nfrom prnet import training, __version__"),
     ],
 )
 def test_allowed_imports_pass(module, source):

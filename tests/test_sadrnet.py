@@ -38,7 +38,7 @@ def small() -> SmallFace:
 def tiny_sadrnet(small: SmallFace, seed: int = 0, **options) -> SADRNet:
     torch.manual_seed(seed)
     model = SADRNet(width=2, **options)
-    model.set_face(small.morphable_model, small.uv)
+    model.set_face(small)
     return model
 
 
@@ -48,7 +48,7 @@ def tiny_of(name: str, small: SmallFace) -> SADRNet:
         cfg = compose(f"model/{name}", overrides=["model.network.width=2"])
     torch.manual_seed(0)
     model = instantiate(cfg.model.network)
-    model.set_face(small.morphable_model, small.uv)
+    model.set_face(small)
     return model
 
 
@@ -131,7 +131,7 @@ def test_thirty_steps_find_the_faces() -> None:
     small = small_face(32)
     torch.manual_seed(0)
     model = SADRNet(width=4, coordinate_scale=35.0)
-    model.set_face(small.morphable_model, small.uv)
+    model.set_face(small)
     loss_fn = SADRNetLoss(small.uv, coordinate_scale=35.0)
     sample = sample_of(small, [0.0, 40.0, -40.0, 80.0])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -236,7 +236,7 @@ def test_face_is_no_part_of_the_weights(small) -> None:
     bare = SADRNet(width=2)
     assert model.state_dict().keys() == bare.state_dict().keys()
     bare.load_state_dict(model.state_dict())
-    bare.set_face(small.morphable_model, small.uv)
+    bare.set_face(small)
     with torch.no_grad():
         assert torch.equal(bare.eval()(images()).position_map, model.eval()(images()).position_map)
     assert model.to("meta").mean_shape_map.device.type == "meta"

@@ -21,14 +21,16 @@ from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import TrainingSets
-from prnet.eval import evaluate_model, load_model
+from prnet.eval import load_model
 from prnet.faces.bfm import load_bfm
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.position_map import PositionMapLoss
 from prnet.models.prn import PRN
 from prnet.protocol import Protocol
 from prnet.schedule import cosine_decay, step_decay
-from prnet.train import Plan, StopSignal, World, keep_best, train
+from prnet.scoring import evaluate_model
+from prnet.train import keep_best
+from prnet.training import Plan, StopSignal, World, train
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}

@@ -5,6 +5,7 @@ neither is resampled twice and the map stays exact, also where the face leaves t
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -131,11 +132,13 @@ def augment(
     decoder: PositionMapDecoder,
     rule: AugmentRule,
     generator: torch.Generator,
+    *,
+    targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
 ) -> FaceSample:
-    """One training batch: image and position map through the same random similarity, then colour
-    and occlusion."""
+    """One training batch: image and targets through the same random similarity, then colour and
+    occlusion."""
     moved, mirrored = draw_similarity(len(batch.picture), rule, generator)
-    sample = make_sample(batch, decoder, moved=moved, mirrored=mirrored)
+    sample = make_sample(batch, decoder, targets=targets, moved=moved, mirrored=mirrored)
     image = scale_channels(sample.image, rule.color, generator)
     image, _ = occlude(image, rule, generator)
     return sample._replace(image=image)

@@ -1,5 +1,7 @@
 """Device-side half of the loader: pictures -> crops, fits -> position maps, in one batch."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -7,7 +9,7 @@ from torch.nn import functional
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
-from prnet.sample import FaceSample, FitBatch
+from prnet.sample import FaceSample, FitBatch, PosedFit
 
 
 def warp_to_crop(
@@ -38,17 +40,26 @@ def make_sample(
     batch: FitBatch,
     decoder: PositionMapDecoder,
     *,
+    targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
     moved: Tensor | None = None,  # (B, 4, 4), crop px -> crop px; None: as cropped
     mirrored: Tensor | None = None,  # (B,), bool; `moved` holds the mirror of x already
 ) -> FaceSample:
-    """Image and position map of a batch, both through the same similarity."""
+    """Images of a batch and the targets asked for, all through the same similarity."""
     crop_from_picture, crop_from_model = batch.crop_from_picture, batch.crop_from_model
     if moved is not None:
         crop_from_picture = moved @ crop_from_picture
         crop_from_model = moved @ crop_from_model
-    return FaceSample(
-        image=warp_to_crop(batch.picture, crop_from_picture),
-        position_map=decoder(
-            batch.shape_params, batch.exp_params, crop_from_model, mirrored=mirrored
-        ),
-    )
+    coefficients = batch.shape_params, batch.exp_params
+    sample = FaceSample(warp_to_crop(batch.picture, crop_from_picture))
+    if "position_map" in targets:
+        position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
+        sample = sample._replace(position_map=position_map)
+    if "shape_map" in targets:
+        sample = sample._replace(shape_map=decoder.shape_map(*coefficients, mirrored=mirrored))
+    if "fit" in targets:
+        if mirrored is None:
+            mirrored = torch.zeros(
+                len(batch.picture), dtype=torch.bool, device=batch.picture.device
+            )
+        sample = sample._replace(fit=PosedFit(*coefficients, crop_from_model, mirrored))
+    return sample

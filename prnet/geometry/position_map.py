@@ -56,6 +56,31 @@ class PositionMapDecoder(nn.Module):
         Raises:
             ValueError: the coefficients are not as many as the bases.
         """
+        points = self._points(shape_params, exp_params)
+        points = torch.baddbmm(crop_from_model[:, :3, 3:], crop_from_model[:, :3, :3], points)
+        return self._to_map(points, mirrored)
+
+    def shape_map(
+        self,
+        shape_params: Tensor,  # (B, S)
+        exp_params: Tensor,  # (B, E)
+        *,
+        mirrored: Tensor | None = None,  # (B,), bool
+    ) -> Tensor:
+        """The faces before any pose, (B, 3, H, W), model frame; where `mirrored`, mirrored.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        maps = self._to_map(self._points(shape_params, exp_params), mirrored)
+        if mirrored is None:
+            return maps
+        sign = torch.ones(len(maps), 3, 1, 1, dtype=maps.dtype, device=maps.device)
+        sign[:, 0, 0, 0] = torch.where(mirrored, -1.0, 1.0)
+        return sign * maps
+
+    def _points(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
+        """The texels decoded, (B, 3, P), model frame."""
         coefficients = torch.cat([shape_params, exp_params], -1)
         if coefficients.shape[1] != len(self.basis):
             raise ValueError(
@@ -63,8 +88,14 @@ class PositionMapDecoder(nn.Module):
                 f"coefficients, the face has {self.num_shape} and {self.num_exp} bases"
             )
         points = torch.addmm(self.mean.flatten(), coefficients, self.basis.flatten(1))
-        points = points.unflatten(1, (3, -1))  # (B, 3, P), model frame
-        points = torch.baddbmm(crop_from_model[:, :3, 3:], crop_from_model[:, :3, :3], points)
+        return points.unflatten(1, (3, -1))
+
+    def _to_map(
+        self,
+        points: Tensor,  # (B, 3, P)
+        mirrored: Tensor | None,  # (B,), bool
+    ) -> Tensor:
+        """Points at their texels, (B, 3, H, W)."""
         side = self.resolution
         if points.shape[-1] == side * side:
             maps = points

@@ -82,8 +82,12 @@ def read_weight_picture(
 class PositionMapLoss(nn.Module):
     """PRN's loss: `weighted_norm` under the weight mask of a UV layout, averaged over the batch.
 
+    Every loss says in `targets` which fields of `FaceSample` it compares with.
+
     Buffer: `weight_mask` (H, W), not stored in checkpoints.
     """
+
+    targets = frozenset({"position_map"})
 
     def __init__(
         self,

@@ -18,6 +18,15 @@ from prnet.sample import FaceSample, Prediction
 
 Edges = Literal["neighbours", "released"]
 
+# The field of `FaceSample` that a term compares with.
+TARGETS = {
+    "geometry": "position_map",
+    "deformation": "shape_map",
+    "pose_dependent": "position_map",
+    "attention": "attention",
+    "edge": "shape_map",
+    "normal": "shape_map",
+}
 # From a texel to the other end of an edge: rows down, columns to the right.
 RIGHT, BELOW, BELOW_RIGHT = (0, 1), (1, 0), (1, 1)
 
@@ -157,6 +166,9 @@ class SADRNetLoss(nn.Module):
             for value, read_as in ((255 / 16, 16.0), (4.0, 12.0)):
                 weight_mask = torch.where(weight_mask == value, read_as, weight_mask)
         self.weighs_outside = weighted.weighs_outside
+        self.targets = frozenset(
+            TARGETS[name] for name, value in self.coefficients.items() if value > 0
+        )
         self.edges = edges
         self.reduction = reduction
         self.coordinate_scale = coordinate_scale
@@ -171,8 +183,16 @@ class SADRNetLoss(nn.Module):
             ValueError: a term needs what the network does not predict or the sample lacks, or the
                 attention of one has another resolution than that of the other.
         """
+        terms = {
+            "geometry": self._geometry,
+            "deformation": self._deformation,
+            "pose_dependent": self._pose_dependent,
+            "attention": self._attention,
+            "edge": self._edge,
+            "normal": self._normal,
+        }
         return {
-            name: coefficient * getattr(self, f"_{name}")(prediction, sample).mean()
+            name: coefficient * terms[name](prediction, sample).mean()
             for name, coefficient in self.coefficients.items()
             if coefficient > 0
         }

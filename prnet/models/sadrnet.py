@@ -9,9 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
-from prnet.geometry.morphable_model import MorphableModel
-from prnet.geometry.uv import UVLayout
 from prnet.models.sadrnet_layers import Layers, Layout
 from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
 from prnet.sample import Pose, Prediction
@@ -177,13 +176,13 @@ class SADRNet(nn.Module):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def set_face(self, morphable_model: MorphableModel, uv: UVLayout) -> None:
+    def set_face(self, face: Face) -> None:
         """Take the mean face and the landmark cells from the face at hand."""
         device = self.stem[0].weight.device
-        mean = uv.position_map(morphable_model.mean[None])[0]  # (3, H, W), model frame
+        mean = face.uv.position_map(face.morphable_model.mean[None])[0]  # (3, H, W), model frame
         self.mean_shape_map = (mean / self.shape_unit).to(device)
         self.alignment = SelfAlignment(
-            uv, alignment=self.alignment_rule, floor=self.visibility_floor
+            face.uv, alignment=self.alignment_rule, floor=self.visibility_floor
         ).to(device)
 
     @property
@@ -244,7 +243,7 @@ class SADRNet(nn.Module):
         if self.deformation_head is None:
             return
         if self.mean_shape_map is None:
-            raise ValueError("SADRNet has no face yet: call set_face(morphable_model, uv) first")
+            raise ValueError("SADRNet has no face yet: call set_face(face) first")
         if image.shape[2:] != self.mean_shape_map.shape[1:]:
             raise ValueError(
                 f"image: got side {tuple(image.shape[2:])}, the face's UV maps have "

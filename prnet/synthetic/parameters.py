@@ -43,8 +43,8 @@ class World(NamedTuple):
     side of the landmarks' box is the side of the picture, as `prnet.datasets.pictures.CropRule`.
     """
 
-    shape_std: float = 0.85
-    shape_limit: float = 2.5
+    shape_std: float = 1.15
+    shape_limit: float = 3.0
     neutral_share: float = 0.15
     expression_strength: float = 1.0
     yaw_bins: tuple[tuple[float, float, float], ...] = (
