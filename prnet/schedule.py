@@ -15,3 +15,17 @@ def cosine_decay(epoch: float, total_epochs: float, *, warmup_epochs: float = 0.
         return epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / max(total_epochs - warmup_epochs, 1e-9)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def warmup_decay(
+    epoch: float,
+    total_epochs: float,
+    *,
+    warmup_epochs: float,
+    start: float,
+    factor: float,
+) -> float:
+    """From `start` linearly up to 1, then `factor` after each whole epoch: SADRNet section III-E."""
+    if epoch < warmup_epochs:
+        return start + (1 - start) * epoch / warmup_epochs
+    return factor ** int(epoch - warmup_epochs)

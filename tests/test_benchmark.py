@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,13 @@ def load_script():
 
 
 benchmark = load_script()
-SIZES = benchmark.Sizes(
+data_rows = sys.modules["benchmarks.data_rows"]
+made_data = sys.modules["benchmarks.made_data"]
+network_rows = sys.modules["benchmarks.network_rows"]
+peers = sys.modules["benchmarks.peers"]
+tables = sys.modules["benchmarks.tables"]
+timing = sys.modules["benchmarks.timing"]
+SIZES = timing.Sizes(
     vertex_rows=23,
     vertex_columns=21,
     shape_bases=5,
@@ -48,22 +55,22 @@ SIZES = benchmark.Sizes(
     copy=1024,
     stretch_seconds=0,
 )
-PEER_MACHINE = benchmark.Ceilings(benchmark.PEER_SGEMM, benchmark.PEER_COPY)
+PEER_MACHINE = timing.Ceilings(peers.PEER_SGEMM, peers.PEER_COPY)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """Made data and the set built of them."""
     work_dir = tmp_path_factory.mktemp("benchmark")
-    return benchmark.prepare(None, work_dir, rounds=2, compile=False, sizes=SIZES)
+    return made_data.prepare(None, work_dir, rounds=2, compile=False, sizes=SIZES)
 
 
 def test_real_sizes_are_those_of_the_bfm():
-    sizes = benchmark.Sizes()
+    sizes = timing.Sizes()
     assert sizes.vertex_rows * sizes.vertex_columns == 53_215
     assert (sizes.shape_bases, sizes.exp_bases) == (199, 29)
     # Below POOL_FROM samples `build_set` would not start a process.
-    assert min(sizes.build_all_cores) >= benchmark.builder.POOL_FROM
+    assert min(sizes.build_all_cores) >= timing.builder.POOL_FROM
 
 
 def test_made_face_is_outward_and_covers_the_layout(bench):
@@ -90,7 +97,7 @@ def test_made_fits_agree_with_their_landmarks(bench):
 
 
 def test_pairs_are_repeated_in_order(bench, tmp_path):
-    benchmark.repeat_pairs(bench.pairs, tmp_path, 7)
+    made_data.repeat_pairs(bench.pairs, tmp_path, 7)
     repeated = find_aflw2000(tmp_path)
     assert [pair.picture.resolve() for pair in repeated] == [
         bench.pairs[i % 3].picture.resolve() for i in range(7)
@@ -109,9 +116,9 @@ def test_pairs_are_repeated_in_order(bench, tmp_path):
     ],
 )
 def test_peers_are_carried_over_by_their_ceiling(bound, sgemm, copy, expected):
-    peer = benchmark.Peer("system", 10.0, bound, "")
-    ceilings = benchmark.Ceilings(sgemm * benchmark.PEER_SGEMM, copy * benchmark.PEER_COPY)
-    assert benchmark.carried_over(peer, ceilings) == pytest.approx(expected)
+    peer = peers.Peer("system", 10.0, bound, "")
+    ceilings = timing.Ceilings(sgemm * peers.PEER_SGEMM, copy * peers.PEER_COPY)
+    assert peers.carried_over(peer, ceilings) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -119,20 +126,18 @@ def test_peers_are_carried_over_by_their_ceiling(bound, sgemm, copy, expected):
     [(0, "0"), (0.0123456, "0.0123"), (0.75, "0.750"), (13.64, "13.6"), (151.6, "152")],
 )
 def test_numbers_have_three_digits(value, text):
-    assert benchmark.plain(value) == text
+    assert tables.plain(value) == text
 
 
 def test_large_numbers_have_no_exponent():
-    assert benchmark.plain(1_234_567) == "1,230,000"
+    assert tables.plain(1_234_567) == "1,230,000"
 
 
 def test_ratios_are_medians_over_rounds(monkeypatch):
     """Of 1, 10 and 2 ms against 4, 20 and 40 ms: 4, 2 and 20 times, not 20 / 2."""
-    monkeypatch.setitem(
-        benchmark.PEERS, "some", benchmark.Peer("system", 10.0, "compute", "somewhere")
-    )
-    half = benchmark.Ceilings(benchmark.PEER_SGEMM / 2, benchmark.PEER_COPY)
-    line = benchmark.Line(
+    monkeypatch.setitem(peers.PEERS, "some", peers.Peer("system", 10.0, "compute", "somewhere"))
+    half = timing.Ceilings(peers.PEER_SGEMM / 2, peers.PEER_COPY)
+    line = tables.Line(
         "work",
         [0.001, 0.010, 0.002],
         [PEER_MACHINE, half, PEER_MACHINE],
@@ -140,14 +145,14 @@ def test_ratios_are_medians_over_rounds(monkeypatch):
         "slow",
         [0.004, 0.020, 0.040],
     )
-    assert benchmark.time_row(line) == (
+    assert tables.time_row(line) == (
         "| work | 2.00 (1.00 to 10.0) | 500 | system: 10.0, here 10.0 | 5.00 x | 4.00 x slow |"
     )
 
 
 def test_calls_are_warmed_up_then_alternated():
     calls = []
-    timing = benchmark.alternate(
+    timed = timing.alternate(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")},
         device=torch.device("cpu"),
         ceiling_device=torch.device("cpu"),
@@ -155,16 +160,16 @@ def test_calls_are_warmed_up_then_alternated():
         sizes=SIZES,
     )
     assert calls == ["a", "b"] + 3 * ["a", "b"]
-    assert set(timing.seconds) == {"a", "b"}
-    assert [len(values) for values in timing.seconds.values()] == [3, 3]
-    assert len(timing.ceilings) == 3
-    assert min(min(ceilings) for ceilings in timing.ceilings) > 0
+    assert set(timed.seconds) == {"a", "b"}
+    assert [len(values) for values in timed.seconds.values()] == [3, 3]
+    assert len(timed.ceilings) == 3
+    assert min(min(ceilings) for ceilings in timed.ceilings) > 0
 
 
 def test_short_calls_are_repeated():
     """A call of under a millisecond fills 20 ms, as its mean."""
     calls = []
-    timing = benchmark.alternate(
+    timed = timing.alternate(
         {"a": lambda: calls.append(1)},
         device=torch.device("cpu"),
         ceiling_device=torch.device("cpu"),
@@ -172,11 +177,11 @@ def test_short_calls_are_repeated():
         sizes=SIZES._replace(stretch_seconds=0.02),
     )
     assert len(calls) > 20
-    assert timing.seconds["a"][0] < 0.02
+    assert timed.seconds["a"][0] < 0.02
 
 
 def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "num_workers", lambda _setting: 2)
+    monkeypatch.setattr(data_rows, "num_workers", lambda _setting: 2)
     benchmark.main(["--rounds", "2", "--no-compile", "--device", "cpu"], sizes=SIZES)
     printed = capsys.readouterr().out
     tables = [line for line in printed.splitlines() if line.startswith("|")]
@@ -190,6 +195,10 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
         "loader, ": 2,
         "PRN inference, batch 1, ": 2,
         "PRN training step, batch 1, ": 2,
+        "SADRNet inference, batch 1, ": 2,
+        "SADRNet, batch 1, network alone": 1,
+        "SADRNet, batch 1, self-alignment alone": 1,
+        "SADRNet training step, batch 1, ": 2,
         "NME 3D of 2 x ": 1,
         "score saved predictions, 3 faces (2,000: ": 1,
         "evaluate PRN, batch 2, 3 faces (2,000: ": 1,
@@ -219,11 +228,11 @@ def test_only_the_rows_asked_for_on_given_data(tiny_data_dir, capsys):
 
 
 def test_disk_table_counts_every_byte(bench):
-    map_row, whole_row = benchmark.disk_table(bench.built)[2:]
+    map_row, whole_row = tables.disk_table(bench.built)[2:]
     files = [path for path in bench.built.directory.rglob("*") if path.is_file()]
     pictures = sum(pair.picture.stat().st_size for pair in bench.pairs) / 3
     whole = sum(path.stat().st_size for path in files) / 3
-    assert f"| {whole:,.0f} | 807,060 | {benchmark.plain(807_060 / whole)} x |" in whole_row
+    assert f"| {whole:,.0f} | 807,060 | {tables.plain(807_060 / whole)} x |" in whole_row
     assert f"| {whole - pictures:,.0f} | 786,560 |" in map_row
 
 
@@ -235,10 +244,12 @@ def test_only_compiled_variants_are_compiled(bench, monkeypatch):
         return model
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    lines = benchmark.step_rows(bench._replace(compile=True))
-    assert [line.what.rsplit("1, ", 1)[1] for line in lines] == list(benchmark.VARIANTS)
-    assert len(compiled) == 1
-    assert [line.baseline for line in lines] == ["", benchmark.LITERAL, benchmark.LITERAL]
+    lines = network_rows.prn_rows(bench._replace(compile=True))
+    variants = [line.what.rsplit("1, ", 1)[1] for line in lines]
+    assert variants == 2 * list(network_rows.VARIANTS)  # inference, then steps
+    assert len(compiled) == 2
+    baselines = ["", network_rows.LITERAL, network_rows.LITERAL]
+    assert [line.baseline for line in lines] == 2 * baselines
 
 
 def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys):
@@ -249,9 +260,9 @@ def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys)
         return call
 
     monkeypatch.setattr(torch, "compile", fail)
-    lines = benchmark.inference_rows(bench._replace(compile=True))
+    lines = network_rows.prn_rows(bench._replace(compile=True))
     assert not [line for line in lines if "compiled" in line.what]
-    assert len(lines) == 2
+    assert len(lines) == 4
     assert "left out: compiled, channels_last: no C++ compiler\n" in capsys.readouterr().err
 
 
@@ -280,7 +291,7 @@ def test_an_unknown_device_is_refused():
 
 
 def test_one_core_has_no_pool_to_time(bench, monkeypatch):
-    monkeypatch.setattr(benchmark, "num_workers", lambda _setting: 1)
-    (line,) = benchmark.build_rows(bench)
+    monkeypatch.setattr(data_rows, "num_workers", lambda _setting: 1)
+    (line,) = data_rows.build_rows(bench)
     assert line.what.startswith("build, in this process, from 1 (")
     assert line.baseline_seconds is None

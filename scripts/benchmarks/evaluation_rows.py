@@ -1,0 +1,121 @@
+"""Scoring."""
+
+import copy
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from benchmarks.made_data import Bench, alternate_on_host, repeat_pairs
+from benchmarks.tables import Line
+from benchmarks.timing import alternate, each
+from prnet.config_path import CONFIG_DIR
+from prnet.datasets.aflw2000 import AFLW2000
+from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.fits import find_aflw2000
+from prnet.datasets.pictures import CROP_SIZE, CropRule
+from prnet.datasets.predictions import find_predictions, find_topology, write_prediction
+from prnet.metrics.nme import align_depth, bbox_size, nme
+from prnet.models.prn import PRN
+from prnet.protocol import Protocol
+from prnet.scoring import evaluate_model, evaluate_predictions
+
+
+def evaluation_rows(bench: Bench) -> list[Line]:
+    """The metric alone, saved predictions, and a network's output, per face."""
+    sizes = bench.sizes
+    values = OmegaConf.load(Path(CONFIG_DIR) / "protocol" / "default.yaml")
+    values = OmegaConf.to_container(OmegaConf.merge({"data_dir": ""}, values), resolve=True)
+    del values["data_dir"]
+    protocol = Protocol.from_values(values)
+    face = copy.deepcopy(bench.face).to(bench.device)
+    model = PRN(width=sizes.network_width).eval()
+    model.to(bench.device, memory_format=torch.channels_last)
+
+    data_dir, predictions = bench.work_dir / "evaluation", bench.work_dir / "predictions"
+    repeat_pairs(bench.pairs, data_dir, sizes.evaluation)
+    pairs = find_aflw2000(data_dir)
+    random = np.random.default_rng(2)
+    num_points = face.uv.face_index.numel()
+    for pair in pairs:
+        write_prediction(
+            predictions / f"{pair.name}.npz",
+            random.uniform(0, sizes.picture_side, (68, 3)),
+            random.uniform(0, sizes.picture_side, (num_points, 3)),
+            landmarks_origin="zero_based",
+            vertices_origin="zero_based",
+        )
+    generator = torch.Generator(bench.device).manual_seed(0)
+    predicted, truth = torch.rand(
+        2, sizes.nme, num_points, 3, generator=generator, device=bench.device, dtype=torch.float64
+    )
+
+    def arithmetic() -> None:
+        aligned = (align_depth(points, "mean") for points in (predicted, truth))
+        nme(*aligned, bbox_size(truth)).cpu()
+
+    def batches(crop: CropRule | None):
+        num_shape, num_exp = face.morphable_model.num_shape, face.morphable_model.num_exp
+        images = AFLW2000(pairs, num_shape=num_shape, num_exp=num_exp, crop=crop)
+        return evaluation_loader(images, batch_size=sizes.evaluation_batch)
+
+    common = {
+        "face": face,
+        "protocol": protocol,
+        "dataset": "aflw2000",
+        "source": "benchmark",
+        "progress": False,
+    }
+
+    def score_saved() -> None:
+        evaluate_predictions(
+            find_predictions(predictions),
+            batches(None),
+            topology=find_topology(face, bench.face_files.prnet_uv_dir),
+            device=bench.device,
+            **common,
+        )
+
+    image = torch.rand(sizes.evaluation_batch, 3, CROP_SIZE, CROP_SIZE, device=bench.device)
+    image = image.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def network_alone() -> None:
+        model(image)
+
+    host = alternate_on_host(bench, {"nme": arithmetic, "saved": score_saved})
+    network = alternate(
+        {
+            "alone": network_alone,
+            "whole": lambda: evaluate_model(model, batches(CropRule()), **common),
+        },
+        device=bench.device,
+        ceiling_device=bench.device,
+        rounds=bench.rounds,
+        sizes=sizes,
+    )
+
+    def total(seconds: list[float]) -> str:
+        return f"{sizes.evaluation} faces (2,000: {2000 * statistics.median(seconds):.1f} s)"
+
+    saved = each(host.seconds["saved"], sizes.evaluation)
+    whole = each(network.seconds["whole"], sizes.evaluation)
+    return [
+        Line(
+            f"NME 3D of {sizes.nme} x {num_points:,} points in memory",
+            each(host.seconds["nme"], sizes.nme),
+            host.ceilings,
+            ("sadrnet_nme",),
+        ),
+        Line(f"score saved predictions, {total(saved)}", saved, host.ceilings, ("sadrnet_nme",)),
+        Line(
+            f"evaluate PRN, batch {sizes.evaluation_batch}, {total(whole)}",
+            whole,
+            network.ceilings,
+            ("prn_16",),
+            "the network alone",
+            each(network.seconds["alone"], sizes.evaluation_batch),
+        ),
+    ]

@@ -1,0 +1,113 @@
+"""Calls alternated round by round, and what the machine can do in the same rounds."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from prnet.datasets import builder
+
+CPU = torch.device("cpu")
+
+
+class Sizes(NamedTuple):
+    """How much is timed. The defaults are real sizes."""
+
+    vertex_rows: int = 367  # of the made face; 367 * 145 = 53,215 as the BFM
+    vertex_columns: int = 145
+    shape_bases: int = 199
+    exp_bases: int = 29
+    pictures: int = 64  # made; builds of more repeat them
+    picture_side: int = 450
+    build: tuple[int, int] = (1, 1025)  # images; what the second takes more than the first counts
+    build_all_cores: tuple[int, int] = (builder.POOL_FROM, 3 * builder.POOL_FROM)
+    loader: int = 256
+    loader_batch: int = 64
+    map_batch: int = 64
+    network_width: int = 16
+    inference: tuple[int, ...] = (1, 16)
+    step: int | None = None  # None: 4 on the CPU, 16 on a GPU
+    evaluation: int = 64
+    evaluation_batch: int = 16
+    nme: int = 32
+    raster: tuple[int, ...] = (256, 450)
+    synthetic: int = 64
+    synthetic_sides: tuple[int, ...] = (128, 256)
+    sgemm: int = 2048
+    copy: int = 2**26  # float32 values
+    stretch_seconds: float = 0.2  # a shorter call is repeated until it fills this
+
+
+class Ceilings(NamedTuple):
+    """What a device can do at the moment."""
+
+    sgemm: float  # GFLOP/s
+    copy: float  # GB/s, read and written
+
+
+class Timing(NamedTuple):
+    """Calls that were alternated."""
+
+    seconds: dict[str, list[float]]  # of one call, one a round
+    ceilings: list[Ceilings]  # of the same rounds
+
+
+def time_call(call: Callable[[], object], device: torch.device, *, repeats: int = 1) -> float:
+    """Seconds of one call, the mean of `repeats` in a row."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def ceiling_calls(device: torch.device, sizes: Sizes) -> dict[str, Callable[[], object]]:
+    left, right, product = (torch.rand(sizes.sgemm, sizes.sgemm, device=device) for _ in range(3))
+    source, target = (torch.rand(sizes.copy, device=device) for _ in range(2))
+    return {
+        "sgemm": lambda: torch.mm(left, right, out=product),
+        "copy": lambda: target.copy_(source),
+    }
+
+
+def alternate(
+    calls: dict[str, Callable[[], object]],
+    *,
+    device: torch.device,
+    ceiling_device: torch.device,
+    rounds: int,
+    sizes: Sizes,
+) -> Timing:
+    """Time every call, and the ceilings, in turn, `rounds` times; each is warmed up before."""
+    timed = {name: (call, device) for name, call in calls.items()}
+    for name, call in ceiling_calls(ceiling_device, sizes).items():
+        timed[name] = (call, ceiling_device)
+    repeats = {}
+    for name, (call, where) in timed.items():
+        once = time_call(call, where)
+        if once < sizes.stretch_seconds:
+            once = time_call(call, where)
+        repeats[name] = max(1, math.ceil(sizes.stretch_seconds / once))
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(rounds):
+        for name, (call, where) in timed.items():
+            seconds[name].append(time_call(call, where, repeats=repeats[name]))
+    ceilings = [
+        Ceilings(
+            sgemm=2 * sizes.sgemm**3 / sgemm_seconds / 1e9,
+            copy=2 * 4 * sizes.copy / copy_seconds / 1e9,
+        )
+        for sgemm_seconds, copy_seconds in zip(
+            seconds.pop("sgemm"), seconds.pop("copy"), strict=True
+        )
+    ]
+    return Timing(seconds, ceilings)
+
+
+def each(seconds: list[float], count: int) -> list[float]:
+    return [value / count for value in seconds]
