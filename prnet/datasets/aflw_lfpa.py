@@ -1,0 +1,267 @@
+"""AFLW-LFPA: 1,299 faces of AFLW with 34 labelled points each, those that are visible.
+
+Its own annotation files could not be verified, so they are read from a neutral one:
+
+DATA_DIR/AFLW_LFPA/NAME.jpg (or .png; NAME may name a sub-folder)      the pictures
+DATA_DIR/AFLW_LFPA/landmarks.npz    names (n,) of strings, boxes (n, 4), points (n, 34, 2), visible
+    (n, 34) of bools or 0 and 1; optional: yaws_deg (n,), pixel_origin "zero_based" (the default),
+    "matlab", "face3d" or "sadrnet"
+DATA_DIR/AFLW_LFPA/landmarks.csv    or the same as lines name,left,top,right,bottom,x0,y0,v0, ...,
+    x33,y33,v33 and, optional, yaw_deg; zero_based
+
+Boxes and points are in px of the picture; what is not visible may be anything, empty too.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from prnet.datasets.evaluation import EvaluationItem, crop_picture
+from prnet.datasets.fits import PICTURE_SUFFIXES
+from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
+
+NUM_POINTS = 34
+TABLE = Path(__file__).resolve().parents[1] / "assets" / "aflw_lfpa_points.json"
+BOX_COLUMNS = ["left", "top", "right", "bottom"]
+POINT_COLUMNS = [f"{kind}{index}" for index in range(NUM_POINTS) for kind in "xyv"]
+
+
+class Annotations(NamedTuple):
+    """The neutral file's content; n faces, zero_based px."""
+
+    names: list[str]
+    boxes: np.ndarray  # (n, 4)
+    points: np.ndarray  # (n, 34, 2), 0 where not visible
+    visible: np.ndarray  # (n, 34), bool
+    yaws_deg: np.ndarray | None  # (n,)
+
+
+class AFLWLFPA(Dataset):
+    """Faces as evaluation items: `points`, `points_visible` and `box` are the truth.
+
+    Only the points that the `table` gives a counterpart among the 68 are there; see the text of
+    `prnet/assets/aflw_lfpa_points.json`. `crop` None reads no picture; a network sees the square of
+    `crop` about the box.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        table: Path | str | None = None,
+        crop: CropRule | None = None,
+    ) -> None:
+        self.folder = Path(data_dir) / "AFLW_LFPA"
+        self.annotations = read_annotations(self.folder)
+        groups = read_table(TABLE if table is None else Path(table))
+        self.mapped = np.array([index for index, group in enumerate(groups) if group is not None])
+        self.point_groups = tuple(group for group in groups if group is not None)
+        self.table = str(TABLE.name if table is None else table)
+        self.crop = crop
+        seen = self.annotations.visible[:, self.mapped].any(1)
+        if not seen.all():
+            blind = [self.names[index] for index in np.flatnonzero(~seen)[:5]]
+            raise ValueError(
+                f"{self.folder}: {(~seen).sum()} faces have no visible point that {self.table} "
+                f"maps ({', '.join(blind)})"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        return self.annotations.names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def notes(self) -> dict:
+        """What a report says about the points that were compared."""
+        yaws = "as annotated" if self.annotations.yaws_deg is not None else "unknown: all in 0"
+        return {
+            "points_table": self.table,
+            "points_compared": self.mapped.tolist(),
+            "points_left_out": sorted(set(range(NUM_POINTS)) - set(self.mapped.tolist())),
+            "yaw": yaws,
+        }
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        annotations = self.annotations
+        name, box = annotations.names[index], annotations.boxes[index]
+        network_input = None
+        if self.crop is not None:
+            path = self._picture(name)
+            data = path.read_bytes()
+            center, size = crop_square(box.reshape(2, 2), self.crop, seed_name=name)
+            network_input = crop_picture(
+                data, decode_picture(data, source=path), center, size, self.crop, source=path
+            )
+        return EvaluationItem(
+            name=name,
+            yaw_deg=0.0 if annotations.yaws_deg is None else float(annotations.yaws_deg[index]),
+            landmarks=None,
+            shape_params=torch.zeros(0),
+            exp_params=torch.zeros(0),
+            image_from_model=None,
+            network_input=network_input,
+            points=torch.from_numpy(annotations.points[index, self.mapped]),
+            points_visible=torch.from_numpy(annotations.visible[index, self.mapped]),
+            box=torch.from_numpy(box),
+        )
+
+    def _picture(self, name: str) -> Path:
+        for suffix in PICTURE_SUFFIXES:
+            path = self.folder / f"{name}{suffix}"
+            if path.is_file():
+                return path
+        raise FileNotFoundError(
+            f"{self.folder / name}: no picture ({', '.join(PICTURE_SUFFIXES)}) of this name, which "
+            "the annotations have"
+        )
+
+
+def read_table(path: Path) -> list[tuple[int, ...] | None]:
+    """For each of the 34 points the indices of the 68 whose mean it is, None: not compared.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not 34 such entries, or none but nulls.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table; copy and change {TABLE}")
+    try:
+        groups = json.loads(path.read_text())["groups"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a JSON file with groups ({error!r})") from error
+    if not isinstance(groups, list) or len(groups) != NUM_POINTS:
+        found = len(groups) if isinstance(groups, list) else groups
+        raise ValueError(f"{path}: groups: got {found}, expected {NUM_POINTS} entries")
+    for number, group in enumerate(groups):
+        valid = isinstance(group, list) and bool(group)
+        valid = valid and all(type(index) is int and 0 <= index < 68 for index in group)
+        if group is not None and not valid:
+            raise ValueError(
+                f"{path}: groups[{number}] is {group}, expected a list of indices of the 68, or "
+                "null"
+            )
+    if all(group is None for group in groups):
+        raise ValueError(f"{path}: every entry is null, nothing can be compared")
+    return [None if group is None else tuple(group) for group in groups]
+
+
+def read_annotations(folder: Path) -> Annotations:
+    """landmarks.npz of a folder, or its landmarks.csv.
+
+    Raises:
+        FileNotFoundError: neither is there.
+        ValueError: both are, or the content is not as the module says.
+    """
+    archive, table = folder / "landmarks.npz", folder / "landmarks.csv"
+    if archive.is_file() and table.is_file():
+        raise ValueError(f"{folder}: has landmarks.npz and landmarks.csv; keep one")
+    if not archive.is_file() and not table.is_file():
+        raise FileNotFoundError(
+            f"{archive}: missing (and {table.name}); docs/datasets.md says how to write it"
+        )
+    path = archive if archive.is_file() else table
+    found = _read_npz(path) if path is archive else _read_csv(path)
+    if not found.names or len(set(found.names)) != len(found.names):
+        raise ValueError(
+            f"{path}: {len(found.names)} names, {len(set(found.names))} different; expected one "
+            "each, face by face"
+        )
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in found.names):
+        raise ValueError(f"{path}: a name leaves the folder; expected names within it")
+    for what, values in (("boxes", found.boxes), ("visible points", found.points[found.visible])):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {what} hold values that are not finite")
+    if found.yaws_deg is not None and not np.isfinite(found.yaws_deg).all():
+        raise ValueError(f"{path}: the yaws hold values that are not finite")
+    empty = ~(found.boxes[:, 2:] > found.boxes[:, :2]).all(1)
+    if empty.any():
+        raise ValueError(
+            f"{path}: the box of {found.names[int(empty.argmax())]} has no area; expected left < "
+            "right and top < bottom"
+        )
+    # What nobody sees must not turn a masked sum into NaN.
+    return found._replace(points=np.where(found.visible[..., None], found.points, 0.0))
+
+
+def _read_npz(path: Path) -> Annotations:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {key: archive[key] for key in archive.files}
+    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
+        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    count = len(content.get("names", ()))
+    shapes = {
+        "names": (count,),
+        "boxes": (count, 4),
+        "points": (count, NUM_POINTS, 2),
+        "visible": (count, NUM_POINTS),
+        "yaws_deg": (count,),
+    }
+    for key, shape in shapes.items():
+        if key == "yaws_deg" and key not in content:
+            continue
+        got = content[key].shape if key in content else "nothing"
+        if got != shape:
+            raise ValueError(f"{path}: {key}: got {got}, expected {shape}")
+    origin = str(content.get("pixel_origin", "zero_based"))
+    if origin not in PIXEL_ORIGINS:
+        raise ValueError(
+            f"{path}: pixel_origin is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}"
+        )
+    shift = np.array(pixel_origin_shift(origin, "zero_based"))
+    yaws_deg = content.get("yaws_deg")
+    return Annotations(
+        [str(name) for name in content["names"]],
+        content["boxes"].astype(np.float64) + np.tile(shift, 2),
+        content["points"].astype(np.float64) + shift,
+        _flags(content["visible"], path),
+        None if yaws_deg is None else yaws_deg.astype(np.float64),
+    )
+
+
+def _read_csv(path: Path) -> Annotations:
+    expected = ["name", *BOX_COLUMNS, *POINT_COLUMNS]
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        has_yaw = header == [*expected, "yaw_deg"]
+        if header != expected and not has_yaw:
+            raise ValueError(
+                f"{path}: the first line is not name,left,top,right,bottom,x0,y0,v0, ..., "
+                f"x{NUM_POINTS - 1},y{NUM_POINTS - 1},v{NUM_POINTS - 1} and perhaps yaw_deg"
+            )
+        names, rows = [], []
+        for row in filter(None, reader):
+            try:
+                numbers = [float(value) if value else np.nan for value in row[1:]]
+            except ValueError:
+                numbers = []
+            if len(numbers) != len(header) - 1:
+                raise ValueError(
+                    f"{path}: line {reader.line_num} is not a name and {len(header) - 1} numbers"
+                )
+            names.append(row[0])
+            rows.append(numbers)
+    values = np.array(rows).reshape(len(names), len(header) - 1)
+    points = values[:, 4 : 4 + 3 * NUM_POINTS].reshape(len(names), NUM_POINTS, 3)
+    return Annotations(
+        names,
+        values[:, :4],
+        points[..., :2],
+        _flags(points[..., 2], path),
+        values[:, -1] if has_yaw else None,
+    )
+
+
+def _flags(values: np.ndarray, path: Path) -> np.ndarray:
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{path}: visible: expected 0 or 1 for every point")
+    return values.astype(bool)
