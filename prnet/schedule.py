@@ -1,6 +1,7 @@
 """Learning-rate factors as functions of training time, in epochs (fractions allowed)."""
 
 import math
+from collections.abc import Sequence
 
 
 def step_decay(epoch: float, total_epochs: float, *, factor: float, every: int) -> float:
@@ -25,7 +26,20 @@ def warmup_decay(
     start: float,
     factor: float,
 ) -> float:
-    """From `start` linearly up to 1, then `factor` after each whole epoch: SADRNet section III-E."""
+    """From `start` up to 1 in a line, then `factor` a whole epoch: SADRNet section III-E."""
     if epoch < warmup_epochs:
         return start + (1 - start) * epoch / warmup_epochs
     return factor ** int(epoch - warmup_epochs)
+
+
+def milestone_decay(
+    epoch: float,
+    total_epochs: float,
+    *,
+    milestones: Sequence[float],
+    factor: float,
+    warmup_epochs: float,
+) -> float:
+    """`factor` after each milestone, and for the whole of the warm-up: 3DDFA's training."""
+    passed = sum(epoch >= milestone for milestone in milestones)
+    return factor if epoch < warmup_epochs else factor**passed

@@ -1,0 +1,101 @@
+"""2DASL's landmark map (FLM): 18 points of a face as single pixels of a picture.
+
+Letters: B batch, S side of the map.
+"""
+
+import torch
+from torch import Tensor
+
+from prnet.geometry.camera import transform_points
+
+BACKGROUND, POINT = -1.0, 1.0
+
+# Each of the 18 points is the mean of these of the 68 (order iBUG). The 17 of the outline are left
+# out: in a photo they are not points of the surface. The centre of the mouth is that of the inner
+# lips, as in the released code; the paper's text takes the middle of its corners.
+POINTS_18 = (
+    *((index,) for index in (17, 19, 21, 22, 24, 26)),  # brows
+    *((36,), (37, 40), (39,)),  # eye on the left of the image
+    *((42,), (43, 46), (45,)),  # eye on the right
+    *((31,), (30,), (35,)),  # nose
+    *((48,), (62, 66), (54,)),  # mouth
+)
+# The landmark that a mirrored face has in the place of each, iBUG.
+MIRRORED_68 = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    *range(27, 31),
+    *range(35, 30, -1),
+    *(45, 44, 43, 42, 47, 46),
+    *(39, 38, 37, 36, 41, 40),
+    *range(54, 47, -1),
+    *range(59, 54, -1),
+    *range(64, 59, -1),
+    *(67, 66, 65),
+)
+
+
+def points_18(points: Tensor) -> Tensor:  # (B, 68, C)
+    """The 18 of the landmark map among 68 points, (B, 18, C)."""
+    return torch.stack([points[:, list(parts)].mean(1) for parts in POINTS_18], 1)
+
+
+def visible_18(visible: Tensor) -> Tensor:  # (B, 68), bool
+    """Which of the 18 are there: those of which every part is, (B, 18)."""
+    return torch.stack([visible[:, list(parts)].all(1) for parts in POINTS_18], 1)
+
+
+def landmark_map(
+    points: Tensor,  # (B, 18, 2 or more), px of the map, pixel centres at integers
+    visible: Tensor,  # (B, 18), bool
+    *,
+    size: int,
+) -> Tensor:
+    """+1 at the pixel each point lies in, -1 elsewhere, (B, 1, S, S); no gradient passes.
+
+    Points outside are moved to the nearest border pixel. The released code does so at the right and
+    at the bottom alone, and numpy wraps what is left of 0.
+    """
+    column, row = (
+        (points.detach()[..., axis].float() + 0.5).floor().clamp(0, size - 1).long()
+        for axis in (0, 1)
+    )
+    # An invisible point writes to a cell behind the map, which is cut off.
+    cell = torch.where(visible, row * size + column, size * size)
+    flat = points.new_full((len(points), size * size + 1), BACKGROUND, dtype=torch.float32)
+    flat.scatter_(1, cell, POINT)
+    return flat[:, :-1].reshape(-1, 1, size, size)
+
+
+def resize_points(
+    points: Tensor,  # (..., 2 or more), px of a picture of side `source`
+    *,
+    source: int,
+    target: int,
+) -> Tensor:
+    """The points after the picture is resampled to side `target`, its edges kept; z only scaled."""
+    ratio = target / source
+    shift = torch.zeros(points.shape[-1], dtype=points.dtype, device=points.device)
+    shift[:2] = (ratio - 1) / 2
+    return points * ratio + shift
+
+
+def move_landmarks(
+    landmarks: Tensor,  # (B, 68, 2), crop px
+    moved: Tensor,  # (B, 4, 4), crop px -> crop px
+    mirrored: Tensor | None = None,  # (B,), bool; `moved` holds the mirror of x already
+) -> Tensor:
+    """The landmarks of a crop after a similarity, (B, 68, 2); mirrored faces swap left and
+    right."""
+    depth = torch.zeros_like(landmarks[..., :1])
+    points = transform_points(moved, torch.cat([landmarks, depth], -1))[..., :2]
+    return points if mirrored is None else swap_sides(points, mirrored)
+
+
+def swap_sides(
+    values: Tensor,  # (B, 68, ...), one a landmark
+    mirrored: Tensor,  # (B,), bool
+) -> Tensor:
+    """Where mirrored, the values of the landmarks on the other side."""
+    chosen = mirrored.reshape(-1, *[1] * (values.ndim - 1))
+    return torch.where(chosen, values[:, list(MIRRORED_68)], values)

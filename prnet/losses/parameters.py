@@ -1,0 +1,241 @@
+"""Losses on the parameters of a face model and on the points they place.
+
+Sources: 3DDFA (Zhu et al., CVPR 2016; its released losses) for PDC, VDC and WPDC; Wing (Feng et
+al., CVPR 2018); 2DASL section 3 for the landmark consistency.
+
+Letters: B batch, K points, S shape and E expression coefficients, C = S + E, P = 12 + C.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prnet.faces.face import Face
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.geometry.pose_parameters import (
+    DEPTH,
+    NUM_POSE,
+    FitParameters,
+    posed_vertices,
+    split_parameters,
+)
+from prnet.geometry.uv import UVLayout
+from prnet.sample import FaceSample, Prediction
+
+Normalizer = Literal["max", "sum"]
+# 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop.
+SCALE_3DDFA = 5.7339936e-4
+MEAN_SCALE = SCALE_3DDFA * 256 / 120
+WEIGHT_EPS = 1e-6
+# Spreads the start of the random vertices of successive batches over the whole mesh.
+SPREAD = 7919.0
+
+
+def wpdc_weights(
+    difference: Tensor,  # (B, P), predicted - true, not whitened
+    shape: Tensor,  # (B, K, 3), the true face at the points, model frame
+    basis: Tensor,  # (C, K, 3), at the points
+    *,
+    mean_scale: float = MEAN_SCALE,
+    normalizer: Normalizer = "max",
+) -> Tensor:
+    """How far each wrong parameter alone moves the points, (B, P), without a gradient.
+
+    w_i = |H(p with its i-th entry predicted) - H(p)| over all points, which is |d_i| times the
+    norm of column j of the face for an entry of f R, |d_i| sqrt(K) for a translation, and |d_i| f
+    |basis_i| for a coefficient; f is not the sample's but `mean_scale`, as released. Then 1e-6 is
+    added and every sample divided by its largest weight ("max", as released) or their sum ("sum",
+    as printed). t_z weighs 0.
+    """
+    difference = difference.detach()
+    columns = shape.detach().square().sum(1).sqrt()  # (B, 3)
+    steps = columns.new_full((len(columns), 1), math.sqrt(shape.shape[1]))
+    pose = torch.cat([columns, steps], 1).repeat(1, 3)  # (B, 12)
+    coefficients = mean_scale * basis.square().sum((1, 2)).sqrt()  # (C,)
+    effect = torch.cat([pose, coefficients.expand(len(pose), -1)], 1)
+    weights = difference.abs() * effect + WEIGHT_EPS
+    observed = torch.ones_like(weights[0])
+    observed[DEPTH] = 0
+    weights = weights * observed
+    total = weights.amax(1, keepdim=True) if normalizer == "max" else weights.sum(1, keepdim=True)
+    return weights / total
+
+
+def wing(
+    difference: Tensor,
+    *,
+    width: float = 10.0,
+    curvature: float = 2.0,
+) -> Tensor:
+    """w ln(1 + |x| / e) below w, |x| - c above it, elementwise: Wing loss eq. 5.
+
+    The defaults are the paper's, for coordinates in px of a 256 px input.
+    """
+    distance = difference.abs()
+    constant = width - width * math.log1p(width / curvature)
+    small = width * torch.log1p(distance / curvature)
+    return torch.where(distance < width, small, distance - constant)
+
+
+def landmark_consistency(
+    prediction: Tensor,  # (B, K, 2 or 3)
+    target: Tensor,  # (B, K, 2 or 3)
+    weights: Tensor | None = None,  # (K,) or (B, K), >= 0; None: 1
+) -> Tensor:
+    """Sum over the landmarks of v |x - y|, (B,): 2DASL eqs. 4 and 5; the subgradient 0 at 0."""
+    squared = (prediction - target).square().sum(-1)
+    apart = squared > 0
+    distance = torch.where(apart, squared, 1).sqrt() * apart
+    return (distance if weights is None else distance * weights).sum(-1)
+
+
+class ParameterLoss(nn.Module):
+    """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the batch.
+
+    PDC and WPDC compare whitened parameters; the others points in px of the 256 crop, with the
+    true t_z for the predicted. Points are the 68 landmarks and `num_random` other vertices, which
+    change from batch to batch: a run of consecutive entries of a fixed shuffle, beginning where the
+    batch itself says, so that a resumed run draws the same.
+
+    `set_face` and `set_statistics` must have been called. Buffers, none stored.
+    """
+
+    targets = frozenset({"fit"})
+    weighs_outside = False
+
+    def __init__(
+        self,
+        uv: UVLayout | None = None,
+        *,
+        num_shape: int = 40,
+        num_exp: int = 10,
+        pdc: float = 0.0,
+        wpdc: float = 0.0,
+        vdc: float = 0.0,
+        wing: float = 0.0,
+        landmarks_2d: float = 0.0,
+        landmarks_3d: float = 0.0,
+        num_random: int = 132,
+        normalizer: Normalizer = "max",
+        mean_scale: float = MEAN_SCALE,
+        wing_width: float = 10.0,
+        wing_curvature: float = 2.0,
+    ) -> None:
+        """The coefficients come first; a term of coefficient 0 is left out.
+
+        `uv` is what every loss is made with; this one compares no maps. `mean_scale`, px of the 256
+        crop per model unit, holds for every face in micrometres.
+
+        Raises:
+            ValueError: a coefficient is negative or not finite, all are 0, another normalizer.
+        """
+        super().__init__()
+        self.coefficients = {
+            "pdc": pdc,
+            "wpdc": wpdc,
+            "vdc": vdc,
+            "wing": wing,
+            "landmarks_2d": landmarks_2d,
+            "landmarks_3d": landmarks_3d,
+        }
+        for name, value in self.coefficients.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
+        if not any(self.coefficients.values()):
+            raise ValueError("loss: all coefficients are 0, nothing would be learnt")
+        if normalizer not in get_args(Normalizer):
+            raise ValueError(
+                f"normalizer: got {normalizer!r}, expected one of {get_args(Normalizer)}"
+            )
+        self.num_shape, self.num_exp = num_shape, num_exp
+        self.num_random = num_random
+        self.normalizer = normalizer
+        self.mean_scale = mean_scale
+        self.wing_shape = {"width": wing_width, "curvature": wing_curvature}
+        self.model: MorphableModel | None = None
+        num_parameters = NUM_POSE + num_shape + num_exp
+        self.register_buffer("parameter_std", torch.zeros(num_parameters), persistent=False)
+
+    def set_face(self, face: Face) -> None:
+        """The face whose parameters are compared.
+
+        Raises:
+            ValueError: it has fewer bases than coefficients are compared.
+        """
+        self.model = face.morphable_model.truncated(self.num_shape, self.num_exp)
+        self.fit_parameters = FitParameters(self.model, face.mirror_index)
+        count = self.model.num_vertices
+        shuffle = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        device = face.landmark_index.device
+        self.register_buffer("shuffle", shuffle.to(device), persistent=False)
+        self.register_buffer("landmark_index", face.landmark_index, persistent=False)
+
+    def set_statistics(self, _mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
+        """The whitening of the network."""
+        self.parameter_std.copy_(std)
+
+    def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """Every term with its coefficient, by its name in `coefficients`.
+
+        Raises:
+            ValueError: the network predicts no parameters, or there is no face yet.
+        """
+        if prediction.parameters is None:
+            raise ValueError("loss: the network predicts no parameters; choose a loss on maps")
+        if self.model is None:
+            raise ValueError("loss: it has no face yet; call set_face")
+        true = self.fit_parameters(sample.fit)
+        # The true t_z for the predicted: what is not observed has no gradient.
+        unobserved = torch.arange(true.shape[1], device=true.device) == DEPTH
+        predicted = torch.where(unobserved, true, prediction.parameters)
+        index = torch.cat([self.landmark_index, self.random_vertices(true)])
+        model = self.model.at_vertices(index)
+        values = self._of_parameters(predicted, true, model)
+        values |= self._of_points(posed_vertices(model, predicted) - posed_vertices(model, true))
+        return {name: self.coefficients[name] * value for name, value in values.items()}
+
+    def _of_parameters(
+        self,
+        predicted: Tensor,  # (B, P)
+        true: Tensor,  # (B, P)
+        model: MorphableModel,  # at the points
+    ) -> dict[str, Tensor]:
+        """PDC and WPDC."""
+        values = {}
+        whitened = (predicted - true) / self.parameter_std
+        if self.coefficients["pdc"]:
+            values["pdc"] = whitened.square().mean()
+        if self.coefficients["wpdc"]:
+            _, *coefficients = split_parameters(true, self.num_shape)
+            weights = wpdc_weights(
+                predicted - true,
+                model(*coefficients),
+                model.basis,
+                mean_scale=self.mean_scale,
+                normalizer=self.normalizer,
+            )
+            values["wpdc"] = (weights * whitened.square()).mean()
+        return values
+
+    def _of_points(self, offset: Tensor) -> dict[str, Tensor]:  # (B, K, 3), predicted - true, px
+        """VDC, Wing and the landmarks'."""
+        values = {}
+        if self.coefficients["vdc"]:
+            values["vdc"] = offset.square().sum(-1).mean()
+        if self.coefficients["wing"]:
+            values["wing"] = wing(offset, **self.wing_shape).mean()
+        at_landmarks = offset[:, : len(self.landmark_index)]
+        for name, axes in (("landmarks_2d", 2), ("landmarks_3d", 3)):
+            if self.coefficients[name]:
+                apart = at_landmarks[..., :axes]
+                values[name] = landmark_consistency(apart, torch.zeros_like(apart)).mean()
+        return values
+
+    def random_vertices(self, parameters: Tensor) -> Tensor:  # (B, P)
+        """Indices of vertices, a function of the batch alone, (num_random,)."""
+        count = len(self.shuffle)
+        start = (parameters[:, :NUM_POSE].abs().double().sum() * SPREAD).long()
+        steps = torch.arange(self.num_random, device=parameters.device)
+        return self.shuffle[(start + steps) % count]

@@ -1,0 +1,273 @@
+"""2DASL's losses: supervised by fits where there are any, by 2D landmarks and by itself everywhere.
+
+Source: Tu et al., arXiv 1903.09359, sections 3.2 to 3.5.
+
+Letters: B batch, M images with a fit, K points, P parameters.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prnet.faces.face import Face
+from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
+from prnet.geometry.morphable_model import MorphableModel
+from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
+from prnet.geometry.uv import UVLayout
+from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
+from prnet.losses.parameters import Normalizer, ParameterLoss, landmark_consistency
+from prnet.sample import FaceSample, PosedFit, Prediction
+
+Supervision = Literal["wpdc", "vdc", "pdc"]
+PointUnit = Literal["side", "px"]
+# What a coordinate of 1 is, in px of the 256 crop: the crop's side, or a px of the paper's input.
+POINT_UNITS = {"side": 256.0, "px": 256 / 120}
+# 4 : 2 : 1. Which points weigh what is only in a figure, the text says "central points": here the
+# nose and the middle of the mouth 4, eyes and corners of the mouth 2, brows 1; the mean is 1, so
+# that leaving the weights out changes the emphasis and not the size of the term.
+RELATIVE_WEIGHTS = (1,) * 6 + (2,) * 6 + (4,) * 3 + (2, 4, 2)
+POINT_WEIGHTS = tuple(
+    weight * len(POINTS_18) / sum(RELATIVE_WEIGHTS) for weight in RELATIVE_WEIGHTS
+)
+
+
+class TwoDASLLoss(nn.Module):
+    """L = L_3d + l1 L_2d-con + l2 L_3d-con + l3 L_cyc + l4 L_sc.
+
+    - L_3d (`supervision`): `ParameterLoss` over the images with a fit.
+    - L_2d-con (`landmarks_2d`): the 18 points predicted against those given, over all images.
+    - L_3d-con (`landmarks_3d`): the 68 in 3D of the first pass against those of the cycle's.
+    - L_cyc (`cycle`): L_2d-con of the cycle's points.
+    - L_sc (`self_critic`): the regressor's part of the self-critic, over the images without a fit;
+      in a batch that has none, over all, so that fits alone train a critic too. The critic and
+      its Adam live here: `after_step` teaches it, `training_state` is what a resumed run needs.
+
+    Sums over points, means over images. The paper does not say in what unit its points are: in px
+    the printed weight of the cycle and learning rate diverge within a step, so the default is the
+    side of the crop (`point_unit`). From epoch `finetune_from` on, stage 2: the vertex distance
+    (VDC) over the images with a fit, and nothing else.
+
+    `set_face` and `set_statistics` must have been called.
+    """
+
+    targets = frozenset({"fit", "landmarks"})
+    weighs_outside = False
+
+    def __init__(
+        self,
+        uv: UVLayout | None = None,
+        *,
+        num_shape: int = 40,
+        num_exp: int = 10,
+        supervision: Supervision = "wpdc",
+        landmarks_2d: float = 0.005,
+        landmarks_3d: float = 0.005,
+        cycle: float = 1.0,
+        self_critic: float = 0.005,
+        weighted_points: bool = True,
+        point_unit: PointUnit = "side",
+        finetune_from: float | None = None,
+        normalizer: Normalizer = "max",
+        num_random: int = 132,
+        critic_learning_rate: float = 1e-4,
+    ) -> None:
+        """The defaults are the paper's. `uv` is what every loss is made with; this one needs none.
+
+        Raises:
+            ValueError: a weight is negative or not finite, or an option none of its choices.
+        """
+        super().__init__()
+        if supervision not in get_args(Supervision):
+            raise ValueError(
+                f"supervision: got {supervision!r}, expected one of {get_args(Supervision)}"
+            )
+        if point_unit not in POINT_UNITS:
+            raise ValueError(f"point_unit: got {point_unit!r}, expected one of {[*POINT_UNITS]}")
+        self.point_unit = POINT_UNITS[point_unit]
+        self.weights = {
+            "landmarks_2d": landmarks_2d,
+            "landmarks_3d": landmarks_3d,
+            "cycle": cycle,
+            "self_critic": self_critic,
+        }
+        for name, value in self.weights.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
+        self.num_shape, self.num_exp = num_shape, num_exp
+        self.finetune_from = math.inf if finetune_from is None else finetune_from
+        self.epoch = 0.0
+        common = {
+            "num_shape": num_shape,
+            "num_exp": num_exp,
+            "num_random": num_random,
+            "normalizer": normalizer,
+        }
+        self.supervised = ParameterLoss(**{supervision: 1.0}, **common)
+        self.finetuning = ParameterLoss(vdc=1.0, **common)
+        num_parameters = NUM_POSE + num_shape + num_exp
+        buffers = {
+            "parameter_mean": torch.zeros(num_parameters),
+            "parameter_std": torch.ones(num_parameters),
+            "point_weights": torch.tensor(POINT_WEIGHTS if weighted_points else (1.0,) * 18),
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.landmark_model: MorphableModel | None = None
+        self.critic = self.critic_optimizer = None
+        if self_critic > 0:
+            self.critic = Critic(num_parameters)
+            self.critic_optimizer = torch.optim.Adam(
+                self.critic.parameters(), lr=critic_learning_rate
+            )
+
+    def set_face(self, face: Face) -> None:
+        """The face whose parameters are compared."""
+        self.supervised.set_face(face)
+        self.finetuning.set_face(face)
+        self.landmark_model = self.supervised.model.at_vertices(face.landmark_index)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
+        """The whitening of the network."""
+        self.supervised.set_statistics(mean, std)
+        self.finetuning.set_statistics(mean, std)
+        self.parameter_mean.copy_(mean)
+        self.parameter_std.copy_(std)
+
+    def start_step(self, epoch: float) -> None:
+        """What decides the stage: how many epochs are done, fractions too."""
+        self.epoch = epoch
+
+    @property
+    def is_finetuning(self) -> bool:
+        """Stage 2?"""
+        return self.epoch >= self.finetune_from
+
+    def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """Every term with its weight; those of weight 0 are left out.
+
+        Raises:
+            ValueError: no parameters, or no cycle where its terms have a weight, or no face yet.
+        """
+        if prediction.parameters is None:
+            raise ValueError("loss: the network predicts no parameters; choose a loss on maps")
+        if self.landmark_model is None:
+            raise ValueError("loss: it has no face yet; call set_face")
+        supervised = self.finetuning if self.is_finetuning else self.supervised
+        values = self._over_fits(supervised, prediction, sample)
+        terms = [name for name, value in self.weights.items() if value > 0]
+        if self.is_finetuning or not terms:
+            return values
+        if prediction.cycle_parameters is None and {"cycle", "landmarks_3d"} & set(terms):
+            raise ValueError("loss: no cycle; set model.network.cycle=true, or both weights to 0")
+        points = self._points(prediction.parameters)
+        if prediction.cycle_parameters is not None:
+            again = self._points(prediction.cycle_parameters)
+        for name in terms:
+            if name == "landmarks_2d":
+                value = self._consistency_2d(points, sample).mean()
+            elif name == "landmarks_3d":
+                value = landmark_consistency(points, again).mean()
+            elif name == "cycle":
+                value = self._consistency_2d(again, sample).mean()
+            else:
+                value = self._deception(prediction, sample)
+            values[name] = self.weights[name] * value
+        return values
+
+    def after_step(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """Teach the critic on the step that the regressor has just made; what it says of it, to be
+        logged."""
+        if self.critic is None or self.is_finetuning:
+            return {}
+        made = self._made(sample)
+        images = [sample.image, sample.image[made]]
+        vectors = [self.supervised.fit_parameters(sample.fit), prediction.parameters.detach()[made]]
+        if sample.has_fit is not None:
+            images[0], vectors[0] = images[0][sample.has_fit], vectors[0][sample.has_fit]
+        scores = self.critic(torch.cat(images), self._whitened(torch.cat(vectors)))
+        true_score, made_score = scores.split([len(one) for one in images])
+        loss = critic_loss(true_score, made_score)
+        # What the regressor's own step left in the critic's gradients is not the critic's.
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.critic)
+        self.critic_optimizer.step()
+        return {"critic": loss.detach()}
+
+    def training_state(self) -> dict:
+        """What a resumed run needs beside the network's state."""
+        if self.critic is None:
+            return {}
+        return {
+            "critic": self.critic.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+        }
+
+    def load_training_state(self, state: dict) -> None:
+        """Go on from `training_state`.
+
+        Raises:
+            ValueError: of a loss with a critic where this one has none, or the other way round.
+        """
+        if bool(state) != (self.critic is not None):
+            raise ValueError(
+                f"resume: that run had {'a' if state else 'no'} critic, this loss has "
+                f"{'none' if state else 'one'}; resume with the same loss"
+            )
+        if state:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+
+    def _over_fits(
+        self, supervised: ParameterLoss, prediction: Prediction, sample: FaceSample
+    ) -> dict[str, Tensor]:
+        """The supervised loss over the images with a fit, 0 where there is none."""
+        if sample.has_fit is None:
+            return supervised(prediction, sample)
+        if not sample.has_fit.any():
+            zero = 0 * prediction.parameters.sum()
+            return {name: zero for name, value in supervised.coefficients.items() if value > 0}
+        return supervised(
+            Prediction(parameters=prediction.parameters[sample.has_fit]),
+            sample._replace(fit=PosedFit(*(field[sample.has_fit] for field in sample.fit))),
+        )
+
+    def _points(self, parameters: Tensor) -> Tensor:  # (B, P)
+        """The 68 landmarks in the unit of points, (B, 68, 3), at t_z = 0."""
+        observed = torch.where(self._is_depth, 0.0, parameters)
+        return crop_points(self.landmark_model, observed) / self.point_unit
+
+    def _consistency_2d(
+        self,
+        points: Tensor,  # (B, 68, 3)
+        sample: FaceSample,
+    ) -> Tensor:
+        """L_2d-con, (B,); points that are not visible weigh 0."""
+        weights = self.point_weights * visible_18(sample.landmarks_visible)
+        given = points_18(sample.landmarks) / self.point_unit
+        return landmark_consistency(points_18(points[..., :2]), given, weights)
+
+    def _made(self, sample: FaceSample) -> Tensor:
+        """Which images' parameters the critic takes for made up, (B,) bool."""
+        if sample.has_fit is None or sample.has_fit.all():
+            return torch.ones(len(sample.image), dtype=torch.bool, device=sample.image.device)
+        return ~sample.has_fit
+
+    def _deception(self, prediction: Prediction, sample: FaceSample) -> Tensor:
+        made = self._made(sample)
+        with torch.no_grad():  # the image is no part of what the regressor makes
+            latent = self.critic.encode(sample.image[made])
+        scores = self.critic.judge(latent, self._whitened(prediction.parameters[made]))
+        return deception_loss(scores)
+
+    def _whitened(self, parameters: Tensor) -> Tensor:  # (B, P)
+        """The critic's input, (B, P)."""
+        whitened = (parameters - self.parameter_mean) / self.parameter_std
+        return torch.where(self._is_depth, 0.0, whitened)
+
+    @property
+    def _is_depth(self) -> Tensor:
+        """(P,), bool: t_z, which no loss observes."""
+        return torch.arange(len(self.parameter_std), device=self.parameter_std.device) == DEPTH

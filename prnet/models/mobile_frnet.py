@@ -1,0 +1,147 @@
+"""Mobile-FRNet (Joint Face Alignment and 3D Face Reconstruction with Efficient Convolution Neural
+Networks, Figure 1 and Table 2).
+
+Letters: B batch, C channels, H W height and width, s input side, P parameters.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
+from prnet.models.regressor import HEAD_STD, ChannelOrder, Regressor
+
+STEM = 32
+# Expansion t, output channels c, blocks n, stride s of the first: MobileNetV2's plan.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+LAST = 1280
+# Width inside a block of so many input channels, which the poster leaves open beyond its t = 6: for
+# each one of the two least multiples of 64 (SGE's groups, and they divide into four scales) from
+# 6 c on, such that both of the poster's sizes, with attention and without, are met within 2 %.
+HIDDEN = {16: 128, 24: 192, 32: 256, 64: 448, 96: 576, 160: 1024}
+
+
+def norm(channels: int, *, activation: bool = True) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.BatchNorm2d(channels)]
+    return [*layers, nn.ReLU6(inplace=True)] if activation else layers
+
+
+class MultiScaleConv(nn.Module):
+    """Depthwise 3x3 convolutions of channel groups, each fed what the one before it made (Res2Net,
+    Gao et al., TPAMI 2019, eq. 1): the g-th group sees (2 g + 1) x (2 g + 1) pixels.
+
+    The first group passes. With a stride nothing is handed on and the first group is averaged, as
+    in the released Res2Net.
+    """
+
+    def __init__(self, channels: int, *, scales: int, stride: int) -> None:
+        super().__init__()
+        if channels % scales:
+            raise ValueError(f"{channels} channels do not divide into {scales} scales")
+        self.scales, self.stride = scales, stride
+        width = channels // scales
+        self.filters = nn.ModuleList(
+            nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False)
+            for _ in range(scales - 1)
+        )
+        self.first = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        first, *others = features.chunk(self.scales, 1)
+        made = [self.first(first)]
+        for index, (group, conv) in enumerate(zip(others, self.filters, strict=True)):
+            handed_on = index > 0 and self.stride == 1
+            made.append(conv(group + made[-1] if handed_on else group))
+        return torch.cat(made, 1)
+
+
+class MobileBlock(nn.Module):
+    """Expansion, multi-scale filters with spatial attention, projection, and a shortcut where the
+    shape stays."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        stride: int,
+        scales: int,
+        sge_groups: int | None,
+    ) -> None:
+        super().__init__()
+        hidden = in_channels
+        layers: list[nn.Module] = []
+        if expansion > 1:
+            hidden = HIDDEN[in_channels]
+            layers += [nn.Conv2d(in_channels, hidden, 1, bias=False), *norm(hidden)]
+        layers += [MultiScaleConv(hidden, scales=scales, stride=stride), *norm(hidden)]
+        if sge_groups is not None:
+            layers.append(SpatialGroupEnhance(hidden, groups=min(sge_groups, hidden)))
+        layers += [
+            nn.Conv2d(hidden, out_channels, 1, bias=False),
+            *norm(out_channels, activation=False),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        return features + self.layers(features) if self.shortcut else self.layers(features)
+
+
+class MobileFRNet(Regressor):
+    """MobileNetV2's plan with multi-scale blocks, SGE inside each block and SE after each stage."""
+
+    def __init__(
+        self,
+        *,
+        attention: bool = True,
+        scales: int = 4,
+        sge_groups: int = 64,
+        se_reduction: int = 2,
+        num_shape: int = 40,
+        num_exp: int = 10,
+        input_side: int = 120,
+        channel_order: ChannelOrder = "rgb",
+    ) -> None:
+        super().__init__(
+            num_shape=num_shape,
+            num_exp=num_exp,
+            input_side=input_side,
+            channel_order=channel_order,
+        )
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False),
+            *norm(STEM),
+        ]
+        channels = STEM
+        for expansion, out_channels, blocks, stride in STAGES:
+            for block in range(blocks):
+                layers.append(
+                    MobileBlock(
+                        channels,
+                        out_channels,
+                        expansion=expansion,
+                        stride=stride if block == 0 else 1,
+                        scales=scales,
+                        sge_groups=sge_groups if attention else None,
+                    )
+                )
+                channels = out_channels
+            if attention:
+                layers.append(SqueezeExcitation(channels, reduction=se_reduction))
+        layers += [nn.Conv2d(channels, LAST, 1, bias=False), *norm(LAST)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(LAST, self.num_parameters)
+        nn.init.normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s)
+        return self.head(self.features(image).mean((2, 3)))

@@ -1,0 +1,171 @@
+"""Networks that regress the parameters of a face model: what they share, and plain backbones.
+
+Letters: B batch, H W image and map side, s input side, S shape and E expression coefficients,
+P = 12 + S + E.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prnet.faces.face import Face
+from prnet.geometry.align import nearest_rotation
+from prnet.geometry.pose_parameters import (
+    NUM_POSE,
+    DepthOrigin,
+    split_parameters,
+)
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.sample import Pose, Prediction
+
+ChannelOrder = Literal["rgb", "bgr"]
+Architecture = Literal["mobilenet_v2", "resnet50", "resnext50_32x4d", "densenet121"]
+# Standard deviation of the last layer's weights at the start: whitened numbers near 0, and with
+# them the mean face in the mean pose.
+HEAD_STD = 0.01
+
+
+class Regressor(nn.Module):
+    """Image -> whitened parameters -> a face, in closed form.
+
+    A subclass gives `whitened`. In training only the parameters leave the network; in eval mode
+    also what they mean: position map, shape map and pose, for which `set_face` must have been
+    called. The pose's 3 x 3 block is free, as published: the position map is its affine camera's,
+    and `Prediction.pose` the scaled rotation nearest to it.
+
+    Buffers: `parameter_mean`, `parameter_std` (P,), which come with the checkpoint; those of the
+    face do not.
+    """
+
+    reach = (-float("inf"), float("inf"))
+
+    def __init__(
+        self,
+        *,
+        num_shape: int = 40,
+        num_exp: int = 10,
+        input_side: int = 120,
+        channel_order: ChannelOrder = "rgb",
+    ) -> None:
+        """Input: (255 image - 127.5) / 128 at `input_side` px, as published, in "bgr" there.
+
+        Raises:
+            ValueError: another channel order.
+        """
+        super().__init__()
+        if channel_order not in get_args(ChannelOrder):
+            raise ValueError(
+                f"channel_order: got {channel_order!r}, expected one of {get_args(ChannelOrder)}"
+            )
+        self.num_shape, self.num_exp = num_shape, num_exp
+        self.num_parameters = NUM_POSE + num_shape + num_exp
+        self.input_side = input_side
+        self.channel_order = channel_order
+        self.register_buffer("parameter_mean", torch.zeros(self.num_parameters))
+        self.register_buffer("parameter_std", torch.ones(self.num_parameters))
+        self.decoder: PositionMapDecoder | None = None
+        self.depth_origin: DepthOrigin | None = None
+
+    def set_statistics(
+        self,
+        mean: Tensor,  # (P,)
+        std: Tensor,  # (P,); 0 where a parameter never varies, which is then left unscaled
+    ) -> None:
+        """The whitening, from the training set."""
+        self.parameter_mean.copy_(mean)
+        self.parameter_std.copy_(torch.where(std > 0, std, 1))
+
+    def set_face(self, face: Face) -> None:
+        """The face whose parameters these are.
+
+        Raises:
+            ValueError: it has fewer bases than the network coefficients.
+        """
+        model = face.morphable_model.truncated(self.num_shape, self.num_exp)
+        self.decoder = PositionMapDecoder(model, face.uv)
+        self.depth_origin = DepthOrigin(model)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
+        """(P,) numbers of mean 0 and variance 1 over the training set, (B, P)."""
+        raise NotImplementedError
+
+    def prepare(self, image: Tensor) -> Tensor:  # (B, 3, H, H), RGB in [0, 1]
+        """The network's own input, (B, 3, s, s)."""
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
+            raise ValueError(f"image: got shape {tuple(image.shape)}, expected (B, 3, H, H)")
+        side = image.shape[-1]
+        if side != self.input_side:
+            image = functional.interpolate(
+                image, size=self.input_side, mode="bilinear", antialias=side > self.input_side
+            )
+        if self.channel_order == "bgr":
+            image = image.flip(1)
+        return (image * 255 - 127.5) / 128
+
+    def parameters_of(self, whitened: Tensor) -> Tensor:  # (B, P)
+        """Whitened numbers in their units, (B, P), float32 under autocast too."""
+        with torch.autocast(whitened.device.type, enabled=False):
+            whitened = whitened.to(self.parameter_std.dtype)
+            return torch.addcmul(self.parameter_mean, self.parameter_std, whitened)
+
+    def forward(self, image: Tensor) -> Prediction:  # (B, 3, H, H), RGB in [0, 1]
+        """Parameters; in eval mode the face too.
+
+        Raises:
+            ValueError: another shape, or eval mode without a face.
+        """
+        return self.complete(self.parameters_of(self.whitened(self.prepare(image))))
+
+    def complete(self, parameters: Tensor) -> Prediction:  # (B, P)
+        """What the parameters mean: in training nothing but themselves."""
+        if self.training:
+            return Prediction(parameters=parameters)
+        if self.decoder is None:
+            raise ValueError("the network has no face yet: call set_face before eval mode")
+        with torch.autocast(parameters.device.type, enabled=False):
+            parameters = self.depth_origin(parameters)
+            face = split_parameters(parameters, self.num_shape)
+            rotation = nearest_rotation(face.pose[..., :3])
+            scale = (rotation * face.pose[..., :3]).sum((1, 2)) / 3
+            return Prediction(
+                position_map=self.decoder(face.shape_params, face.exp_params, face.crop_from_model),
+                shape_map=self.decoder.shape_map(face.shape_params, face.exp_params),
+                pose=Pose(scale, rotation, face.pose[..., 3]),
+                parameters=parameters,
+            )
+
+
+class TorchvisionRegressor(Regressor):
+    """A classifier of torchvision with parameters for classes, from scratch: the rivals of
+    Mobile-FRNet (its Table 2)."""
+
+    def __init__(
+        self,
+        *,
+        architecture: Architecture,
+        num_shape: int = 40,
+        num_exp: int = 10,
+        input_side: int = 120,
+        channel_order: ChannelOrder = "rgb",
+    ) -> None:
+        super().__init__(
+            num_shape=num_shape,
+            num_exp=num_exp,
+            input_side=input_side,
+            channel_order=channel_order,
+        )
+        if architecture not in get_args(Architecture):
+            raise ValueError(
+                f"architecture: got {architecture!r}, expected one of {get_args(Architecture)}"
+            )
+        build = getattr(torchvision.models, architecture)
+        self.backbone: nn.Module = build(num_classes=self.num_parameters)
+        *_, last = (m for m in self.backbone.modules() if isinstance(m, nn.Linear))
+        nn.init.normal_(last.weight, std=HEAD_STD)
+        nn.init.zeros_(last.bias)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s)
+        return self.backbone(image)
