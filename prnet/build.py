@@ -8,12 +8,20 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.config_path import CONFIG_DIR
-from prnet.contact_sheet import archive_samples, write_contact_sheet, write_sheet
+from prnet.contact_sheet import (
+    archive_samples,
+    write_contact_sheet,
+    write_landmark_sheet,
+    write_sheet,
+)
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
+from prnet.datasets.florence import build_florence, write_renderings_sheet
 from prnet.datasets.freeze import freeze
+from prnet.datasets.landmarks_only import build_landmarks
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.profiling import ExtraRule, build_extra
+from prnet.datasets.scan_rendering import RenderRule
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import num_workers, one_line_errors
 from prnet.faces.loading import load_face
@@ -37,6 +45,33 @@ def build_turned(cfg: DictConfig, face_files: FaceFiles) -> None:
         write_sheet(Path(cfg.output) / "300W_LP" / "contact_sheet.png", items, face)
 
 
+def build_photos(cfg: DictConfig) -> None:
+    """Photos with landmarks alone, and a sheet of them."""
+    if cfg.dataset.landmarks is None:
+        raise ValueError("dataset=landmarks_only: give dataset.landmarks=FILE or DIR")
+    build_landmarks(
+        cfg.dataset.landmarks,
+        cfg.output,
+        pictures=cfg.dataset.pictures,
+        landmarks_origin=cfg.dataset.landmarks_origin,
+        crop=CropRule(**cfg.crop),
+        pixel_origin=cfg.pixel_origin,
+        workers=num_workers(cfg.workers),
+    )
+    if cfg.contact_sheet:
+        write_landmark_sheet(cfg.output, count=cfg.contact_sheet)
+
+
+def build_scans(cfg: DictConfig) -> None:
+    """Renderings of head scans, and a sheet of them with their true points."""
+    values = OmegaConf.to_container(cfg.dataset, resolve=True)
+    del values["name"]
+    rule = RenderRule.from_values(values)
+    folder = build_florence(cfg.data_dir, cfg.output, rule, workers=num_workers(cfg.workers))
+    if cfg.contact_sheet:
+        write_renderings_sheet(folder, count=cfg.contact_sheet)
+
+
 @hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
 @one_line_errors
 def main(cfg: DictConfig) -> None:
@@ -58,6 +93,12 @@ def main(cfg: DictConfig) -> None:
                 pairs or find_aflw2000(cfg.output), face, count=cfg.contact_sheet
             )
             write_sheet(Path(cfg.output) / "contact_sheet.png", items, face)
+        return
+    if cfg.dataset.name == "florence":
+        build_scans(cfg)
+        return
+    if cfg.dataset.name == "landmarks_only":
+        build_photos(cfg)
         return
     face_files = FaceFiles(**cfg.face)
     if cfg.dataset.name == "300w_lp_extra":

@@ -10,6 +10,7 @@ import torch
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import crop_picture
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, pad_params, read_fit
+from prnet.datasets.landmarks_only import LandmarkSet
 from prnet.datasets.pictures import (
     CropRule,
     FitItem,
@@ -20,7 +21,7 @@ from prnet.datasets.pictures import (
     write_picture,
 )
 from prnet.datasets.synthetic import RenderedFaces
-from prnet.datasets.warp import make_sample
+from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.faces.face import Face
 from prnet.files import written_whole
 from prnet.geometry import camera
@@ -29,6 +30,7 @@ from prnet.visualize import (
     draw_landmarks,
     draw_mask,
     draw_mesh,
+    draw_points,
     draw_position_map,
     tile,
     to_picture,
@@ -49,6 +51,22 @@ def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Pat
     built.require_face(face.describe())
     items = [built[int(index)] for index in spread(len(built), count)]
     return write_sheet(Path(directory) / "contact_sheet.png", items, face)
+
+
+def write_landmark_sheet(directory: Path | str, *, count: int) -> Path:
+    """DIR/contact_sheet.png with `count` photos of a set without fits, their landmarks drawn."""
+    built = LandmarkSet(directory, 0, 0)
+    pictures = []
+    for index in spread(len(built), count):
+        item = built[int(index)]
+        batch = collate_fits([item])
+        photo = to_picture(warp_to_crop(batch.picture, batch.crop_from_picture)[0])
+        pictures.append(draw_points(photo, item.landmarks))
+    path = Path(directory) / "contact_sheet.png"
+    with written_whole(path) as temporary:
+        write_picture(temporary, tile(pictures, columns=2 * SAMPLES_A_ROW))
+    log.info("look at %s", path)
+    return path
 
 
 def archive_samples(

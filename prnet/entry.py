@@ -5,9 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from prnet.config_path import CONFIG_DIR
 
 log = logging.getLogger(__name__)
 
@@ -70,3 +74,18 @@ def loader_workers(setting: str | int, device: torch.device, *, renders: bool = 
     if setting == "auto" and device.type == "cpu":
         return num_workers(setting) // 2 if renders else 0
     return num_workers(setting)
+
+
+@functools.cache
+def shipped_protocol(name: str) -> dict | None:
+    """The values of a protocol as it is configured, paths unresolved; None where there is none of
+    that name."""
+    file = Path(CONFIG_DIR, "protocol", f"{name}.yaml")
+    if not file.is_file():
+        return None
+    own = OmegaConf.to_container(OmegaConf.load(file))
+    values = OmegaConf.create({})
+    # What a file names first it changes afterwards.
+    for parent in own.pop("defaults", ["_self_"]):
+        values = OmegaConf.merge(values, own if parent == "_self_" else shipped_protocol(parent))
+    return OmegaConf.to_container(values)

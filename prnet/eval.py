@@ -1,7 +1,6 @@
 """`python -m prnet.eval`: a network, or saved predictions, against the truth of a test set."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
@@ -11,28 +10,27 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.utils.data import Dataset
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.config_path import CONFIG_DIR
-from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
+from prnet.datasets.benchmarks import BENCHMARKS, NO_FITS, log_notes
 from prnet.datasets.builder import FaceFiles
 from prnet.datasets.evaluation import evaluation_loader
-from prnet.datasets.fits import FacePair, find_aflw2000
-from prnet.datasets.pictures import CropRule
-from prnet.datasets.predictions import find_predictions, find_topology
-from prnet.datasets.synthetic import SyntheticRule, held_out_faces
-from prnet.entry import loader_workers, one_line_errors, resolve_device
+from prnet.datasets.given_landmarks import GivenLandmarks
+from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
+from prnet.datasets.predictions import find_topology
+from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, load_face
 from prnet.gallery import Gallery
 from prnet.protocol import Protocol
+from prnet.reconstructions import workers_for
 from prnet.report import name_list, require_json_name, table, write_report
 from prnet.scoring import evaluate_model, evaluate_predictions, give_face
+from prnet.summaries import with_statistics
+from prnet.test_sets import TEST_SETS, own_protocol, saved_samples, test_samples
 
 log = logging.getLogger(__name__)
-
-TEST_SETS = ("aflw2000", "synthetic")
 
 
 def load_model(path: Path | str) -> tuple[nn.Module, dict]:
@@ -93,21 +91,6 @@ def require_same_face(checkpoint: dict, face: Face, *, source: object) -> None:
             )
 
 
-def select_pairs(pairs: list[FacePair], protocol: Protocol) -> list[FacePair]:
-    """The pairs that the protocol does not exclude."""
-    absent = sorted(set(protocol.exclude) - {pair.name for pair in pairs})
-    if absent:
-        log.warning("protocol.exclude names images that are not there: %s", name_list(absent))
-    return [pair for pair in pairs if pair.name not in protocol.exclude]
-
-
-def require_named(table: Mapping[str, object], pairs: list[FacePair], *, source: object) -> None:
-    """Raise ValueError if a table lacks one of the images."""
-    lacking = [pair.name for pair in pairs if pair.name not in table]
-    if lacking:
-        raise ValueError(f"{source}: no line for {name_list(lacking)} of {len(pairs)} images")
-
-
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
     """What the configuration asks for: score, log, write; returns the report.
 
@@ -117,6 +100,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
     protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
     if cfg.dataset.name not in TEST_SETS:
         raise ValueError(f"dataset: got {cfg.dataset.name!r}; eval scores {' or '.join(TEST_SETS)}")
+    protocol = own_protocol(protocol, cfg.dataset.name)
     if cfg.dataset.get("subsets") is not None:
         raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
     if cfg.checkpoint is not None and cfg.predictions is not None:
@@ -125,10 +109,20 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     report_file = require_json_name(cfg.report or run_dir / "report.json")
     device = resolve_device(cfg.device)
+    if cfg.predictions is not None and cfg.dataset.get("occlusion", "none") != "none":
+        raise ValueError(
+            f"dataset.occlusion={cfg.dataset.occlusion}: covers the images that a network is "
+            "given, and predictions= are made already; leave one of the two out"
+        )
     if cfg.predictions is None:
         report = score_checkpoint(cfg, protocol, device, report_file)
     else:
-        report = score_saved(cfg, protocol, device)
+        report = score_saved(
+            cfg, protocol, device, predictions=cfg.predictions, truth_face=truth_face_of(cfg)
+        )
+    report = with_statistics(report)
+    if cfg.experiment_name is not None:
+        report["experiment"] = cfg.experiment_name
 
     log.info("protocol %s: %s", protocol.name, report["protocol"])
     log.info("%s: %d images scored", report["source"], report["count"])
@@ -149,7 +143,6 @@ def truth_face_of(cfg: DictConfig) -> tuple[Face | None, str]:
     try:
         return FaceFiles(**cfg.face).load(), ""
     except FileNotFoundError as error:
-        log.warning("without the data set's face model: %s", error)
         return None, f"the truth cannot be made from the fits: {error}"
 
 
@@ -174,40 +167,36 @@ def network_face(
     return face
 
 
-def test_samples(
-    cfg: DictConfig, protocol: Protocol, truth_face: Face | None
-) -> tuple[Dataset, dict[str, float] | None]:
-    """The images a network is given with their truth, and the labels that replace their yaw."""
-    crop = CropRule(
-        protocol.crop.source, protocol.crop.scale, protocol.crop.jitter, protocol.crop.span
-    )
-    if cfg.dataset.name == "synthetic":
-        if protocol.crop.source == "box" or protocol.yaw_source == "labels" or protocol.exclude:
-            raise ValueError(
-                "dataset=synthetic: has no boxes, yaw labels or names to exclude; choose "
-                "protocol=default"
-            )
-        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
-        return held_out_faces(rule, crop), None
-    pairs = aflw2000_pairs(cfg, protocol)
-    boxes = None
-    if protocol.crop.source == "box":
-        boxes = read_boxes(protocol.crop.boxes)
-        require_named(boxes, pairs, source=protocol.crop.boxes)
-    samples = AFLW2000(
-        pairs,
-        num_shape=truth_face.morphable_model.num_shape if truth_face else 0,
-        num_exp=truth_face.morphable_model.num_exp if truth_face else 0,
-        needs_landmarks=protocol.landmarks == "pt3d_68",
-        crop=crop,
-        boxes=boxes,
-    )
-    return samples, yaw_labels_of(protocol, pairs)
+def occluder_of(cfg: DictConfig) -> ImageOccluder | None:
+    """What the configuration lays over the images.
+
+    Raises:
+        ValueError: dataset.occlusion is none of its choices.
+    """
+    choice = cfg.dataset.get("occlusion", "none")
+    if choice not in ("none", *OCCLUDERS):
+        raise ValueError(
+            f"dataset.occlusion: got {choice!r}, expected one of none, {', '.join(OCCLUDERS)}"
+        )
+    return None if choice == "none" else ImageOccluder(choice)
 
 
-def aflw2000_pairs(cfg: DictConfig, protocol: Protocol) -> list[FacePair]:
-    """AFLW2000-3D's pairs that the protocol does not exclude."""
-    return select_pairs(find_aflw2000(cfg.data_dir), protocol)
+def landmarks_given(cfg: DictConfig, model: nn.Module) -> GivenLandmarks | None:
+    """Set where the landmark map of a network that has one (2DASL) comes from; the landmarks it is
+    given.
+
+    Raises:
+        FileNotFoundError, ValueError: the landmarks are not to be had, or the network takes none.
+    """
+    source = cfg.landmark_map or ("given" if cfg.landmarks is not None else None)
+    if source is None:
+        return None
+    if not hasattr(model, "choose_landmark_map"):
+        raise ValueError(f"landmark_map={source}: this network takes no landmarks; leave it out")
+    if (source == "given") != (cfg.landmarks is not None):
+        raise ValueError("landmark_map=given and landmarks=FILE or DIR go together")
+    model.choose_landmark_map(source)
+    return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
 def score_checkpoint(
@@ -218,9 +207,13 @@ def score_checkpoint(
     path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
-    truth_face, no_face = truth_face_of(cfg)
+    given = landmarks_given(cfg, model)
+    truth_face, no_face = None, NO_FITS
+    if cfg.dataset.name not in BENCHMARKS:
+        truth_face, no_face = truth_face_of(cfg)
     face = network_face(cfg, checkpoint, truth_face, source=path)
     samples, yaw_labels = test_samples(cfg, protocol, truth_face)
+    occluder = occluder_of(cfg)
     give_face(model, face.to(device))
     gallery = Gallery(face.to(device))
     report = evaluate_model(
@@ -235,46 +228,46 @@ def score_checkpoint(
         truth_face=None if truth_face is None else truth_face.to(device),
         no_face=no_face,
         protocol=protocol,
-        dataset=cfg.dataset.name,
+        dataset=cfg.dataset.name + ("" if occluder is None else f"_{occluder.occluder}_occluders"),
         source=f"checkpoint {describe_source(path, checkpoint)}",
         yaw_labels=yaw_labels,
         pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
         precision=cfg.precision,
         save_predictions=cfg.save_predictions,
         gallery=gallery,
+        occluder=occluder,
+        given=given,
+        point_groups=getattr(samples, "point_groups", None),
+        workers=workers_for(len(samples), num_workers(cfg.num_workers)),
     )
+    report["experiment"] = checkpoint.get("experiment")
+    log_notes(report, samples)
     faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
     gallery.write(faces_file)
     log.info("look at %s: the first images, and the worst", faces_file)
     return report
 
 
-def score_saved(cfg: DictConfig, protocol: Protocol, device: torch.device) -> dict:
-    """The report of the predictions that the configuration names."""
-    if cfg.dataset.name != "aflw2000":
-        raise ValueError("predictions= are scored on dataset=aflw2000")
-    pairs = aflw2000_pairs(cfg, protocol)
-    predictions = find_predictions(cfg.predictions)
-    known = {pair.name for pair in pairs}
-    scored = [pair for pair in pairs if pair.name in predictions]
-    if not scored:
+def score_saved(
+    cfg: DictConfig,
+    protocol: Protocol,
+    device: torch.device,
+    *,
+    predictions: Path | str,
+    truth_face: tuple[Face | None, str],
+) -> dict:
+    """The report of a folder of predictions; `truth_face` as `truth_face_of` has it."""
+    face, no_face = truth_face
+    samples, known, yaw_labels, found = saved_samples(cfg, protocol, face, predictions)
+    if not len(samples):
         raise ValueError(
-            f"{cfg.predictions}: none of its {len(predictions)} predictions "
-            f"({name_list(predictions)}) is of one of the {len(pairs)} images ({name_list(known)})"
+            f"{predictions}: none of its {len(found)} predictions "
+            f"({name_list(found)}) is of one of the {len(known)} images ({name_list(known)})"
         )
-    face, no_face = truth_face_of(cfg)
-    model = None if face is None else face.morphable_model
-    decodes = model is not None and (protocol.scores_dense or protocol.landmarks == "map")
-    return evaluate_predictions(
-        predictions,
+    report = evaluate_predictions(
+        found,
         evaluation_loader(
-            AFLW2000(
-                scored,
-                num_shape=model.num_shape if model else 0,
-                num_exp=model.num_exp if model else 0,
-                decodes=decodes,
-                needs_landmarks=protocol.landmarks == "pt3d_68",
-            ),
+            samples,
             batch_size=cfg.batch_size,
             num_workers=loader_workers(cfg.num_workers, device),
             pin_memory=device.type == "cuda",
@@ -283,22 +276,17 @@ def score_saved(cfg: DictConfig, protocol: Protocol, device: torch.device) -> di
         topology=find_topology(face, cfg.face.get("prnet_uv_dir")),
         protocol=protocol,
         dataset=cfg.dataset.name,
-        source=f"predictions {cfg.predictions}",
-        missing=known - predictions.keys(),
-        unknown=predictions.keys() - known - set(protocol.exclude),
+        source=f"predictions {predictions}",
+        missing=known - found.keys(),
+        unknown=found.keys() - known - set(protocol.exclude),
         no_face=no_face,
-        yaw_labels=yaw_labels_of(protocol, scored),
+        yaw_labels=yaw_labels,
         device=device,
+        point_groups=getattr(samples, "point_groups", None),
+        workers=workers_for(len(samples), num_workers(cfg.num_workers)),
     )
-
-
-def yaw_labels_of(protocol: Protocol, pairs: list[FacePair]) -> dict[str, float] | None:
-    """The labels that replace the yaw of the fits, where the protocol wants them."""
-    if protocol.yaw_source == "pose_para":
-        return None
-    labels = read_yaw_labels(protocol.yaw_labels)
-    require_named(labels, pairs, source=protocol.yaw_labels)
-    return labels
+    log_notes(report, samples)
+    return report
 
 
 @hydra.main(config_path=CONFIG_DIR, config_name="eval", version_base="1.3")

@@ -1,9 +1,9 @@
-"""Reading MATLAB files and tables, and writing any file whole."""
+"""Reading JSON, MATLAB files and tables, and writing any file whole."""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,33 @@ def write_json(path: Path | str, content: object) -> None:
     """Write plain values; NaN and infinity raise ValueError, since JSON has neither."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json_object(path: Path) -> dict:
+    """Raises ValueError, naming the file, where it holds no JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of bytes that are no text, too
+        raise ValueError(f"{path}: not readable as JSON ({error}); write it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object:
+    """`values[key]`, of the given type.
+
+    Raises:
+        ValueError: absent or of another type; names place and key.
+    """
+    names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+    if not isinstance(values, dict) or key not in values:
+        raise ValueError(f"{where}: no {key!r}, expected {names}")
+    value = values[key]
+    # JSON's true is an int to Python.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{where}: {key} is {value!r}, expected {names}")
+    return value
 
 
 def read_mat(path: Path, *, hint: str) -> dict:

@@ -1,33 +1,41 @@
 """An evaluation protocol as data: every choice that moves a number of the table, by name.
 
-Published systems agree on the formula and on little else. Which points are the truth, where the
+Published systems agree on the formulas and on little else. Which points are the truth, where the
 pixels have their origin, what becomes of depth and whose box is the unit move a result by more than
 the papers differ: 2 px of origin alone are 1.1 % NME on AFLW2000-3D. A protocol says it all and is
 stored in the report.
-
-Letters: B batch, P dense points.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
-
 from prnet.geometry.camera import PIXEL_ORIGINS
-from prnet.metrics.nme import Z_ALIGNMENTS, align_depth, bbox_size, nme
+from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
+from prnet.metrics import reconstruction
+from prnet.metrics.nme import Z_ALIGNMENTS
 
 
 class MetricKind(NamedTuple):
-    points: str  # field of `FacePoints`
+    points: str  # field of `prnet.score.FacePoints` that is compared
     dimensions: int
+    title: str
+    unit: str = "%"  # or "deg"
 
 
 METRICS = {
-    "nme_68_2d": MetricKind("landmarks", 2),
-    "nme_68_3d": MetricKind("landmarks", 3),
-    "nme_dense_2d": MetricKind("dense", 2),
-    "nme_dense_3d": MetricKind("dense", 3),
+    "nme_68_2d": MetricKind("landmarks", 2, "68 landmarks, 2D"),
+    "nme_68_3d": MetricKind("landmarks", 3, "68 landmarks, 3D"),
+    "nme_dense_2d": MetricKind("dense", 2, "dense, 2D"),
+    "nme_dense_3d": MetricKind("dense", 3, "dense, 3D"),
+    "nme_points_2d": MetricKind("points", 2, "the data set's own points, 2D"),
+    "nme_rec": MetricKind("surface", 3, "reconstruction"),
+    "pose_mae_yaw": MetricKind("rotation", 3, "yaw", "deg"),
+    "pose_mae_pitch": MetricKind("rotation", 3, "pitch", "deg"),
+    "pose_mae_roll": MetricKind("rotation", 3, "roll", "deg"),
+    "pose_mae": MetricKind("rotation", 3, "mean of yaw, pitch, roll", "deg"),
+    "pose_geodesic": MetricKind("rotation", 3, "angle between the rotations", "deg"),
 }
 CHOICES = {
     "landmarks": ("pt3d_68", "map"),
@@ -38,14 +46,9 @@ CHOICES = {
     "yaw_source": ("pose_para", "labels"),
 }
 CROP_SOURCES = ("landmarks", "box")
+POSE_POINTS = ("dense", "landmarks")
+POSE_IMAGES = ("all", "plausible")
 LARGEST_YAW_DEG = 90
-
-
-class FacePoints(NamedTuple):
-    """One side of a comparison, px of the image; None where there are no such points."""
-
-    landmarks: Tensor | None  # (B, 68, 2 or 3), order of iBUG
-    dense: Tensor | None  # (B, P, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +80,104 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What `nme_rec` is: one of `prnet.metrics.reconstruction.METRICS`, its unit, and, for those
+    with an ICP of ours, its rule (`prnet.geometry.icp.IcpRule`)."""
+
+    metric: str
+    normalizer: str
+    direction: str
+    iterations: int
+    tolerance: float
+    trim: float
+    start: str
+    levels: tuple[int, ...]
+    memory: int
+
+    def __post_init__(self) -> None:
+        _require_choice("reconstruction.metric", self.metric, reconstruction.METRICS)
+        _require_choice("reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS)
+        _require_choice("reconstruction.direction", self.direction, DIRECTIONS)
+        _require_choice("reconstruction.start", self.start, STARTS)
+
+    @property
+    def by_index(self) -> bool:
+        """Whether both sides have to be the same points in the same order."""
+        return self.metric in reconstruction.BY_INDEX
+
+    @property
+    def rule(self) -> IcpRule:
+        return IcpRule(**{field: getattr(self, field) for field in IcpRule._fields})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """Whose head pose is scored, and how a prediction without one gets it.
+
+    points: the rotation is that of the similarity from the mean face to the predicted face pixels
+        ("dense") or to the 68 "landmarks". A network that predicts a pose has its own.
+    images: "all", or without the truths beyond 99 degrees ("plausible"), which leaves 1,969 of
+        AFLW2000-3D.
+    fix: also without the images that SADRNet's row "fix" leaves out by their predictions.
+    """
+
+    points: str
+    images: str
+    fix: bool
+
+    def __post_init__(self) -> None:
+        _require_choice("pose.points", self.points, POSE_POINTS)
+        _require_choice("pose.images", self.images, POSE_IMAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced:
+    """Random subsets with as many images of each bin; `per_bin` None: none are drawn."""
+
+    per_bin: int | None
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or (self.per_bin is not None and self.per_bin < 1):
+            raise ValueError(
+                f"protocol.balanced: got per_bin {self.per_bin}, draws {self.draws}; expected at "
+                "least 1 of both, or per_bin null"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Where cumulative curves end: their area is up to there, a failure is an error beyond."""
+
+    limit_percent: float
+    limit_deg: float
+
+    def __post_init__(self) -> None:
+        for limit in (self.limit_percent, self.limit_deg):
+            if not (math.isfinite(limit) and limit > 0):
+                raise ValueError(f"protocol.curve: got a limit of {limit}, expected it above 0")
+
+    def limit(self, metric: str) -> float:
+        return self.limit_deg if METRICS[metric].unit == "deg" else self.limit_percent
+
+
+PARTS = {
+    "crop": Crop,
+    "reconstruction": Reconstruction,
+    "pose": Pose,
+    "balanced": Balanced,
+    "curve": Curve,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How predictions meet the truth.
 
     landmarks: "pt3d_68" of the file, or the 68 cells of the ground-truth position "map".
-    dense: all "vertices" of the fit, its position "map" at the face pixels, or "none".
+    dense: all "vertices" of the fit, its position "map" at the face pixels, or "none". They are
+        also the surface that a reconstruction is measured on.
     pixel_origin: of all ground truth made from a fit; one of `camera.PIXEL_ORIGINS`.
     convert_origin: pt3d_68 and predictions are converted to `pixel_origin` from their own. Where
         false, they are scored as stored (pt3d_68 is "matlab"), as the published scripts do.
@@ -89,8 +185,10 @@ class Protocol:
         Then a position map's z counts from the smallest of its mesh, any other as in its file.
     normalizer: whose box is the unit, that of the ground-truth 68 ("box_68") or of the ground-truth
         points scored ("box_points").
-    yaw_source: Pose_Para of the fit, or the labels of the CSV `yaw_labels` (name,yaw_deg).
+    yaw_source: Pose_Para of the fit, or the labels of the file `yaw_labels`: CSV (name,yaw_deg), or
+        an .npy of degrees in the order of all file names.
     bins: upper edges of |yaw| in degrees, closed on the right; the last bin is open.
+    drop_worst: so many images of the largest error are left out of every metric, each its own.
     """
 
     name: str
@@ -105,7 +203,12 @@ class Protocol:
     yaw_labels: str | None
     bins: tuple[float, ...]
     exclude: tuple[str, ...]
+    drop_worst: int
     crop: Crop
+    reconstruction: Reconstruction
+    pose: Pose
+    balanced: Balanced
+    curve: Curve
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
@@ -122,8 +225,16 @@ class Protocol:
         if self.yaw_source == "labels" and self.yaw_labels is None:
             raise ValueError(
                 "protocol.yaw_source is labels: give protocol.yaw_labels=FILE.csv with columns "
-                "name,yaw_deg"
+                "name,yaw_deg, or an .npy"
             )
+        if self.drop_worst < 0:
+            raise ValueError(f"protocol.drop_worst: got {self.drop_worst}, expected at least 0")
+        if "nme_rec" in self.metrics and self.reconstruction.metric == "rec_2dasl":
+            if self.dense == "map":
+                raise ValueError(
+                    "protocol.reconstruction.metric is rec_2dasl, which takes every 50th vertex: "
+                    "choose protocol.dense=vertices"
+                )
 
     @classmethod
     def from_values(cls, values: dict) -> "Protocol":
@@ -132,17 +243,21 @@ class Protocol:
         Raises:
             ValueError: a value is not one of its choices.
         """
-        lists = {
-            "metrics": tuple(values["metrics"]),
-            "bins": tuple(values["bins"]),
-            "exclude": tuple(str(name) for name in values["exclude"]),
-        }
-        return cls(**{**values, **lists, "crop": Crop(**values["crop"])})
+        levels = tuple(values["reconstruction"]["levels"])
+        parts = {**values, "reconstruction": {**values["reconstruction"], "levels": levels}}
+        return cls(
+            **{
+                **values,
+                "metrics": tuple(values["metrics"]),
+                "bins": tuple(values["bins"]),
+                "exclude": tuple(str(name) for name in values["exclude"]),
+                **{name: kind(**parts[name]) for name, kind in PARTS.items()},
+            }
+        )
 
     def to_values(self) -> dict:
         """As plain values, for a report."""
-        values = dataclasses.asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        return _plain(dataclasses.asdict(self))
 
     @property
     def landmark_origin(self) -> str:
@@ -153,10 +268,14 @@ class Protocol:
     def landmarks_as_stored(self) -> bool:
         return self.landmarks == "pt3d_68" and not self.convert_origin
 
+    def scores(self, *kinds: str) -> bool:
+        """Whether a metric compares one of these fields of `FacePoints`."""
+        return any(METRICS[metric].points in kinds for metric in self.metrics)
+
     @property
     def scores_dense(self) -> bool:
-        wanted = any(METRICS[metric].points == "dense" for metric in self.metrics)
-        return wanted and self.dense != "none"
+        """Whether dense points are needed, to compare them or as a surface."""
+        return self.scores("dense", "surface") and self.dense != "none"
 
     @property
     def bin_labels(self) -> list[str]:
@@ -169,30 +288,10 @@ class Protocol:
         return self.bin_labels[index]
 
 
-def score(
-    prediction: FacePoints,
-    truth: FacePoints,
-    protocol: Protocol,
-) -> dict[str, Tensor]:
-    """The protocol's metrics for which both sides have the points, {name: (B,)}, percent, float64.
-
-    The points are in the same pixel origin already, or deliberately not (`convert_origin`).
-    """
-    errors = {}
-    for metric in protocol.metrics:
-        points, dimensions = METRICS[metric]
-        predicted, true = getattr(prediction, points), getattr(truth, points)
-        if predicted is None or true is None or predicted.shape[-1] < dimensions:
-            continue
-        predicted, true = predicted.double(), true.double()
-        if dimensions == 3:
-            predicted = align_depth(predicted, protocol.z_alignment)
-            true = align_depth(true, protocol.z_alignment)
-        unit = truth.landmarks if protocol.normalizer == "box_68" else true
-        errors[metric] = nme(
-            predicted[..., :dimensions], true[..., :dimensions], bbox_size(unit.double())
-        )
-    return errors
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _require_choice(field: str, value: object, choices: object) -> None:

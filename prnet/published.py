@@ -5,11 +5,12 @@ the footnotes that go with it. A value is what the paper prints, "-" where it pr
 where it could not be read; numbers keep the paper's decimals.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from prnet.files import read_json_object, take
 
 TABLES_DIR = Path(__file__).resolve().parent / "assets" / "tables"
 
@@ -163,33 +164,6 @@ def find_tables(paper: str, table: str | None = None) -> list[PublishedTable]:
         names = ", ".join(entry.table for entry in of_paper)
         raise ValueError(f"table: got {table!r}, {paper} has {names}")
     return found
-
-
-def read_json_object(path: Path) -> dict:
-    """Raises ValueError, naming the file, where it holds no JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of bytes that are no text, too
-        raise ValueError(f"{path}: not readable as JSON ({error}); write it again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
-def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object:
-    """`values[key]`, of the given type.
-
-    Raises:
-        ValueError: absent or of another type; names place and key.
-    """
-    names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-    if not isinstance(values, dict) or key not in values:
-        raise ValueError(f"{where}: no {key!r}, expected {names}")
-    value = values[key]
-    # JSON's true is an int to Python.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{where}: {key} is {value!r}, expected {names}")
-    return value
 
 
 def _column(entry: object, where: str) -> Column:

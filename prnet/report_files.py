@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prnet.published import read_json_object, take
+from prnet.files import read_json_object, take
 
 # `checkpoint outputs/prn/TIME/best.pt (model prn)` or `predictions DIR`, as reports have it.
 SOURCE = re.compile(r"(?P<kind>checkpoint|predictions) (?P<path>.+?)(?: \(model .*\))?")

@@ -30,9 +30,16 @@ class FitBatch(NamedTuple):
     crop_from_model: Tensor  # (B, 4, 4), model frame -> crop px, z shifted to a minimum of 0
     shape_params: Tensor  # (B, S)
     exp_params: Tensor  # (B, E)
+    # Of batches with photos of which no more than 2D landmarks is known, or may be used.
+    landmarks: Tensor | None = None  # (B, 68, 2), crop px; NaN where not seen, or those of the fit
+    has_fit: Tensor | None = None  # (B,), bool: the fit may be learned from; None: all
+    # (B, Hp, Wp), uint8: 255 where the face is seen, hair and hands left out; None: unknown
+    visible: Tensor | None = None
 
     def to(self, device) -> "FitBatch":
-        return FitBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return FitBatch(
+            *(None if field is None else field.to(device, non_blocking=True) for field in self)
+        )
 
 
 class PosedFit(NamedTuple):
@@ -56,6 +63,9 @@ class FaceSample(NamedTuple):
     shape_map: Tensor | None = None  # (B, 3, H, W), pose-independent face, model frame; as above
     attention: Tensor | None = None  # (B, h, w), in [0, 1]: the face where nothing covers it
     fit: PosedFit | None = None
+    landmarks: Tensor | None = None  # (B, 68, 2), crop px; 0 where not visible
+    landmarks_visible: Tensor | None = None  # (B, 68), bool
+    has_fit: Tensor | None = None  # (B,), bool: the fit may be learned from; None: all
 
 
 class Pose(NamedTuple):
@@ -69,8 +79,12 @@ class Pose(NamedTuple):
 class Prediction(NamedTuple):
     """What a network returns. What is None the network does not predict."""
 
-    position_map: Tensor  # (B, 3, H, W), crop px
+    position_map: Tensor | None = None  # (B, 3, H, W), crop px
     pose_dependent_map: Tensor | None = None  # (B, 3, H, W), crop px, before any alignment
     shape_map: Tensor | None = None  # (B, 3, H, W), pose-independent face, model frame
     attention_logits: Tensor | None = None  # (B, h, w); their sigmoid is the attention
     pose: Pose | None = None
+    # (B, 12 + S + E): pose and coefficients, see `prnet.geometry.pose_parameters`
+    parameters: Tensor | None = None
+    # (B, 12 + S + E), in training: what a second pass makes of the first one's landmarks (2DASL)
+    cycle_parameters: Tensor | None = None

@@ -1,158 +1,41 @@
 """Scoring: a network or saved predictions against the truth of a test set, image by image.
 
-`evaluate_model` is also what the trainer validates with. Letters: B batch, N vertices, H W = 256.
+`evaluate_model` is also what the trainer validates with. Letters: B batch.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from prnet.datasets.evaluation import EvaluationBatch
-from prnet.datasets.predictions import (
-    NUM_PRNET_FACE_PIXELS,
-    SavedPrediction,
-    Topology,
-    landmarks_of,
-    read_prediction,
-    write_prediction,
-)
+from prnet.datasets.attention import attention_iou
+from prnet.datasets.evaluation import EvaluationBatch, true_attention
+from prnet.datasets.given_landmarks import GivenLandmarks
+from prnet.datasets.occluders import ImageOccluder
+from prnet.datasets.predictions import Topology, read_prediction, write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.faces.face import Face
 from prnet.gallery import Gallery, errors_to_rank
-from prnet.geometry import camera
-from prnet.protocol import METRICS, FacePoints, Protocol, score
+from prnet.points import (
+    NO_ANGLES,
+    NO_DEPTH,
+    NO_POINTS,
+    complete_network,
+    ground_truth,
+    network_points,
+    saved_points,
+)
+from prnet.protocol import METRICS, Protocol
+from prnet.reconstructions import METRIC, Reconstructions
 from prnet.report import ScoredImage, make_report
+from prnet.score import FacePoints, group_landmarks, pose_left_out, score
 
 PRECISIONS = ("fp32", "bf16")
-NO_NECK = (
-    "a position map is trained on the face pixels alone, and protocol.dense=vertices compares the "
-    "neck and the ears too"
-)
-NO_DENSE_TRUTH = "protocol.dense is none"
-OTHER_FACE = "the network's face {} and the data set's {} have no dense points in common"
-NO_DEPTH = "the landmarks have no z"
-
-
-def ground_truth(
-    batch: EvaluationBatch,
-    face: Face | None,
-    protocol: Protocol,
-    *,
-    dense: bool,
-) -> FacePoints:
-    """What the protocol calls the truth, float64, each in the pixel origin it is scored in.
-
-    Where a batch has no `pt3d_68`, the fit's own vertices at the landmarks stand for it: it is made
-    of them. Without a face there is nothing but `pt3d_68`.
-    """
-    landmarks = dense_points = None
-    if protocol.landmarks == "pt3d_68" and batch.landmarks is not None:
-        landmarks = camera.convert_origin(batch.landmarks, "matlab", protocol.landmark_origin)
-    if face is None or (landmarks is not None and not dense):
-        return FacePoints(landmarks, None)
-
-    vertices = face.morphable_model(batch.shape_params, batch.exp_params)  # (B, N, 3), model frame
-
-    def project(points: Tensor, matrix: Tensor, pixel_origin: str) -> Tensor:
-        image_points = camera.transform_points(matrix, points.double())
-        return camera.convert_origin(image_points, "zero_based", pixel_origin)
-
-    if landmarks is None and protocol.landmarks == "pt3d_68":
-        at_landmarks = vertices[:, face.landmark_index]
-        landmarks = project(at_landmarks, batch.image_from_model, protocol.landmark_origin)
-    if dense and protocol.dense == "vertices":
-        dense_points = project(vertices, batch.image_from_model, protocol.pixel_origin)
-    if landmarks is None or (dense and protocol.dense == "map"):
-        # Interpolation and projection commute: only the texels that are scored are made, in the
-        # model frame. A position map's depth starts at the smallest z of its mesh.
-        matrix = batch.image_from_model.clone()
-        depth = vertices @ matrix[:, 2, :3, None].to(vertices.dtype)  # (B, N, 1)
-        matrix[:, 2, 3] = -depth.amin((1, 2)).double()
-        if landmarks is None:
-            cells = face.uv.at_texels(vertices, face.uv.landmark_texels)
-            landmarks = project(cells, matrix, protocol.landmark_origin)
-        if dense and protocol.dense == "map":
-            pixels = face.uv.at_texels(vertices, face.uv.face_index)
-            dense_points = project(pixels, matrix, protocol.pixel_origin)
-    return FacePoints(landmarks, dense_points)
-
-
-def network_points(
-    position_map: Tensor,  # (B, 3, H, W), crop px
-    image_from_crop: Tensor,  # (B, 4, 4), float64
-    face: Face,
-    protocol: Protocol,
-    *,
-    pixel_origin: str,
-) -> FacePoints:
-    """A network's landmarks and face pixels in the image, float32.
-
-    They are placed in the pixel origin of the truth they are scored against: the crop is ours, and
-    `pixel_origin` that of the labels the network learned from, so no convention stands between the
-    two. Depth is in image px from the network's own zero.
-    """
-
-    def project(points: Tensor, target: str) -> Tensor:
-        image_points = camera.transform_points(image_from_crop, points.double())
-        return camera.convert_origin(image_points, pixel_origin, target).float()
-
-    return FacePoints(
-        project(face.uv.landmarks(position_map), protocol.landmark_origin),
-        project(face.uv.face_points(position_map), protocol.pixel_origin),
-    )
-
-
-def saved_points(
-    prediction: SavedPrediction,
-    face: Face | None,
-    topology: Topology,
-    protocol: Protocol,
-    *,
-    device: torch.device,
-) -> tuple[FacePoints, str | None]:
-    """A saved prediction as a batch of one, and why it has no dense points, if it has none.
-
-    A mesh is rasterised into the UV layout where the protocol compares maps; a map has no vertices.
-
-    Raises:
-        ValueError: the 68 landmarks are neither saved nor to be found among the vertices.
-    """
-
-    def prepare(points: object, source: str, target: str) -> Tensor:
-        tensor = torch.from_numpy(points).double()[None].to(device)
-        return camera.convert_origin(tensor, source, target) if protocol.convert_origin else tensor
-
-    stored, origin = landmarks_of(prediction, topology)
-    landmarks = prepare(stored, origin, protocol.landmark_origin)
-    if prediction.vertices is None:
-        return FacePoints(landmarks, None), "no vertices, landmarks alone"
-    if face is None:
-        return FacePoints(landmarks, None), "the face model is not there"
-    vertices = prepare(prediction.vertices, prediction.vertices_origin, protocol.pixel_origin)
-    count = vertices.shape[1]
-    num_vertices, num_pixels = face.morphable_model.num_vertices, face.uv.face_index.numel()
-    if count == num_vertices:
-        if protocol.dense == "map":
-            vertices = face.uv.at_texels(vertices, face.uv.face_index)
-        return FacePoints(landmarks, vertices), None
-    if count == num_pixels:
-        if protocol.dense == "map":
-            return FacePoints(landmarks, vertices), None
-        return FacePoints(landmarks, None), (
-            f"the {count} face pixels of a position map are not the {num_vertices} vertices that "
-            "protocol.dense=vertices compares"
-        )
-    reason = (
-        f"{count} points are neither the {num_vertices} vertices nor the {num_pixels} face pixels "
-        "of the face model"
-    )
-    if count == NUM_PRNET_FACE_PIXELS:
-        reason += "; bring PRNet's Data/uv-data to DATA_DIR/PRNet_uv, its pixels are those"
-    return FacePoints(landmarks, None), reason
+# Not yet measured.
+PENDING = "pending"
 
 
 def give_face(module: nn.Module, face: Face) -> None:
@@ -189,6 +72,10 @@ def evaluate_model(
     precision: str = "fp32",
     save_predictions: Path | str | None = None,
     gallery: Gallery | None = None,
+    occluder: ImageOccluder | None = None,
+    point_groups: Sequence[Sequence[int]] | None = None,
+    workers: int = 0,
+    given: GivenLandmarks | None = None,
     progress: bool = True,
 ) -> dict:
     """Run a network over a test set, once an image, and report its errors.
@@ -198,7 +85,11 @@ def evaluate_model(
     against `pt3d_68`. Faces and `model` are on the same device; `yaw_labels` replace the yaw of the
     fits; `pixel_origin` is that of the labels the network learned from. The report is that of
     `prnet.report.make_report`; the model's modes are as they were. A `gallery` is shown every
-    image.
+    image. `point_groups` make the data set's own points of the 68 (`group_landmarks`); `workers`
+    processes measure reconstructions, 0: none does. `given` landmarks go to the network beside the
+    image; the report names the `landmark_map` of one that takes them. An `occluder` covers part of
+    every crop. Where the network predicts its attention, the report has the mean overlap with the
+    visible face.
 
     Raises:
         ValueError: an option is none of its choices, the network returns what is not finite, or the
@@ -209,19 +100,18 @@ def evaluate_model(
     if truth_face is None and protocol.landmarks == "map":
         raise ValueError(f"protocol.landmarks=map: {no_face}")
     device = next(model.parameters()).device
-    no_dense = NO_NECK if protocol.dense == "vertices" else NO_DENSE_TRUTH
-    if truth_face is None:
-        no_dense = no_face
-    elif truth_face.describe() != face.describe():
-        no_dense = OTHER_FACE.format(face.name, truth_face.name)
-    scores_dense = protocol.scores_dense and no_dense == NO_DENSE_TRUTH
     images: list[ScoredImage] = []
-    with evaluation_mode(model):
+    overlaps: list[float] = []
+    reconstructions = Reconstructions(protocol.reconstruction, workers=workers)
+    with evaluation_mode(model), reconstructions:
         for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
             batch = batch.to(device)
-            image = warp_to_crop(batch.picture, batch.crop_from_picture)
+            image, covered = warp_to_crop(batch.picture, batch.crop_from_picture), None
+            if occluder is not None:
+                image, covered = occluder(image, batch.names)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                prediction = model(image.contiguous(memory_format=torch.channels_last))
+                beside = given.of(batch, pixel_origin=pixel_origin) if given is not None else ()
+                prediction = model(image.contiguous(memory_format=torch.channels_last), *beside)
             predicted = network_points(
                 prediction.position_map.float(),
                 batch.image_from_crop,
@@ -231,19 +121,41 @@ def evaluate_model(
             )
             if save_predictions is not None:
                 save_points(Path(save_predictions), batch.names, predicted, protocol)
-            if not scores_dense:
-                predicted = predicted._replace(dense=None)
-            truth = ground_truth(batch, truth_face, protocol, dense=scores_dense)
-            reasons = {"dense": no_dense, "landmarks": no_face}
+            predicted, reasons = complete_network(
+                predicted,
+                prediction,
+                face,
+                truth_face,
+                protocol,
+                no_face=no_face,
+                scanned=batch.scan is not None,
+            )
+            if point_groups is not None:
+                predicted = with_groups(predicted, point_groups)
+            dense = predicted.dense is not None or predicted.surface is not None
+            truth = ground_truth(batch, truth_face, protocol, dense=dense and protocol.scores_dense)
             errors = score(predicted, truth, protocol)
-            images += scored_images(batch, errors, reasons, protocol, yaw_labels)
+            rows = scored_images(batch, predicted, truth, errors, reasons, protocol, yaw_labels)
+            add_surfaces(reconstructions, rows, predicted, truth)
+            images += rows
+            if prediction.attention_logits is not None:
+                logits = prediction.attention_logits
+                target = true_attention(batch, truth_face, covered, size=logits.shape[-1])
+                overlaps += [] if target is None else attention_iou(logits, target).tolist()
             if gallery is not None:
                 ranks = errors_to_rank(errors, len(image))
                 gallery.add(image, prediction.position_map, ranks)
-    return {
+        reconstructions.finish(progress=progress)
+    report = {
         **make_report(images, protocol, dataset=dataset, source=source),
         "face": face.describe(),
+        "occlusion": "none" if occluder is None else occluder.occluder,
     }
+    if hasattr(model, "landmark_map"):
+        report["landmark_map"] = model.landmark_map
+    if overlaps:
+        report["attention"] = {"iou": sum(overlaps) / len(overlaps), "count": len(overlaps)}
+    return report
 
 
 def save_points(directory: Path, names: list[str], points: FacePoints, protocol: Protocol) -> None:
@@ -274,69 +186,119 @@ def evaluate_predictions(
     no_face: str = "the face model is not there",
     yaw_labels: Mapping[str, float] | None = None,
     device: torch.device,
+    point_groups: Sequence[Sequence[int]] | None = None,
+    workers: int = 0,
     progress: bool = True,
 ) -> dict:
     """Score saved predictions, one for every image of `batches`; the report as `evaluate_model`'s.
 
     `face` None scores 68 landmarks against `pt3d_68` alone; `no_face` says why in the report.
+    `point_groups` and `workers` as there.
 
     Raises:
         ValueError: a prediction cannot be read, or its landmarks cannot be found.
     """
     images: list[ScoredImage] = []
-    for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
-        batch = batch.to(device)
-        saved = [
-            saved_points(
-                read_prediction(predictions[name]), face, topology, protocol, device=device
-            )
-            for name in batch.names
-        ]
-        dense = protocol.scores_dense and any(points.dense is not None for points, _ in saved)
-        truth = ground_truth(batch, face, protocol, dense=dense)
-        for index, (points, no_dense) in enumerate(saved):
-            one = slice(index, index + 1)
-            own_truth = FacePoints(*(None if side is None else side[one] for side in truth))
-            if face is None:
-                no_dense = no_face
-            elif not protocol.scores_dense:
-                no_dense = NO_DENSE_TRUTH
-            reasons = {"dense": no_dense}
-            if own_truth.landmarks is None:
-                reasons["landmarks"] = no_face
-            images += scored_images(
-                batch._replace(names=batch.names[one], yaw_deg=batch.yaw_deg[one]),
-                score(points, own_truth, protocol),
-                reasons,
-                protocol,
-                yaw_labels,
-            )
+    with Reconstructions(protocol.reconstruction, workers=workers) as reconstructions:
+        for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
+            batch = batch.to(device)
+            saved = [
+                saved_points(
+                    read_prediction(predictions[name]),
+                    face,
+                    topology,
+                    protocol,
+                    device=device,
+                    no_face=no_face,
+                    scanned=batch.scan is not None,
+                )
+                for name in batch.names
+            ]
+            dense = any(one.dense is not None or one.surface is not None for one, _ in saved)
+            truth = ground_truth(batch, face, protocol, dense=dense and protocol.scores_dense)
+            for index, (points, reasons) in enumerate(saved):
+                one = slice(index, index + 1)
+                own_truth = FacePoints(*(None if side is None else side[one] for side in truth))
+                if point_groups is not None:
+                    points = with_groups(points, point_groups)
+                if own_truth.landmarks is None:
+                    reasons["landmarks"] = no_face
+                rows = scored_images(
+                    batch._replace(names=batch.names[one], yaw_deg=batch.yaw_deg[one]),
+                    points,
+                    own_truth,
+                    score(points, own_truth, protocol),
+                    reasons,
+                    protocol,
+                    yaw_labels,
+                )
+                add_surfaces(reconstructions, rows, points, own_truth)
+                images += rows
+        reconstructions.finish(progress=progress)
     report = make_report(
         images, protocol, dataset=dataset, source=source, missing=missing, unknown=unknown
     )
     return report if face is None else {**report, "face": face.describe()}
 
 
+def with_groups(points: FacePoints, groups: Sequence[Sequence[int]]) -> FacePoints:
+    """With the data set's own points, made of the 68."""
+    return points._replace(points=group_landmarks(points.landmarks, groups))
+
+
+def add_surfaces(
+    reconstructions: Reconstructions,
+    rows: Sequence[ScoredImage],
+    predicted: FacePoints,
+    truth: FacePoints,
+) -> None:
+    """Have the surfaces of a batch measured, where the protocol wants them and both sides have
+    one."""
+    true_surfaces = truth.surface if truth.surface is not None else truth.dense
+    for index, row in enumerate(rows):
+        if row.lacking.get(METRIC) != PENDING:
+            continue
+        del row.lacking[METRIC]
+        landmarks = None if truth.landmarks is None else truth.landmarks[index].cpu().numpy()
+        unit = None if truth.surface_unit is None else truth.surface_unit[index]
+        surfaces = (predicted.surface[index], true_surfaces[index])
+        arrays = (surface.double().cpu().numpy() for surface in surfaces)
+        reconstructions.add(row, *arrays, landmarks, unit)
+
+
 def scored_images(
     batch: EvaluationBatch,
+    predicted: FacePoints,
+    truth: FacePoints,
     errors: Mapping[str, Tensor],  # metric -> (B,)
     reasons: Mapping[str, str],  # field of `FacePoints` -> why it is lacking
     protocol: Protocol,
     yaw_labels: Mapping[str, float] | None,
 ) -> list[ScoredImage]:
-    """The rows of a batch."""
+    """The rows of a batch; a surface that both sides have is `PENDING`."""
     columns = {metric: values.tolist() for metric, values in errors.items()}
+    reasons = {**reasons}
+    if truth.points is None:
+        reasons["points"] = NO_POINTS
+    if truth.angles is None:
+        reasons["rotation"] = NO_ANGLES
+    has_truth = truth.surface is not None or truth.dense is not None
+    if predicted.surface is not None and has_truth:
+        reasons["surface"] = PENDING
     lacking = {
         metric: reasons.get(METRICS[metric].points, NO_DEPTH)
         for metric in protocol.metrics
         if metric not in errors
     }
+    left_out = pose_left_out(predicted, truth, protocol)
+    pose = frozenset(m for m in protocol.metrics if METRICS[m].points == "rotation")
     return [
         ScoredImage(
             name,
             batch.yaw_deg[index] if yaw_labels is None else yaw_labels[name],
             {metric: values[index] for metric, values in columns.items()},
-            lacking,
+            dict(lacking),
+            pose if left_out is not None and left_out[index] else frozenset(),
         )
         for index, name in enumerate(batch.names)
     ]

@@ -5,7 +5,6 @@ the same mean, the same dataset. Where the protocol or the images are not those 
 footnote says how they differ, and the number does not compete for the best.
 """
 
-import functools
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hydra
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from prnet.config_path import CONFIG_DIR
-from prnet.entry import one_line_errors
+from prnet.entry import one_line_errors, shipped_protocol
 from prnet.files import written_whole
 from prnet.published import (
     DASH,
@@ -37,18 +36,9 @@ DEFAULT_DATASET = "aflw2000"
 DEFAULT_DECIMALS = 2
 # Fields of a protocol that say what is reported or where it is read from, and change no number.
 HARMLESS = {"name", "metrics", "yaw_labels", "crop.boxes"}
+HARMLESS |= {f"balanced.{key}" for key in ("per_bin", "draws", "seed")}
+HARMLESS |= {"curve.limit_percent", "curve.limit_deg"}
 FORMATS = {".md": to_markdown, ".tex": to_latex, ".csv": to_csv}
-
-
-@functools.cache
-def shipped_protocol(name: str) -> dict | None:
-    """The protocol as it is configured, or None where there is none of that name."""
-    directory = Path(CONFIG_DIR, "protocol")
-    if not (directory / f"{name}.yaml").is_file():
-        return None
-    # A protocol's file holds what it changes in default.yaml.
-    default, own = (OmegaConf.load(directory / f"{stem}.yaml") for stem in ("default", name))
-    return OmegaConf.to_container(OmegaConf.merge(default, own))
 
 
 def deviations(protocol: Mapping) -> dict[str, object]:
@@ -68,8 +58,11 @@ def protocol_words(protocol: Mapping) -> str:
 
 
 def _flat(values: Mapping) -> dict[str, object]:
-    crop = {f"crop.{key}": value for key, value in values.get("crop", {}).items()}
-    return {key: value for key, value in values.items() if key != "crop"} | crop
+    flat = {}
+    for key, value in values.items():
+        parts = value.items() if isinstance(value, Mapping) else ()
+        flat |= {f"{key}.{name}": part for name, part in parts} or {key: value}
+    return flat
 
 
 def fill(table: PublishedTable, reports: Sequence[Report]) -> FilledTable:

@@ -12,12 +12,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import ConcatDataset
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.config_path import CONFIG_DIR
-from prnet.datasets.augment import AugmentRule
+from prnet.datasets.augment import AugmentRule, draw_similarity
 from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.loading import TrainingSets
@@ -26,7 +26,9 @@ from prnet.datasets.warp import make_sample
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
 from prnet.files import written_whole
+from prnet.geometry.pose_parameters import FitParameters
 from prnet.geometry.position_map import PositionMapDecoder
+from prnet.models.regressor import Regressor
 from prnet.protocol import Protocol
 from prnet.sample import FitBatch
 from prnet.scoring import evaluate_model, evaluation_mode, give_face
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Held-out samples of each set that the validation panel shows.
 SHOWN_SAMPLES = 4
+# Samples that the whitening of a regressor's parameters is computed from.
+STATISTICS_SAMPLES = 4096
 
 
 def start_world(device: str) -> World:
@@ -56,7 +60,14 @@ def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets | Synth
     """What to train on: the synthetic stream, or built sets, of which the default one is made from
     the archive if it is not there yet."""
     directories = cfg.built
+    if directories is None and cfg.dataset.name == "landmarks_only":
+        raise ValueError(
+            "dataset=landmarks_only: landmarks alone teach no parameters; build the set with "
+            "prnet.build, then give built=[SET_WITH_FITS, THIS_ONE]"
+        )
     if directories is None and cfg.dataset.name == "synthetic":
+        if cfg.hide_fits or cfg.landmark_images is not None:
+            raise ValueError("hide_fits and landmark_images are for built sets; freeze a world")
         if face.name != "embedded":
             raise ValueError(f"dataset=synthetic: made of face=embedded, not face={face.name}")
         rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
@@ -82,6 +93,8 @@ def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets | Synth
         ratios=cfg.built_ratios,
         validation_fraction=cfg.validation_fraction,
         face=face.describe(),
+        hide_fits=cfg.hide_fits,
+        landmark_images=cfg.landmark_images,
     )
 
 
@@ -99,13 +112,20 @@ def main(cfg: DictConfig) -> None:
     face = face_files.load()
     sets = open_sets(cfg, face, world)
     log.info("%d training samples, run directory %s", len(sets), run_dir)
+    unfitted = 0 if isinstance(sets, SyntheticSets) else int((~sets.fitted).sum())
 
     model = instantiate(cfg.model.network)
     loss_fn = instantiate(cfg.loss, uv=face.uv).to(world.device)
+    if unfitted and "landmarks" not in loss_fn.targets:
+        raise ValueError(
+            f"loss: learns from fits alone, and {unfitted} training samples have none; choose "
+            "loss=2dasl, or leave out hide_fits and the sets of landmarks"
+        )
     header = {
         "model": {"name": cfg.model.name, **plain_values(cfg.model.network)},
         "face": face.describe(),
         "pixel_origin": sets.pixel_origin,
+        "experiment": cfg.name,
     }
     resume = None
     if cfg.init is not None and cfg.resume is not None:
@@ -123,9 +143,17 @@ def main(cfg: DictConfig) -> None:
             keep_best(Path(cfg.resume), run_dir)
     face = face.to(world.device)
     give_face(model, face)
+    give_face(loss_fn, face)
+    rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
+    if hasattr(model, "set_statistics"):
+        if cfg.init is None and resume is None:
+            model.set_statistics(*parameter_statistics(sets, model, face, rule))
+        loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
     texels = "all" if loss_fn.weighs_outside else "face"
-    decoder = PositionMapDecoder(face.morphable_model, face.uv, texels=texels).to(world.device)
-    settings = OmegaConf.to_container(cfg.trainer)
+    decoder = PositionMapDecoder(
+        face.morphable_model, face.uv, texels=texels, landmark_index=face.landmark_index
+    ).to(world.device)
+    settings, optimizer = map(OmegaConf.to_container, (cfg.trainer, cfg.optimizer))
     renders = isinstance(sets, SyntheticSets) and not sets.on_device
     workers = loader_workers(cfg.trainer.num_workers, world.device, renders=renders)
     settings["num_workers"] = workers
@@ -137,8 +165,8 @@ def main(cfg: DictConfig) -> None:
         loss_fn,
         sets,
         decoder,
-        plan=Plan(**OmegaConf.to_container(cfg.optimizer), **settings, seed=cfg.seed),
-        rule=AugmentRule(**OmegaConf.to_container(cfg.augment)),
+        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **settings, seed=cfg.seed),
+        rule=rule,
         schedule=instantiate(cfg.scheduler),
         world=world,
         run_dir=run_dir,
@@ -148,6 +176,20 @@ def main(cfg: DictConfig) -> None:
     )
     if world.size > 1:
         distributed.destroy_process_group()
+
+
+def parameter_statistics(
+    sets: TrainingSets | SyntheticSets, model: Regressor, face: Face, rule: AugmentRule
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a regressor's parameters over augmented training samples."""
+    fits = sets.posed_fits(STATISTICS_SAMPLES)
+    generator = torch.Generator().manual_seed(0)
+    moved, mirrored = draw_similarity(len(fits.mirrored), rule, generator)
+    fits = fits._replace(crop_from_model=moved @ fits.crop_from_model, mirrored=mirrored)
+    truncated = face.morphable_model.truncated(model.num_shape, model.num_exp)
+    parameters = FitParameters(truncated, face.mirror_index).cpu()(fits).double()
+    std, mean = torch.std_mean(parameters, dim=0)
+    return mean.float(), std.float()
 
 
 def make_validate(

@@ -49,8 +49,10 @@ class Plan(NamedTuple):
 
     epochs: float
     max_steps: int | None
+    optimizer: str  # adam | sgd, with Nesterov's momentum
     learning_rate: float
     weight_decay: float
+    momentum: float  # of sgd
     batch_size: int
     precision: str
     channels_last: bool
@@ -90,8 +92,8 @@ def train(
 
     Raises:
         FloatingPointError: a loss is not finite; last.pt holds the state before it.
-        ValueError: the precision is none of its choices, or `resume` belongs to a run over other
-            samples, batches or processes.
+        ValueError: precision or optimizer is none of its choices, or `resume` belongs to a run
+            over other samples, batches or processes.
     """
     if plan.precision not in PRECISIONS:
         raise ValueError(f"precision: got {plan.precision!r}, expected one of {PRECISIONS}")
@@ -116,12 +118,7 @@ def train(
     cuda = world.device.type == "cuda"
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
     model.to(world.device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(
-        model.parameters(),
-        lr=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        fused=True,
-    )
+    optimizer = make_optimizer(model, plan)
     order = {
         "seed": plan.seed,
         "samples": len(sets),
@@ -137,6 +134,8 @@ def train(
             )
         optimizer.load_state_dict(resume["optimizer"])
         best = resume["best"]
+        if hasattr(loss_fn, "load_training_state"):
+            loss_fn.load_training_state(resume["loss"])
     network: nn.Module = model
     if plan.compile:
         network = torch.compile(network)
@@ -147,10 +146,16 @@ def train(
 
     def save_last(step: int) -> None:
         training = {"step": step, "order": order, "best": best, "optimizer": optimizer.state_dict()}
+        if hasattr(loss_fn, "training_state"):
+            training["loss"] = loss_fn.training_state()
         save_checkpoint(
             run_dir / "last.pt", {**header, "weights": model.state_dict(), "training": training}
         )
 
+    # What a network is given beside the image, and losses that learn something themselves.
+    inputs = getattr(model, "inputs", ())
+    targets = loss_fn.targets | set(inputs)
+    has_critic = hasattr(loss_fn, "after_step")
     batches = iter(training_loader(sampler, num_workers=plan.num_workers, pin_memory=cuda))
     unchecked: tuple[int, dict[str, Tensor]] | None = None
     seen_at, seen_step = time.perf_counter(), sampler.start
@@ -164,7 +169,9 @@ def train(
         for step in range(sampler.start + 1, total_steps + 1):
             batch = sets.finish(next(batches).to(world.device))
             generator = batch_generator(plan.seed, step, world.rank, world.device)
-            sample = augment(batch, decoder, rule, generator, targets=loss_fn.targets)
+            sample = augment(batch, decoder, rule, generator, targets=targets)
+            if hasattr(loss_fn, "start_step"):
+                loss_fn.start_step((step - 1) / steps_per_epoch)
 
             # Forward, backward, update.
             learning_rate = plan.learning_rate * schedule(
@@ -175,16 +182,18 @@ def train(
             with torch.autocast(
                 world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"
             ):
-                prediction = network(sample.image.contiguous(memory_format=memory_format))
+                image = sample.image.contiguous(memory_format=memory_format)
+                prediction = network(image, *(getattr(sample, name) for name in inputs))
             losses = loss_fn(prediction, sample)  # name -> weighted scalar
             loss = sum(losses.values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            taught = loss_fn.after_step(prediction, sample) if has_critic else {}
 
             # The terms are read a step late, so that reading them does not hold up the device.
             terms = check_finite(unchecked)
-            unchecked = (step, {name: value.detach() for name, value in losses.items()})
+            unchecked = (step, {name: value.detach() for name, value in (losses | taught).items()})
             bar.update()
             if first_rank and terms and step % plan.log_every == 0:
                 now = time.perf_counter()
@@ -197,7 +206,8 @@ def train(
                 if "position_map" in loss_fn.targets:
                     outside = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
                     writer.add_scalar("train/ground_truth_out_of_reach", outside, step)
-                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", samples_s=f"{speed:.1f}")
+                total = sum(terms[name] for name in losses if name in terms)
+                bar.set_postfix(loss=f"{total:.3f}", samples_s=f"{speed:.1f}")
 
             # Validate with the function behind `python -m prnet.eval`, then save.
             leaving = stopped.agreed(step, world)
@@ -226,6 +236,22 @@ def train(
                 return
     if first_rank and validate is None:
         save_checkpoint(run_dir / "best.pt", {**header, "weights": model.state_dict()})
+
+
+def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """Adam, or SGD with Nesterov's momentum.
+
+    Raises:
+        ValueError: another name.
+    """
+    settings = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay, "fused": True}
+    if plan.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), **settings)
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), momentum=plan.momentum, nesterov=plan.momentum > 0, **settings
+        )
+    raise ValueError(f"optimizer.name: got {plan.optimizer!r}, expected adam or sgd")
 
 
 class Validation(NamedTuple):

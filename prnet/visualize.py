@@ -73,8 +73,22 @@ def draw_landmarks(
             lineType=cv2.LINE_AA,
             shift=SUBPIXEL_BITS,
         )
-    radius = round(1.6 * unit * 2**SUBPIXEL_BITS)
-    for x, y in fixed.tolist():
+    return draw_points(drawn, points)
+
+
+def draw_points(
+    picture: np.ndarray,  # (H, W, 3), uint8
+    points: np.ndarray | Tensor,  # (K, 2 or more); NaN is left out
+) -> np.ndarray:
+    """Dots at sub-pixel positions."""
+    drawn = _require_picture(picture).copy()
+    height, width = drawn.shape[:2]
+    places = _to_array(points)[:, :2]
+    places = places[np.isfinite(places).all(1)]
+    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
+    places = np.clip(places, -8 * (height + width), 8 * (height + width))
+    radius = round(1.6 * max(math.sqrt(height * width) / 256, 0.5) * 2**SUBPIXEL_BITS)
+    for x, y in np.rint(places * 2**SUBPIXEL_BITS).astype(np.int32).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return drawn
 
@@ -158,12 +172,14 @@ def tile(pictures: Sequence[np.ndarray], *, columns: int) -> np.ndarray:
 
 
 def draw_ced(
-    curves: Mapping[str, Sequence[float]],  # title -> one error an image, percent
+    curves: Mapping[str, Sequence[float]],  # title -> one error an image
     path: Path | str,
     *,
     limit: float = 10.0,
+    quantity: str = "NME",
+    unit: str = "%",
 ) -> None:
-    """Cumulative error distributions up to `limit` percent, means in the legend, as PRN's Fig. 5.
+    """Cumulative error distributions up to `limit`, means in the legend, as PRN's Fig. 5.
 
     The figure is written to `path`, in the format of its suffix.
 
@@ -180,8 +196,8 @@ def draw_ced(
         # The curve rises at every error; it stays at its last height up to the limit.
         steps = np.concatenate([[0], ordered, [max(limit, ordered[-1])]])
         heights = np.concatenate([[0], share, [100]])
-        axes.step(steps, heights, where="post", label=f"{title}: mean {ordered.mean():.2f} %")
-    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel="NME, %", ylabel="images, %")
+        axes.step(steps, heights, where="post", label=f"{title}: mean {ordered.mean():.2f} {unit}")
+    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel=f"{quantity}, {unit}", ylabel="images, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)

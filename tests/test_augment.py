@@ -1,12 +1,15 @@
 """Augmentation moves image and map by one similarity, exactly."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from prnet.datasets.augment import AugmentRule, augment, draw_similarity, noise_texture, occlude
+from prnet.config_path import CONFIG_DIR
+from prnet.datasets.augment import AugmentRule, augment, draw_similarity, scale_channels
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
@@ -140,19 +143,57 @@ def test_warp_reads_zero_outside_and_keeps_identity():
     assert warp_to_crop(picture, away).abs().max() == 0
 
 
-def test_occluders_cover_about_the_asked_share():
-    image = torch.zeros(400, 3, 64, 64)
-    rule = AugmentRule(occlusion=0.5)
-    occluded, covered = occlude(image, rule, torch.Generator().manual_seed(0))
-    assert torch.equal(occluded.abs().sum(1) > 0, covered)
-    assert 0.35 < covered.flatten(1).any(1).float().mean() < 0.5  # some fall outside the frame
-    untouched, none = occlude(image, rule._replace(occlusion=0.0), torch.Generator())
-    assert not none.any()
-    assert untouched.abs().max() == 0
-    texture = noise_texture(2, 64, torch.Generator().manual_seed(1))
-    assert texture.min() >= 0
-    assert texture.max() <= 1
-    assert texture.std() > 0.05
+def test_some_images_are_turned_and_the_rest_is_drawn_as_ever():
+    """A rotation's probability takes the angle away, and moves no other random number."""
+    rule = AugmentRule(mirror=0.5)
+    always, mirrored = draw_similarity(2000, rule, torch.Generator().manual_seed(0))
+    quarter, same_mirrored = draw_similarity(
+        2000, rule._replace(rotation_probability=0.25), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(mirrored, same_mirrored)
+    torch.testing.assert_close(always[:, 2, 2], quarter[:, 2, 2])
+    center = torch.tensor([127.5, 127.5, 0.0]).expand(2000, 1, 3)
+    torch.testing.assert_close(
+        camera.transform_points(always, center), camera.transform_points(quarter, center)
+    )
+    upright = quarter[:, 0, 1] == 0
+    assert upright.float().mean() == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close(always[~upright], quarter[~upright])
+
+
+def test_some_images_have_their_channels_scaled():
+    image = torch.full((2000, 3, 1, 1), 0.5)
+    gains = (0.6, 1.4)
+    always = scale_channels(image, gains, torch.Generator().manual_seed(0))
+    half = scale_channels(image, gains, torch.Generator().manual_seed(0), probability=0.5)
+    kept = (half == image).flatten(1).all(1)
+    assert kept.float().mean() == pytest.approx(0.5, abs=0.04)
+    assert torch.equal(half[~kept], always[~kept])
+    assert always.min() >= 0.3
+    assert always.max() <= 0.7
+
+
+@pytest.mark.parametrize("file", sorted(Path(CONFIG_DIR, "augment").glob("*.yaml")))
+def test_configurations_name_every_field(file):
+    """A field can only be changed on the command line if the configuration has it."""
+    assert OmegaConf.load(file).keys() == set(AugmentRule._fields)
+
+
+def test_papers_configurations():
+    """SADRNet III-E, and the rates of its released code."""
+    rules = {
+        name: AugmentRule(**OmegaConf.load(Path(CONFIG_DIR, "augment", f"{name}.yaml")))
+        for name in ("prn", "sadrnet", "sadrnet_released")
+    }
+    assert rules["prn"]._replace(scale=(0.9, 1.2), color=(0.6, 1.4)) == AugmentRule()._replace(
+        occlusion_size=rules["prn"].occlusion_size
+    )
+    paper, released = rules["sadrnet"], rules["sadrnet_released"]
+    assert (paper.rotation_deg, paper.rotation_probability, paper.translation) == (90, 1, 0.1)
+    assert (list(paper.scale), list(paper.color)) == ([0.9, 1.1], [0.6, 1.4])
+    assert released.rotation_probability == released.occlusion == 0.25
+    assert (list(released.scale), released.color_probability) == ([0.97, 1.03], 0.5)
+    assert paper.occluder == released.occluder == "sadrnet"
 
 
 def test_augment_is_reproducible(face, decoder):

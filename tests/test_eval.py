@@ -43,6 +43,9 @@ PLACED = {
     "face3d": lambda x, y: (x, HEIGHT - 1 - y),
     "sadrnet": lambda x, y: (x, HEIGHT - y),
 }
+POINT_METRICS = "protocol.metrics=[nme_68_2d,nme_68_3d,nme_dense_2d,nme_dense_3d]"
+# An ICP that is short, not right.
+SHORT_ICP = ["protocol.reconstruction.levels=[1]", "protocol.reconstruction.iterations=2"]
 SMALL = 1e-3  # percent; the bases and the UV weights are float32
 
 
@@ -89,6 +92,11 @@ def means(report: dict) -> dict[str, float]:
     return {metric: summary["mean"] for metric, summary in report["metrics"].items()}
 
 
+def nme_means(report: dict) -> dict[str, float]:
+    """Without the head pose, which is that of the mean face, not of the true one."""
+    return {metric: mean for metric, mean in means(report).items() if metric.startswith("nme")}
+
+
 def write_labels(path: Path, yaws_deg: dict[str, float]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["name", "yaw_deg"], *yaws_deg.items()])
@@ -127,11 +135,11 @@ def save_exact(kind: str, folder: Path, data_dir: Path, face, landmarks_in: str,
         ("default", "prnet", "face3d", "face3d", 4),
         ("default", "npz mesh", "zero_based", "zero_based", 4),
         ("default", "npz mesh", "sadrnet", "sadrnet", 4),
-        ("2dasl", "3ddfa", "matlab", "matlab", 4),
+        ("2dasl", "3ddfa", "matlab", "matlab", 4),  # every 50th of 98 vertices are too few for more
         ("2dasl", "npz mesh", "matlab", "matlab", 4),
         ("3ddfa", "3ddfa", "matlab", "matlab", 2),
-        ("prn", "prnet", "matlab", "face3d", 4),
-        ("sadrnet", "npz map", "sadrnet", "sadrnet", 4),
+        ("prn", "prnet", "matlab", "face3d", 5),
+        ("sadrnet", "npz map", "sadrnet", "sadrnet", 10),
     ],
 )
 def test_the_truth_scores_zero(
@@ -140,9 +148,9 @@ def test_the_truth_scores_zero(
     """In every protocol, from every format that can hold its truth."""
     folder = save_exact(kind, tmp_path / "p", tiny_data_dir, face, landmarks_in, rest_in)
     report = run(tiny_data_dir, tmp_path, f"predictions={folder}", f"protocol={protocol}", labels)
-    assert report["not_computed"] == {}
+    assert set(report["not_computed"]) == ({"nme_rec"} if protocol == "2dasl" else set())
     assert len(report["metrics"]) == metrics
-    assert max(means(report).values()) < SMALL
+    assert max(nme_means(report).values()) < SMALL
     assert [row["name"] for row in report["images"]] == NAMES
     assert report["count"] == len(NAMES)
 
@@ -181,19 +189,13 @@ def test_errors_are_those_of_a_direct_computation(tiny_data_dir, face, tmp_path,
             row[f"{metric}_2d"] = 100 * np.linalg.norm(offset[:, :2], axis=1).mean() / size
             row[f"{metric}_3d"] = 100 * np.linalg.norm(offset, axis=1).mean() / size
         expected[name] = row
-    report = run(tiny_data_dir, tmp_path, f"predictions={folder}", "protocol=prn", labels)
+    arguments = [f"predictions={folder}", "protocol=prn", POINT_METRICS, labels]
+    report = run(tiny_data_dir, tmp_path, *arguments)
     for row in report["images"]:
         found = {metric: row[metric] for metric in report["metrics"]}
         assert found == pytest.approx(expected[row["name"]], rel=1e-5)
     # The same with the smallest z as zero is another number.
-    other = run(
-        tiny_data_dir,
-        tmp_path,
-        f"predictions={folder}",
-        "protocol=prn",
-        "protocol.z_alignment=min",
-        labels,
-    )
+    other = run(tiny_data_dir, tmp_path, *arguments, "protocol.z_alignment=min")
     assert means(other)["nme_dense_2d"] == means(report)["nme_dense_2d"]
     assert means(other)["nme_dense_3d"] > 1.05 * means(report)["nme_dense_3d"]
 
@@ -213,7 +215,7 @@ def test_depth_of_a_true_map_starts_at_the_smallest_z_of_its_mesh(tiny_data_dir,
         "protocol=sadrnet",
         "protocol.z_alignment=none",
     )
-    assert max(means(report).values()) < SMALL
+    assert max(nme_means(report).values()) < SMALL
 
 
 def test_missing_unknown_and_excluded(tiny_data_dir, face, tmp_path):
@@ -470,7 +472,7 @@ def test_perfect_network_errs_by_the_rounding_of_its_landmarks_alone(tiny_data_d
         if name != "2dasl":
             assert report["metrics"]["nme_dense_3d"]["mean"] < SMALL
     report, _ = perfect_report(tiny_data_dir, face, shipped("sadrnet"), crop)
-    assert max(means(report).values()) < SMALL
+    assert max(nme_means(report).values()) < SMALL
 
 
 def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_dir, face):
@@ -571,12 +573,12 @@ def write_checkpoint(path: Path, *, width: int = 1, **changes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("protocol", ["default", "prn", "2dasl"])
+@pytest.mark.parametrize("protocol", ["default", "prn", "2dasl", "sadrnet"])
 def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labels, protocol):
     """A checkpoint through the command, then its own NAME.npz: equal numbers."""
     checkpoint = write_checkpoint(tmp_path / "best.pt")
     saved = tmp_path / "saved"
-    arguments = [f"protocol={protocol}", labels, "batch_size=4"]
+    arguments = [f"protocol={protocol}", labels, "batch_size=4", *SHORT_ICP]
     report = run(
         tiny_data_dir,
         tmp_path,

@@ -12,7 +12,8 @@ LEAVES = {"__init__", "sample", "files"}
 
 # A unit is a sub-package or a module of prnet. It may import itself, the leaves, and these units.
 EVALUATION = {"geometry", "faces", "datasets", "models"}
-EVALUATION |= {"metrics", "protocol", "report", "visualize", "gallery"}
+EVALUATION |= {"metrics", "protocol", "score", "points", "reconstructions", "report", "summaries"}
+EVALUATION |= {"visualize", "gallery"}
 ENTRY = {"checkpoint", "config_path", "entry"}
 ALLOWED = {
     "__init__": set(),
@@ -21,7 +22,7 @@ ALLOWED = {
     "geometry": set(),
     "checkpoint": set(),
     "config_path": set(),
-    "entry": set(),
+    "entry": {"config_path"},
     "schedule": set(),
     "faces": {"geometry"},
     "models": {"geometry", "faces"},
@@ -32,22 +33,30 @@ ALLOWED = {
     "visualize": {"geometry", "faces"},
     "export": {"geometry", "faces"},
     "protocol": {"geometry", "metrics"},
-    "report": {"metrics", "protocol", "visualize"},
+    "score": {"metrics", "protocol"},
+    "points": {"geometry", "faces", "datasets", "metrics", "protocol", "score"},
+    "summaries": {"metrics", "protocol"},
+    "report": {"metrics", "protocol", "summaries", "visualize"},
+    "reconstructions": {"datasets", "metrics", "protocol", "report"},
     "published": set(),
-    "report_files": {"published"},
+    "report_files": set(),
     "table_formats": {"published"},
     "tables": {"published", "report_files", "table_formats", *ENTRY},
-    "compare": {"report", "metrics", "visualize"},
+    "comparison": {"metrics", "protocol", "report", "summaries"},
+    "compare": EVALUATION
+    | ENTRY
+    | {"comparison", "eval", "report_files", "tables", "test_sets"},
     "contact_sheet": {"geometry", "faces", "datasets", "visualize"},
     "gallery": {"geometry", "faces", "datasets", "visualize"},
     "build": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
     "fit": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},
     "scoring": EVALUATION,
-    "eval": EVALUATION | ENTRY | {"scoring"},
+    "test_sets": EVALUATION,
+    "eval": EVALUATION | ENTRY | {"scoring", "test_sets"},
     "training": {"geometry", "datasets", "models", "checkpoint", "scoring"},
     "train": EVALUATION | ENTRY | {"losses", "schedule", "scoring", "training"},
 }
-ENTRY_POINTS = {"build", "entry", "eval", "fit", "tables", "train"}
+ENTRY_POINTS = {"build", "compare", "entry", "eval", "fit", "tables", "test_sets", "train"}
 CONFIGURATION = {"hydra", "omegaconf"}
 
 

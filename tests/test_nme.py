@@ -1,6 +1,7 @@
 """The error, its unit, its depth rule, and the protocols that put them together."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from prnet.config_path import CONFIG_DIR
+from prnet.geometry.camera import rotation_from_angles
+from prnet.geometry.icp import DEFAULT_RULE
 from prnet.metrics.nme import Z_ALIGNMENTS, align_depth, bbox_size, nme
-from prnet.protocol import METRICS, FacePoints, Protocol, score
+from prnet.protocol import METRICS, Protocol
+from prnet.score import FacePoints, group_landmarks, pose_left_out, score
 
 PROTOCOLS = ("default", "2dasl", "3ddfa", "prn", "sadrnet")
+POINT_METRICS = ("nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d")
 
 
 @functools.cache
@@ -74,6 +79,73 @@ def test_nme_is_per_sample_and_free_of_scale_and_position():
     assert torch.allclose(nme(moved, moved_truth, bbox_size(moved_truth)), errors, rtol=1e-12)
 
 
+def test_nme_of_visible_points():
+    """The others may hold anything, NaN too; a mask of all is no mask."""
+    truth, prediction = random_points(6, seed=1), random_points(6, seed=2)
+    size = bbox_size(truth)
+    visible = torch.tensor([[1, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1]]).bool()
+    hidden = torch.where(visible[..., None], truth, torch.nan)
+    errors = nme(prediction, hidden, size, visible)
+    for i in range(3):
+        kept = visible[i]
+        alone = nme(prediction[i : i + 1, kept], truth[i : i + 1, kept], size[i : i + 1])
+        assert errors[i].item() == pytest.approx(alone.item(), rel=1e-12)
+    assert nme(prediction, truth, size, torch.zeros(3, 6).bool()).isnan().all()
+
+
+def test_grouped_landmarks_known_values():
+    landmarks = torch.arange(68.0).expand(2, 3, 68).mT  # the point k at (k, k, k)
+    points = group_landmarks(landmarks, [[0], [36, 37, 38, 39, 40, 41], [67, 1]])
+    assert points.shape == (2, 3, 3)
+    assert points[1, :, 0].tolist() == [0.0, 38.5, 34.0]
+
+
+def test_points_of_a_data_set_are_scored_over_their_box():
+    truth = FacePoints(
+        points=torch.zeros(1, 2, 2),
+        visible=torch.tensor([[True, False]]),
+        box=torch.tensor([[10.0, 20.0, 110.0, 45.0]]),
+    )
+    prediction = FacePoints(points=torch.tensor([[[3.0, 4.0, 9.0], [50.0, 50.0, 9.0]]]))
+    errors = score(prediction, truth, shipped("aflw"))
+    assert errors["nme_points_2d"].item() == pytest.approx(100 * 5 / 50)
+    assert score(prediction, FacePoints(), shipped("aflw")) == {}
+
+
+ANGLES_DEG = torch.tensor([[5.0, 40.0, -3.0], [-100.0, 10.0, 0.0], [0.0, 98.9, -98.9]])
+
+
+def test_pose_metrics_of_known_turns():
+    truth = FacePoints(angles=torch.deg2rad(ANGLES_DEG).double())
+    offset = torch.tensor([2.0, -3.0, 4.0])
+    rotation = rotation_from_angles(torch.deg2rad(ANGLES_DEG + offset).double())
+    errors = score(FacePoints(rotation=rotation), truth, shipped("pose"))
+    assert list(errors) == list(shipped("pose").metrics)
+    found = {metric: values[0].item() for metric, values in errors.items()}
+    del found["pose_geodesic"]
+    expected = {"pose_mae_yaw": 3.0, "pose_mae_pitch": 2.0, "pose_mae_roll": 4.0, "pose_mae": 3.0}
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert score(FacePoints(), truth, shipped("pose")) == {}
+    assert score(FacePoints(rotation=rotation), FacePoints(), shipped("pose")) == {}
+
+
+def test_images_left_out_of_the_pose():
+    """By the truth beyond 99 degrees; by SADRNet's "fix" those off in pitch and not in yaw."""
+    truth = FacePoints(angles=torch.deg2rad(ANGLES_DEG).double())
+    off = torch.tensor([[25.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    rotation = rotation_from_angles(torch.deg2rad(ANGLES_DEG + off).double())
+    prediction = FacePoints(rotation=rotation)
+
+    def left_out(*overrides: str) -> list[bool]:
+        return pose_left_out(prediction, truth, shipped("pose", *overrides)).tolist()
+
+    assert left_out() == [False, True, False]
+    assert left_out("protocol.pose.images=all") == [False, False, False]
+    assert left_out("protocol.pose.images=all", "protocol.pose.fix=true")[0] is True
+    assert pose_left_out(prediction, truth, shipped("default")) is None
+    assert pose_left_out(prediction, FacePoints(), shipped("pose")) is None
+
+
 def test_nme_refuses_other_shapes():
     points = random_points(5, seed=0)
     with pytest.raises(ValueError, match=r"\(3, 5, 3\).*\(3, 4, 3\) differ"):
@@ -104,8 +176,9 @@ def test_score_against_a_direct_computation(rule, normalizer):
     truth = FacePoints(random_points(68, seed=1), random_points(150, seed=2))
     prediction = FacePoints(random_points(68, seed=3), random_points(150, seed=4))
     errors = score(prediction, truth, protocol)
-    assert list(errors) == list(METRICS)
-    for metric, (points, dimensions) in METRICS.items():
+    assert list(errors) == list(POINT_METRICS)
+    for metric in POINT_METRICS:
+        points, dimensions, *_ = METRICS[metric]
         true = getattr(truth, points)
         box = truth.landmarks if normalizer == "box_68" else true
         sides = box[..., :2].numpy().max(1) - box[..., :2].numpy().min(1)
@@ -119,7 +192,7 @@ def test_score_against_a_direct_computation(rule, normalizer):
 def test_truth_scores_zero_under_every_protocol(name):
     points = FacePoints(random_points(68, seed=1), random_points(150, seed=2))
     errors = score(points, points, shipped(name))
-    assert set(errors) == set(shipped(name).metrics)
+    assert set(errors) == set(shipped(name).metrics) & set(POINT_METRICS)
     assert all(values.tolist() == [0, 0, 0] for values in errors.values())
 
 
@@ -161,6 +234,16 @@ def test_shipped_protocols_say_what_the_papers_do():
         assert [getattr(protocol, field) for field in fields] == values
         assert protocol.bins == (30, 60)
         assert protocol.exclude == ()
+        assert protocol.drop_worst == 0
+        assert protocol.reconstruction.rule == DEFAULT_RULE
+    assert shipped("2dasl").reconstruction.metric == "rec_2dasl"
+    assert shipped("2dasl").reconstruction.normalizer == "box"
+    assert shipped("prn").reconstruction.metric == "icp_similarity"
+    assert shipped("sadrnet").reconstruction.metric == "rec_sadrnet"
+    assert shipped("prn").reconstruction.normalizer == "outer_interocular_3d"
+    assert (shipped("pose").pose.images, shipped("sadrnet").pose.images) == ("plausible", "all")
+    assert [shipped(name).balanced.per_bin for name in PROTOCOLS] == [None, 232, 232, 232, None]
+    assert shipped("aflw").metrics == shipped("aflw_lfpa").metrics == ("nme_points_2d",)
     assert shipped("3ddfa").metrics == ("nme_68_2d", "nme_dense_2d")
     assert shipped("prn").yaw_labels == "data/AFLW2000/yaw_new.csv"
     assert shipped("prn", "data_dir=/elsewhere").yaw_labels == "/elsewhere/AFLW2000/yaw_new.csv"
@@ -209,11 +292,26 @@ def test_other_bins():
         ("protocol.crop.source=box", "crop.boxes=FILE.csv"),
         ("protocol.crop.scale=0", "scale and span above 0"),
         ("protocol.crop.jitter=-0.1", "jitter at least 0"),
+        ("protocol.reconstruction.metric=icp", "reconstruction.metric.*procrustes_corr, icp_rigid"),
+        ("protocol.reconstruction.normalizer=eyes", "normalizer.*outer_interocular_3d, box"),
+        ("protocol.reconstruction.direction=both", "direction.*target_to_source"),
+        ("protocol.reconstruction.start=random", "start.*centroids, identity"),
+        ("protocol.pose.points=map", "protocol.pose.points.*dense, landmarks"),
+        ("protocol.pose.images=1969", "protocol.pose.images.*all, plausible"),
+        ("protocol.balanced.per_bin=0", "protocol.balanced: got per_bin 0"),
+        ("protocol.balanced.draws=0", "draws 0; expected at least 1"),
+        ("protocol.curve.limit_deg=0", "limit of 0, expected it above 0"),
+        ("protocol.drop_worst=-1", "protocol.drop_worst: got -1"),
     ],
 )
 def test_wrong_choices_are_refused_with_the_choices(override, message):
     with pytest.raises(ValueError, match=message):
         shipped("default", override)
+
+
+def test_every_50th_vertex_needs_vertices():
+    with pytest.raises(ValueError, match="every 50th vertex: choose protocol.dense=vertices"):
+        shipped("2dasl", "protocol.dense=map")
 
 
 def test_labels_need_a_file():
@@ -227,4 +325,5 @@ def test_protocol_as_plain_values_makes_the_same_protocol():
     values = protocol.to_values()
     assert values["exclude"] == ["image02139", "image03862"]
     assert type(values["metrics"]) is list
+    assert json.loads(json.dumps(values)) == values
     assert Protocol.from_values(values) == protocol

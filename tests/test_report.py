@@ -1,5 +1,7 @@
 """Bins and means, the report's schema, its Markdown and its figure."""
 
+import csv
+import hashlib
 import json
 import math
 
@@ -7,29 +9,37 @@ import cv2
 import numpy as np
 import pytest
 
+from prnet.metrics.statistics import bootstrap_interval
 from prnet.report import (
     ScoredImage,
     make_report,
     name_list,
     require_json_name,
-    summarize,
+    table,
     to_markdown,
     write_report,
 )
+from prnet.summaries import summarize, with_statistics
 from prnet.visualize import draw_ced
 from tests.test_nme import shipped
 
 METRICS = ("nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d")
+POSE_METRICS = ("pose_mae_yaw", "pose_mae_pitch", "pose_mae_roll", "pose_mae", "pose_geodesic")
 
 
-def scored(name, yaw_deg, value, *, lacking=()) -> ScoredImage:
+def scored(name, yaw_deg, value, *, lacking=(), left_out=()) -> ScoredImage:
     errors = {metric: value + i for i, metric in enumerate(METRICS) if metric not in lacking}
-    return ScoredImage(name, yaw_deg, errors, dict.fromkeys(lacking, "no vertices"))
+    reasons = {**dict.fromkeys(lacking, "no vertices"), "nme_rec": "no surface"}
+    return ScoredImage(name, yaw_deg, errors, reasons, frozenset(left_out))
 
 
-def report_of(images, protocol="default", **values) -> dict:
+def report_of(images, protocol="default", *overrides, **values) -> dict:
     return make_report(
-        images, shipped(protocol), dataset="aflw2000", source="predictions DIR", **values
+        images,
+        shipped(protocol, *overrides),
+        dataset="aflw2000",
+        source="predictions DIR",
+        **values,
     )
 
 
@@ -72,6 +82,8 @@ def test_schema_is_exactly_the_documented_one():
         "missing",
         "unknown",
         "not_computed",
+        "left_out",
+        "balanced",
     ]
     assert report["count"] == 2
     assert report["images"] == [
@@ -80,7 +92,8 @@ def test_schema_is_exactly_the_documented_one():
     ]
     assert report["missing"] == ["c", "d"]
     assert report["unknown"] == []
-    assert report["not_computed"] == {}
+    assert report["not_computed"] == report["left_out"] == {}
+    assert report["balanced"] is None
     assert list(report["metrics"]) == list(METRICS)
     for summary in report["metrics"].values():
         assert list(summary) == ["mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"]
@@ -122,7 +135,7 @@ def test_written_report_comes_back(tmp_path):
     images = [scored("a", 3.0, 1.0), scored("b", -70.0, 2.0)]
     report = report_of(images, "prn", missing=["c"], unknown=["x"])
     written = write_report(report, tmp_path / "sub" / "table.json")
-    names = ["table.json", "table.md", "table.png"]
+    names = ["table.json", "table.md", "table.png", "table_ced.csv"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == names
     assert json.loads(written[0].read_text()) == report
@@ -132,7 +145,10 @@ def test_written_report_comes_back(tmp_path):
 def test_markdown_holds_the_numbers_and_every_field_of_the_protocol():
     images = [scored("a", 3.0, 1.25), scored("b", -70.0, 2.0)]
     images = [image._replace(errors=dict(list(image.errors.items())[:3])) for image in images]
-    images = [image._replace(lacking={"nme_dense_3d": "a reason"}) for image in images]
+    images = [
+        image._replace(lacking={"nme_dense_3d": "a reason", "nme_rec": "no surface"})
+        for image in images
+    ]
     report = report_of(images, "2dasl", missing=["c"], unknown=["x"])
     text = to_markdown(report)
     assert "| 68 landmarks, 2D | 1.250 | - | 2.000 | 1.625 | 0.375 | 1.625 |" in text
@@ -141,10 +157,11 @@ def test_markdown_holds_the_numbers_and_every_field_of_the_protocol():
     assert "Not computed: dense, 3D: a reason" in text
     assert "Images without a prediction: 1: c" in text
     assert "Predictions without an image: 1: x" in text
+    assert "No balanced subset: of 232 images a bin, 0-30 has 1, 30-60 has 0, 60-90 has 1" in text
     for field, value in report["protocol"].items():
-        if field == "crop":
-            for crop_field in value:
-                assert f"| crop.{crop_field} |" in text
+        if isinstance(value, dict):
+            for part in value:
+                assert f"| {field}.{part} |" in text
         else:
             assert f"| {field} |" in text
     assert "are converted to the pixel origin" in to_markdown(report_of(images, "default"))
@@ -155,6 +172,159 @@ def test_report_without_a_metric_has_no_figure(tmp_path):
     written = write_report(report, tmp_path / "r.json")
     assert [path.suffix for path in written] == [".json", ".md"]
     assert report["metrics"] == {}
+
+
+def pose_images(count: int = 30) -> list[ScoredImage]:
+    """Image k errs by k in everything; yaws from all bins."""
+    metrics = (*METRICS, "nme_rec", *POSE_METRICS)
+    return [
+        ScoredImage(f"i{k:02}", 3.0 * k, dict.fromkeys(metrics, float(k)), {}) for k in range(count)
+    ]
+
+
+def test_percent_and_degrees_are_apart(tmp_path):
+    """Two tables, two figures, two files of curves; each with its unit and limit."""
+    report = with_statistics(report_of(pose_images(), "sadrnet"))
+    assert report["metrics"]["nme_rec"]["unit"] == "%"
+    assert report["metrics"]["pose_mae_yaw"]["unit"] == "deg"
+    percent, degrees = table(report).split("\n\n")
+    assert percent.startswith("| NME, % |")
+    assert "| reconstruction (rec_sadrnet) |" in percent
+    assert degrees.startswith("| head pose, deg |")
+    assert [line.split(" |")[0] for line in degrees.splitlines()[2:]] == [
+        "| yaw",
+        "| pitch",
+        "| roll",
+        "| mean of yaw, pitch, roll",
+        "| angle between the rotations",
+        "| images",
+    ]
+    written = write_report(report, tmp_path / "r.json")
+    names = ["r.json", "r.md", "r.png", "r_ced.csv", "r_pose.png", "r_pose_ced.csv"]
+    assert [path.name for path in written] == names
+    for name, limit, column in (
+        ("r_ced.csv", 10, "68 landmarks, 2D"),
+        ("r_pose_ced.csv", 20, "angle between the rotations"),
+    ):
+        rows = list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+        assert float(rows[-1]["error"]) == limit
+        for row in rows:
+            share = (math.floor(float(row["error"])) + 1) / 30
+            assert float(row[column]) == pytest.approx(share, abs=1e-5)
+    text = (tmp_path / "r.md").read_text()
+    assert "95 % interval" in text
+    assert "above 20 deg" in text
+
+
+def test_statistics_of_a_metric():
+    """Known values of a ladder; intervals hold their means and are those of the statistics."""
+    report = with_statistics(report_of(pose_images(21), "sadrnet"))
+    summary = report["metrics"]["nme_68_2d"]
+    errors = np.arange(21.0)
+    assert (summary["count"], summary["median"], summary["mean"]) == (21, 10.0, 10.0)
+    assert summary["curve_area"] == pytest.approx(np.maximum(0, 1 - errors / 10).mean())
+    assert summary["failure_rate"] == pytest.approx(10 / 21)
+    assert report["metrics"]["pose_mae"]["failure_rate"] == 0
+    for mean, interval in (("mean", "interval"), ("mean_of_bins", "mean_of_bins_interval")):
+        assert summary[interval]["low"] < summary[mean] < summary[interval]["high"]
+    expected = bootstrap_interval(errors)
+    assert summary["interval"] == {"low": expected.low, "high": expected.high}
+    first = summary["bins"]["0-30"]
+    assert first["n"] == 11
+    expected = bootstrap_interval(errors[:11])
+    assert first["interval"] == {"low": expected.low, "high": expected.high}
+    assert report["intervals"] == {"level": 0.95, "resamples": 10_000, "seed": 0}
+    plain = report_of(pose_images(21), "sadrnet")
+    for metric, own in plain["metrics"].items():
+        assert all(summary[key] == own[key] for key in ("mean", "mean_of_bins", "std_of_bins"))
+        assert set(own) < set(report["metrics"][metric])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_bins_without_images_have_no_interval():
+    report = with_statistics(report_of([scored("a", 3.0, 1.0), scored("b", 4.0, 3.0)]))
+    bins = report["metrics"]["nme_68_2d"]["bins"]
+    assert bins["30-60"] == {"mean": None, "n": 0, "interval": None}
+    assert bins["0-30"]["interval"]["low"] <= 2.0 <= bins["0-30"]["interval"]["high"]
+
+
+def test_images_left_out_are_named_and_keep_their_values():
+    """A metric's mean, median and curve are without them; other metrics are as they were."""
+    images = [
+        scored("a", 0.0, 1.0),
+        scored("b", 0.0, 5.0, left_out=["nme_68_3d"]),
+        scored("c", 40.0, 3.0),
+    ]
+    report = with_statistics(report_of(images))
+    assert report["left_out"] == {"nme_68_3d": ["b"]}
+    assert report["metrics"]["nme_68_2d"]["mean"] == 3.0
+    summary = report["metrics"]["nme_68_3d"]
+    assert (summary["mean"], summary["count"], summary["median"]) == (3.0, 2, 3.0)
+    assert summary["bins"]["0-30"]["n"] == 1
+    assert report["images"][1]["nme_68_3d"] == 6.0
+    text = to_markdown(report)
+    assert "Left out of 68 landmarks, 3D: 1: b" in text
+    assert "| images of 68 landmarks, 3D | 1 | 1 | 0 | | | 2 |" in text
+    everybody = [image._replace(left_out=frozenset(["nme_68_3d"])) for image in images]
+    none_left = report_of(everybody)
+    assert none_left["not_computed"] == {"nme_68_3d": "the protocol leaves out every image"}
+    assert "nme_68_3d" not in none_left["metrics"]
+
+
+def test_the_worst_are_dropped_from_each_metric():
+    """Each metric loses its own worst, of those it still has."""
+    images = [scored(f"i{k}", 0.0, float(k)) for k in range(6)]
+    images[0] = images[0]._replace(errors={**images[0].errors, "nme_68_3d": 99.0})
+    images[5] = images[5]._replace(left_out=frozenset(["nme_dense_2d"]))
+    report = report_of(images, "default", "protocol.drop_worst=2")
+    assert report["left_out"] == {
+        "nme_68_2d": ["i4", "i5"],
+        "nme_68_3d": ["i0", "i5"],
+        "nme_dense_2d": ["i3", "i4", "i5"],
+        "nme_dense_3d": ["i4", "i5"],
+    }
+    assert report["metrics"]["nme_68_2d"]["mean"] == 1.5
+    with pytest.raises(ValueError, match="drop_worst: got 6, there are 6 images"):
+        report_of(images, "default", "protocol.drop_worst=6")
+
+
+def test_balanced_subsets():
+    """As many of each bin, by the seed, whatever the order and the errors of the images."""
+    random = np.random.default_rng(0)
+    yaws_deg = [
+        *random.uniform(-30, 30, 60),
+        *random.uniform(31, 60, 25),
+        *random.uniform(61, 90, 9),
+    ]
+    images = [scored(f"i{k:03}", yaw, 10 * random.random()) for k, yaw in enumerate(yaws_deg)]
+    overrides = ["protocol.balanced.per_bin=5", "protocol.balanced.draws=500"]
+    report = report_of(images, "default", *overrides)
+    again = report_of(images[::-1], "default", *overrides)["balanced"]
+    found = report["balanced"]
+    assert found == again
+    assert (found["per_bin"], found["draws"], found["seed"]) == (5, 500, 0)
+    for metric, values in found["metrics"].items():
+        expected = report["metrics"][metric]["mean_of_bins"]
+        error = values["std_of_draws"] / 500**0.5
+        assert abs(values["mean_of_draws"] - expected) < 4 * error
+        assert values["std_of_draws"] > 0.1
+    other = [i._replace(errors={m: 7.0 for m in METRICS}) for i in images]
+    same_names = report_of(other, "default", *overrides)["balanced"]
+    assert same_names["names_sha256"] == found["names_sha256"]
+    constant = {"mean": 7.0, "mean_of_draws": 7.0, "std_of_draws": 0.0}
+    assert same_names["metrics"] == {metric: constant for metric in METRICS}
+    moved = report_of(images, "default", *overrides, "protocol.balanced.seed=1")["balanced"]
+    assert moved["names_sha256"] != found["names_sha256"]
+    assert found["names_sha256"] in to_markdown(report)
+
+
+def test_all_of_each_bin_is_the_mean_of_bins():
+    """The whole data set is the only draw where a bin has no more images."""
+    images = [scored(f"i{k}", 30.0 * k + 1, float(k)) for k in range(3)]
+    report = report_of(images, "default", "protocol.balanced.per_bin=1")
+    values = report["balanced"]["metrics"]["nme_68_2d"]
+    assert values == {"mean": 1.0, "mean_of_draws": 1.0, "std_of_draws": 0.0}
+    assert report["balanced"]["names_sha256"] == hashlib.sha256(b"i0\ni1\ni2").hexdigest()
 
 
 def test_report_needs_a_json_name(tmp_path):

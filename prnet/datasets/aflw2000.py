@@ -1,7 +1,7 @@
 """AFLW2000-3D as a test set, and the tables that may come with it."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,7 @@ class AFLW2000(Dataset):
         return EvaluationItem(
             name=pair.name,
             yaw_deg=float(np.degrees(file.fit.angles[1])),
+            angles=torch.from_numpy(file.fit.angles),
             landmarks=None if file.landmarks is None else torch.from_numpy(file.landmarks),
             shape_params=torch.from_numpy(pad_params(file.fit.shape_params, self.num_shape)),
             exp_params=torch.from_numpy(pad_params(file.fit.exp_params, self.num_exp)),
@@ -83,16 +84,33 @@ class AFLW2000(Dataset):
         return self.boxes[pair.name]
 
 
-def read_yaw_labels(path: Path | str) -> dict[str, float]:
-    """A CSV with columns name,yaw_deg: {name: degrees}.
+def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, float]:
+    """A CSV with columns name,yaw_deg, or an .npy of degrees as 3DDFA's repository has it, one for
+    each of `names`, all images of the data set, in ascending order: {name: degrees}.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: other columns, or a value that is no number.
+        ValueError: other columns, a value that is no number, or an .npy of another length.
     """
     hint = "choose protocol.yaw_source=pose_para, or give protocol.yaw_labels=FILE.csv"
-    rows = _read_csv(Path(path), ("yaw_deg",), hint=hint)
-    return {name: yaw_deg for name, (yaw_deg,) in rows.items()}
+    path = Path(path)
+    if path.suffix != ".npy":
+        rows = _read_csv(path, ("yaw_deg",), hint=hint)
+        return {name: yaw_deg for name, (yaw_deg,) in rows.items()}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; {hint}")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+    if values.shape != (len(names),) or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: holds {values.dtype} {values.shape}, expected degrees ({len(names)},), one "
+            "for each image in the order of the file names; it goes with the whole data set"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: holds values that are not finite")
+    return dict(zip(sorted(names), values.astype(float).tolist(), strict=True))
 
 
 def read_boxes(path: Path | str) -> dict[str, np.ndarray]:

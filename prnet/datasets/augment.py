@@ -1,4 +1,4 @@
-"""Augmentation of PRN section 3.3, batched on the device.
+"""Augmentation of PRN section 3.3 and SADRNet section III-E, batched on the device.
 
 Only the similarity is drawn here; picture and position map are both made through it afterwards, so
 neither is resampled twice and the map stays exact, also where the face leaves the frame.
@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from prnet.datasets.occluders import NOISE_SIDES, draw_cover
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.warp import make_sample
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch
-
-NOISE_OCTAVES = (4, 16, 64)
 
 
 class AugmentRule(NamedTuple):
@@ -25,11 +23,14 @@ class AugmentRule(NamedTuple):
     occlusion."""
 
     rotation_deg: float = 45.0  # uniform in +-
+    rotation_probability: float = 1.0
     translation: float = 0.1  # uniform in +-, of the input size, each axis
     scale: tuple[float, float] = (0.9, 1.2)  # uniform
     color: tuple[float, float] = (0.6, 1.4)  # gain of each channel, uniform
-    occlusion: float = 0.5  # probability of noise texture over part of the image
-    occlusion_size: tuple[float, float] = (0.1, 0.5)  # sides of the patch, of the input size
+    color_probability: float = 1.0
+    occlusion: float = 0.5  # probability of occluders over part of the image
+    occluder: str = "noise"  # one of `prnet.datasets.occluders.OCCLUDERS`
+    occlusion_size: tuple[float, float] = NOISE_SIDES  # sides of noise, of the input size
     mirror: float = 0.0  # probability of a horizontal flip: 0.5 for sets without _Flip twins
 
 
@@ -54,6 +55,8 @@ def draw_similarity(
     scale = uniform(*rule.scale)
     shift_x, shift_y = (uniform(-rule.translation, rule.translation) * size for _ in range(2))
     mirrored = torch.rand(count, generator=generator, device=device) < rule.mirror
+    if rule.rotation_probability < 1:
+        angle = angle * (uniform(0, 1) < rule.rotation_probability)
 
     center = (size - 1) / 2
     sign = torch.where(mirrored, -1.0, 1.0)
@@ -73,58 +76,17 @@ def scale_channels(
     image: Tensor,  # (B, 3, H, W), in [0, 1]
     gains: tuple[float, float],
     generator: torch.Generator,
+    *,
+    probability: float = 1.0,
 ) -> Tensor:
-    """Each colour channel times its own uniform gain, clipped to [0, 1]."""
+    """In some images, each colour channel times its own uniform gain, clipped to [0, 1]."""
     low, high = gains
     gain = torch.rand(len(image), 3, 1, 1, generator=generator, device=image.device)
-    return (image * (low + (high - low) * gain)).clamp(0, 1)
-
-
-def noise_texture(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Coloured noise of several octaves, (count, 3, size, size) in [0, 1]."""
-    texture = torch.zeros(count, 3, size, size, device=generator.device)
-    for cells in NOISE_OCTAVES:
-        noise = torch.rand(count, 3, cells, cells, generator=generator, device=generator.device)
-        texture += functional.interpolate(noise, size=size, mode="bilinear", align_corners=False)
-    return texture / len(NOISE_OCTAVES)
-
-
-def occlude(
-    image: Tensor,  # (B, 3, H, W), in [0, 1]
-    rule: AugmentRule,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Cover part of some images with noise texture (PRN section 3.3).
-
-    An occluder is a rotated ellipse or rectangle with a wavy outline, anywhere over the image.
-
-    Returns:
-        The images, and which pixels are covered, (B, H, W) bool.
-    """
-    count, _, size, _ = image.shape
-    device = image.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        draw = torch.rand(count, 1, 1, generator=generator, device=device)
-        return low + (high - low) * draw
-
-    axis = torch.linspace(-0.5, 0.5, size, device=device)
-    x = axis[None, None, :] - uniform(-0.5, 0.5)
-    y = axis[None, :, None] - uniform(-0.5, 0.5)
-    angle = uniform(0, math.pi)
-    along = x * angle.cos() + y * angle.sin()
-    across = y * angle.cos() - x * angle.sin()
-    along = along + 0.04 * torch.sin(across * 30 + uniform(0, 2 * math.pi))
-    along = along.abs() / (uniform(*rule.occlusion_size) / 2)
-    across = across.abs() / (uniform(*rule.occlusion_size) / 2)
-    ellipse = uniform(0, 1) < 0.5
-    inside = torch.where(ellipse, along**2 + across**2 < 1, torch.maximum(along, across) < 1)
-    covered = inside & (uniform(0, 1) < rule.occlusion)
-    chosen = covered.flatten(1).any(1).nonzero().squeeze(1)
-    occluded = image.clone()
-    texture = noise_texture(len(chosen), size, generator)
-    occluded[chosen] = torch.where(covered[chosen, None], texture, image[chosen])
-    return occluded, covered
+    gain = low + (high - low) * gain
+    if probability < 1:
+        chosen = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
+        gain = torch.where(chosen < probability, gain, 1.0)
+    return (image * gain).clamp(0, 1)
 
 
 def augment(
@@ -136,9 +98,25 @@ def augment(
     targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
 ) -> FaceSample:
     """One training batch: image and targets through the same random similarity, then colour and
-    occlusion."""
+    occluders; attention is what the occluders leave of it.
+
+    Raises:
+        ValueError: no such occluder.
+    """
     moved, mirrored = draw_similarity(len(batch.picture), rule, generator)
-    sample = make_sample(batch, decoder, targets=targets, moved=moved, mirrored=mirrored)
-    image = scale_channels(sample.image, rule.color, generator)
-    image, _ = occlude(image, rule, generator)
-    return sample._replace(image=image)
+
+    def disturb(image: Tensor) -> tuple[Tensor, Tensor]:
+        image = scale_channels(image, rule.color, generator, probability=rule.color_probability)
+        cover = draw_cover(
+            rule.occluder,
+            len(image),
+            image.shape[-1],
+            generator,
+            probability=rule.occlusion,
+            noise_sides=rule.occlusion_size,
+        )
+        return cover.over(image), cover.hides
+
+    return make_sample(
+        batch, decoder, targets=targets, moved=moved, mirrored=mirrored, disturb=disturb
+    )

@@ -9,6 +9,7 @@ picture.
 Position maps are not stored: `prnet.geometry.position_map` makes them from a record, in the batch.
 """
 
+import hashlib
 import json
 import re
 import zlib
@@ -80,6 +81,13 @@ def held_out(names: list[str], fraction: float) -> np.ndarray:
     return np.array([zlib.crc32(source_photo(name).encode()) < limit for name in names], dtype=bool)
 
 
+def photo_ranks(names: list[str]) -> np.ndarray:
+    """A number in [0, 1) for the photo of each sample, (n,), which tells nothing of whether it is
+    held out."""
+    digests = [hashlib.sha256(source_photo(name).encode()).digest() for name in names]
+    return np.array([int.from_bytes(digest[:4]) / 2**32 for digest in digests])
+
+
 def read_built_info(directory: Path | str) -> BuiltInfo:
     """The description of a built set.
 
@@ -145,14 +153,11 @@ class BuiltSet(torch.utils.data.Dataset):
         picture = decode_picture(
             self._picture_bytes(record), source=self.names[index], reduction=reduction
         )
-        crop_from_image = crop_matrix(
-            record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule
-        )
-        image_from_model = shift_depth(self.image_from_model(index), float(record["depth_min"]))
+        crop_from_image = self.crop_from_image(index)
         return FitItem(
             picture=picture,
             crop_from_picture=crop_from_image @ torch.linalg.inv(picture_from_image(reduction)),
-            crop_from_model=crop_from_image @ image_from_model,
+            crop_from_model=self.crop_from_model(index),
             shape_params=torch.from_numpy(record["shape_params"].copy()),
             exp_params=torch.from_numpy(record["exp_params"].copy()),
         )
@@ -171,6 +176,18 @@ class BuiltSet(torch.utils.data.Dataset):
         """Model frame -> image px (depth not shifted), (4, 4), float64."""
         height = int(self.records[index]["image_size"][0])
         return fit_matrix(self.fit(index), height, pixel_origin=self.info.format["pixel_origin"])
+
+    def crop_from_image(self, index: int) -> torch.Tensor:
+        """Image px -> crop px, (4, 4), float64."""
+        record = self.records[index]
+        return crop_matrix(
+            record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule
+        )
+
+    def crop_from_model(self, index: int) -> torch.Tensor:
+        """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""
+        depth_min = float(self.records[index]["depth_min"])
+        return self.crop_from_image(index) @ shift_depth(self.image_from_model(index), depth_min)
 
     def _picture_bytes(self, record: np.void) -> bytes:
         shard = int(record["shard"])

@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from prnet.datasets.attention import attention_target, silhouette
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.pictures import (
+    CROP_SIZE,
     CropRule,
     FitItem,
     crop_matrix,
     decode_picture,
     pad_pictures,
+    pad_visible,
     picture_from_image,
     reduction_for,
 )
+from prnet.datasets.warp import warp_to_crop
 from prnet.datasets.workers import worker_settings
+from prnet.faces.face import Face
 from prnet.geometry import camera
 
 
@@ -30,6 +35,7 @@ class NetworkInput(NamedTuple):
     picture: np.ndarray  # (Hp, Wp, 3), uint8 RGB
     crop_from_picture: Tensor  # (4, 4)
     image_from_crop: Tensor  # (4, 4), float64
+    visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
 
 
 class EvaluationItem(NamedTuple):
@@ -42,6 +48,13 @@ class EvaluationItem(NamedTuple):
     exp_params: Tensor  # (E,)
     image_from_model: Tensor | None  # (4, 4), float64; None where nothing is decoded
     network_input: NetworkInput | None  # None where saved predictions are scored
+    # Of benchmarks with points or scans of their own.
+    points: Tensor | None = None  # (K, 2 or 3), float64
+    points_visible: Tensor | None = None  # (K,), bool; the others are not scored
+    box: Tensor | None = None  # (4,), float64: left, top, right, bottom; the points' unit
+    scan: Tensor | None = None  # (M, 3), float64, depth larger is nearer
+    outer_eye: float | None = None  # px, 3D distance of the outer eye corners: the scan's unit
+    angles: Tensor | None = None  # (3,), float64, rad: pitch, yaw, roll of the fit as it is stored
 
 
 class EvaluationBatch(NamedTuple):
@@ -56,6 +69,13 @@ class EvaluationBatch(NamedTuple):
     picture: Tensor | None  # (B, 3, Hp, Wp), uint8, zero-padded at the right and the bottom
     crop_from_picture: Tensor | None  # (B, 4, 4)
     image_from_crop: Tensor | None  # (B, 4, 4)
+    points: Tensor | None = None  # (B, K, 2 or 3)
+    points_visible: Tensor | None = None  # (B, K)
+    box: Tensor | None = None  # (B, 4)
+    scan: list[Tensor] | None = None  # B of (M_b, 3), on the CPU: scans differ in size
+    outer_eye: list[float] | None = None  # B
+    angles: Tensor | None = None  # (B, 3)
+    visible: Tensor | None = None  # (B, Hp, Wp), uint8
 
     def to(self, device: torch.device | str) -> "EvaluationBatch":
         return EvaluationBatch(
@@ -109,6 +129,7 @@ class HeldOut(Dataset):
         return EvaluationItem(
             name=self.built.names[index],
             yaw_deg=float(np.degrees(record["angles"][1])),
+            angles=torch.from_numpy(record["angles"].copy()).double(),
             landmarks=None,
             shape_params=item.shape_params,
             exp_params=item.exp_params,
@@ -125,6 +146,9 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
     def stack(tensors: list[Tensor | None]) -> Tensor | None:
         return None if any(tensor is None for tensor in tensors) else torch.stack(tensors)
 
+    def listed(values: list) -> list | None:
+        return None if any(value is None for value in values) else values
+
     inputs = [item.network_input for item in items]
     pictured = all(network_input is not None for network_input in inputs)
     return EvaluationBatch(
@@ -139,7 +163,41 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
             torch.stack([one.crop_from_picture for one in inputs]).float() if pictured else None
         ),
         image_from_crop=torch.stack([one.image_from_crop for one in inputs]) if pictured else None,
+        points=stack([item.points for item in items]),
+        points_visible=stack([item.points_visible for item in items]),
+        box=stack([item.box for item in items]),
+        scan=listed([item.scan for item in items]),
+        outer_eye=listed([item.outer_eye for item in items]),
+        angles=stack([item.angles for item in items]),
+        visible=pad_visible([one.visible for one in inputs]) if pictured else None,
     )
+
+
+def true_attention(
+    batch: EvaluationBatch,
+    face: Face | None,  # of the fits
+    covered: Tensor | None,  # (B, S, S), bool, what was laid over the crops and hides the face
+    *,
+    size: int,
+) -> Tensor | None:
+    """Where the face is seen, (B, size, size) in [0, 1]; None where neither a mask nor a fit tells.
+
+    As `prnet.datasets.warp.make_sample`: the mask that the batch brings, or the fit's silhouette.
+    """
+    if batch.visible is not None:
+        seen = warp_to_crop(batch.visible[:, None], batch.crop_from_picture)[:, 0]
+        return attention_target(seen, covered, size=size)
+    if face is None or batch.image_from_model is None:
+        return None
+    vertices = face.morphable_model(batch.shape_params, batch.exp_params)
+    crop_from_model = camera.invert_affine(batch.image_from_crop) @ batch.image_from_model
+    vertices = camera.transform_points(crop_from_model.float(), vertices)
+    seen = silhouette(
+        face.uv.at_texels(vertices, face.uv.face_index),
+        face.uv.at_texels(vertices, face.uv.landmark_texels),
+        size=CROP_SIZE,
+    )
+    return attention_target(seen, covered, size=size)
 
 
 def evaluation_loader(

@@ -4,14 +4,20 @@
 |-----------------|--------------------------------------------------|----------------------------|
 | NAME.txt, .csv  | 68 lines `x y [z]`, blanks or commas             | the caller's               |
 | NAME.npy        | array (68, 2 or 3)                               | the caller's               |
+| NAME.npz        | landmarks (68, 2 or 3), and its pixel_origin     | its own, or the caller's   |
 | FILE.csv        | first line `name,x0,y0,[z0,]...`, a photo a line | the caller's               |
 | NAME.pts        | 300-W: n_points and braces                       | "matlab": counted from 1   |
 | NAME.mat        | pt3d_68, pt2d, pts_3d or pts_2d                  | "matlab"                   |
 
 Order iBUG, px of the photo. `nan`, or an empty cell of a table, is a point that is not seen.
+
+Where asked for, .pts files may have AFLW's 21 points, each -1 -1 if not seen: they become the 18 of
+2DASL's landmark map and the chin; the middles of the eyes and of the mouth stand for both points
+that they lie between.
 """
 
 import csv
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +28,14 @@ from prnet.files import read_mat
 from prnet.geometry.camera import pixel_origin_shift
 
 NUM_LANDMARKS = 68
-SUFFIXES = (".txt", ".csv", ".npy", ".pts", ".mat")
+SUFFIXES = (".txt", ".csv", ".npy", ".npz", ".pts", ".mat")
+# Which of the 68 each of AFLW's 21 is: brows, eyes, ear, nose, ear, mouth, chin.
+AFLW_POINTS = (
+    *((index,) for index in (17, 19, 21, 22, 24, 26)),
+    *((36,), (37, 40), (39,), (42,), (43, 46), (45,)),
+    *((), (31,), (30,), (35,), ()),
+    *((48,), (62, 66), (54,), (8,)),
+)
 # The landmarks of AFLW2000-3D and 300W-LP, then those in 300W-LP's own landmarks/ folder.
 MAT_KEYS = ("pt3d_68", "pt2d", "pts_3d", "pts_2d")
 
@@ -40,6 +53,7 @@ def find_landmarks(
     *,
     pictures: Path | str | None = None,
     pixel_origin: str = "zero_based",
+    aflw_points: bool = False,
 ) -> tuple[list[LandmarkItem], dict[str, str]]:
     """Every photo of a file or a folder, sorted by name, and why others cannot be used: {name:
     reason}.
@@ -74,7 +88,7 @@ def find_landmarks(
     failed: dict[str, str] = {}
     for file in files:
         try:
-            found = read_landmarks(file, shift=shift)
+            found = read_landmarks(file, shift=shift, aflw_points=aflw_points)
         except (OSError, ValueError) as error:
             failed[file.name] = str(error)
             continue
@@ -92,6 +106,7 @@ def read_landmarks(
     path: Path,
     *,
     shift: tuple[float, float] = (0.0, 0.0),
+    aflw_points: bool = False,
 ) -> dict[str, np.ndarray]:
     """The landmarks of one file, {name: (68, 2 or 3)}, "zero_based".
 
@@ -107,8 +122,17 @@ def read_landmarks(
         found = {path.stem: _read_npy(path)}
     elif suffix == ".mat":
         found = {path.stem.removesuffix("_pts"): _read_mat(path)}
+    elif suffix == ".npz":
+        array, origin = _read_npz(path)
+        found = {path.stem: array}
+        if origin is not None:
+            shift = pixel_origin_shift(origin, "zero_based")
     elif suffix == ".pts":
-        found = {path.stem: _numbers(_between_braces(path), path)}
+        lines = _between_braces(path)
+        if aflw_points and sum(bool(line.strip()) for line in lines) == len(AFLW_POINTS):
+            found = {path.stem: _from_aflw(_numbers(lines, path, count=len(AFLW_POINTS)))}
+        else:
+            found = {path.stem: _numbers(lines, path)}
     else:
         found = {path.stem: _numbers(_text(path).splitlines(), path)}
     if suffix in (".mat", ".pts"):
@@ -142,13 +166,13 @@ def _first_cell(path: Path) -> str:
     return _text(path).split("\n", 1)[0].split(",")[0].strip()
 
 
-def _numbers(lines: list[str], path: Path) -> np.ndarray:
+def _numbers(lines: list[str], path: Path, *, count: int = NUM_LANDMARKS) -> np.ndarray:
     """Lines of numbers, blanks or commas between them."""
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
     counts = {len(row) for row in rows}
-    if len(rows) != NUM_LANDMARKS or len(counts) != 1:
+    if len(rows) != count or len(counts) != 1:
         raise ValueError(
-            f"{path}: {len(rows)} lines of {sorted(counts)} values, expected 68 of 2 or 3"
+            f"{path}: {len(rows)} lines of {sorted(counts)} values, expected {count} of 2 or 3"
         )
     try:
         return np.array([[float(cell) for cell in row] for row in rows])
@@ -162,6 +186,25 @@ def _between_braces(path: Path) -> list[str]:
     if not opened or not closed:
         raise ValueError(f"{path}: no braces around the points; expected a .pts file of 300-W")
     return body.splitlines()
+
+
+def _from_aflw(points: np.ndarray) -> np.ndarray:  # (21, 2 or 3)
+    """The 68, (68, 2); NaN where AFLW has none or the point is not seen."""
+    landmarks = np.full((NUM_LANDMARKS, 2), np.nan)
+    for point, places in zip(points[:, :2], AFLW_POINTS, strict=True):
+        if (point != -1).any():
+            landmarks[list(places)] = point
+    return landmarks
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, str | None]:
+    """Landmarks, and their pixel origin if the file says."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            origin = str(content["pixel_origin"]) if "pixel_origin" in content else None
+            return content["landmarks"], origin
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable archive of landmarks ({error})") from error
 
 
 def _read_npy(path: Path) -> np.ndarray:

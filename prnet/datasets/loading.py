@@ -7,18 +7,35 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
-from prnet.datasets.built import BuiltSet, held_out
+from prnet.datasets.built import BuiltSet, held_out, photo_ranks
 from prnet.datasets.evaluation import HeldOut
-from prnet.datasets.pictures import collate_fits
+from prnet.datasets.landmarks_only import LandmarkSet, open_set
+from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
 from prnet.datasets.workers import worker_settings
-from prnet.sample import FitBatch
+from prnet.sample import FitBatch, PosedFit
+
+
+class PartlyFitted(Dataset):
+    """A built set of which some fits are hidden: their landmarks alone may be learned from."""
+
+    def __init__(self, built: BuiltSet, has_fit: np.ndarray) -> None:  # (n,), bool
+        self.built = built
+        self.has_fit = has_fit
+
+    def __len__(self) -> int:
+        return len(self.built)
+
+    def __getitem__(self, index: int) -> FitItem:
+        return self.built[index]._replace(has_fit=bool(self.has_fit[index]))
 
 
 class TrainingSets:
     """Built sets split into training and validation by source photo.
 
     `ratios` weigh the sets in an epoch (2:1 draws two of the first for one of the second); None
-    takes every sample of every set once.
+    takes every sample of every set once. Sets without fits are for training alone. `hide_fits`
+    takes that share of the other sets' photos for photos without a fit, by a hash of their name;
+    `landmark_images` leaves no more than that many samples without a fit.
     """
 
     collate = staticmethod(collate_fits)
@@ -30,10 +47,12 @@ class TrainingSets:
         ratios: list[float] | None = None,
         validation_fraction: float = 0.02,
         face: dict,
+        hide_fits: float = 0.0,
+        landmark_images: int | None = None,
     ) -> None:
-        self.sets = [BuiltSet(directory) for directory in directories]
-        for built in self.sets:
-            built.require_face(face)
+        if not 0 <= hide_fits < 1:
+            raise ValueError(f"hide_fits: got {hide_fits}, expected a share from 0 to below 1")
+        self.sets = [open_set(directory, face) for directory in directories]
         if ratios is not None and (len(ratios) != len(self.sets) or min(ratios) <= 0):
             raise ValueError(
                 f"built_ratios: got {list(ratios)}, expected a positive number for each of the "
@@ -45,10 +64,22 @@ class TrainingSets:
                 f"built: the sets have labels of pixel origins {origins}; build them with one"
             )
         self.pixel_origin: str = origins[0]
-        masks = [held_out(built.names, validation_fraction) for built in self.sets]
+        masks = [
+            held_out(built.names, 0.0 if isinstance(built, LandmarkSet) else validation_fraction)
+            for built in self.sets
+        ]
+        self.has_fit = [
+            np.zeros(len(built), dtype=bool)
+            if isinstance(built, LandmarkSet)
+            else photo_ranks(built.names) >= hide_fits
+            for built in self.sets
+        ]
+        kept = [~mask for mask in masks]
+        if landmark_images is not None:
+            kept = self._limited(kept, landmark_images)
         self.training = [
-            Subset(built, np.flatnonzero(~mask).tolist())
-            for built, mask in zip(self.sets, masks, strict=True)
+            Subset(PartlyFitted(built, has_fit), np.flatnonzero(mask).tolist())
+            for built, has_fit, mask in zip(self.sets, self.has_fit, kept, strict=True)
         ]
         self.validation = [
             HeldOut(built, np.flatnonzero(mask))
@@ -72,6 +103,41 @@ class TrainingSets:
             share = np.asarray(ratios, dtype=np.float64) / sum(ratios)
             self.draws = np.maximum(1, np.rint(share * sum(lengths))).astype(int).tolist()
 
+        fitted = [
+            has_fit[part.indices] for part, has_fit in zip(self.training, self.has_fit, strict=True)
+        ]
+        self.fitted = np.concatenate(fitted)  # of `concatenated`
+        if not self.fitted.any():
+            raise ValueError(
+                "built: not one training sample has a fit, and landmarks alone teach no "
+                "parameters; add a set with fits, or lower hide_fits"
+            )
+
+    def _limited(self, kept: list[np.ndarray], count: int) -> list[np.ndarray]:
+        """`kept` with the first `count` samples without a fit by a hash of their names.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        ranks = [photo_ranks(built.names) for built in self.sets]
+        for one, mask, has_fit in zip(ranks, kept, self.has_fit, strict=True):
+            one[~mask | has_fit] = np.inf
+        ranked = np.concatenate(ranks)
+        if np.isfinite(ranked).sum() < count:
+            raise ValueError(
+                f"landmark_images: got {count}, there are {np.isfinite(ranked).sum()} training "
+                "samples without a fit; lower it, or null for all of them"
+            )
+        chosen = np.zeros(len(ranked), dtype=bool)
+        chosen[np.argsort(ranked, kind="stable")[:count]] = True
+        ends = np.cumsum([len(built) for built in self.sets])[:-1]
+        return [
+            mask & (has_fit | limited)
+            for mask, has_fit, limited in zip(
+                kept, self.has_fit, np.split(chosen, ends), strict=True
+            )
+        ]
+
     def __len__(self) -> int:
         """Samples in an epoch."""
         return sum(self.draws)
@@ -93,6 +159,19 @@ class TrainingSets:
     def finish(self, batch: FitBatch) -> FitBatch:
         """What is left to do to a loader's batch on the device: nothing."""
         return batch
+
+    def posed_fits(self, count: int) -> PosedFit:
+        """The fits of the first `count` samples of an epoch that have one, without pictures."""
+        ends = np.cumsum([len(part) for part in self.training])
+        fits, matrices = [], []
+        order = self.order(0, 0)
+        for position in order[self.fitted[order]][:count]:
+            which = int(np.searchsorted(ends, position, side="right"))
+            part = self.training[which]
+            index = part.indices[int(position) - int(ends[which]) + len(part)]
+            fits.append(self.sets[which].fit(index))
+            matrices.append(self.sets[which].crop_from_model(index))
+        return posed_fit(fits, matrices)
 
     def shown(self, count: int) -> FitBatch:
         """The first `count` held-out samples of each set, to look at."""

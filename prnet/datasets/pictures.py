@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prnet.geometry import camera
-from prnet.sample import FitBatch
+from prnet.sample import Fit, FitBatch, PosedFit
 
 CROP_SIZE = 256
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -48,6 +48,9 @@ class FitItem(NamedTuple):
     crop_from_model: Tensor  # (4, 4)
     shape_params: Tensor  # (S,)
     exp_params: Tensor  # (E,)
+    landmarks: Tensor | None = None  # (68, 2), crop px, NaN where not seen; None: those of the fit
+    has_fit: bool = True  # the fit may be learned from
+    visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
 
 
 def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.ndarray:
@@ -136,14 +139,31 @@ def shift_depth(matrix: Tensor, depth_min: float) -> Tensor:  # (4, 4), model fr
     return shifted
 
 
-def pad_pictures(pictures: list[np.ndarray]) -> Tensor:  # (H, W, 3) each, uint8
-    """One tensor (B, 3, Hp, Wp), uint8; smaller pictures get zeros at the right and the bottom."""
+def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) each
+    """Fits and their edges from the model frame to crop px as one batch, none mirrored."""
+    return PosedFit(
+        torch.from_numpy(np.stack([fit.shape_params for fit in fits])).float(),
+        torch.from_numpy(np.stack([fit.exp_params for fit in fits])).float(),
+        torch.stack(matrices).float(),
+        torch.zeros(len(fits), dtype=torch.bool),
+    )
+
+
+def pad_pictures(pictures: list[np.ndarray]) -> Tensor:  # (H, W, C) each, uint8
+    """One tensor (B, C, Hp, Wp), uint8; smaller pictures get zeros at the right and the bottom."""
     height = max(picture.shape[0] for picture in pictures)
     width = max(picture.shape[1] for picture in pictures)
-    padded = torch.zeros(len(pictures), height, width, 3, dtype=torch.uint8)
+    padded = torch.zeros(len(pictures), height, width, pictures[0].shape[2], dtype=torch.uint8)
     for target, picture in zip(padded.numpy(), pictures, strict=True):
         target[: picture.shape[0], : picture.shape[1]] = picture
     return padded.permute(0, 3, 1, 2)
+
+
+def pad_visible(masks: list[np.ndarray | None]) -> Tensor | None:  # (H, W) each, uint8
+    """The same for masks, (B, Hp, Wp); None if one of them is not known."""
+    if any(mask is None for mask in masks):
+        return None
+    return pad_pictures([mask[..., None] for mask in masks])[:, 0]
 
 
 def collate_fits(items: list[FitItem]) -> FitBatch:
@@ -152,10 +172,19 @@ def collate_fits(items: list[FitItem]) -> FitBatch:
     def stack(field: str) -> Tensor:
         return torch.stack([getattr(item, field) for item in items]).float()
 
+    landmarks = has_fit = None
+    if not all(item.has_fit for item in items):
+        unseen = torch.full((68, 2), float("nan"))
+        points = [unseen if item.landmarks is None else item.landmarks for item in items]
+        landmarks = torch.stack([one.float() for one in points])
+        has_fit = torch.tensor([item.has_fit for item in items])
     return FitBatch(
         picture=pad_pictures([item.picture for item in items]),
         crop_from_picture=stack("crop_from_picture"),
         crop_from_model=stack("crop_from_model"),
         shape_params=stack("shape_params"),
         exp_params=stack("exp_params"),
+        landmarks=landmarks,
+        has_fit=has_fit,
+        visible=pad_visible([item.visible for item in items]),
     )

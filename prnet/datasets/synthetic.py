@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from prnet.datasets.evaluation import EvaluationItem, NetworkInput
-from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits
+from prnet.datasets.fits import fit_matrix
+from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits, posed_fit
 from prnet.geometry import camera
-from prnet.sample import FitBatch
+from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.parameters import World
 from prnet.synthetic.world import SyntheticFaces
 
@@ -39,9 +40,14 @@ class SyntheticRule(NamedTuple):
         """From a configuration; fields left out keep their defaults.
 
         Raises:
-            ValueError: a field that there is not, named.
+            ValueError: a field that there is not, named; or occluders, which belong to the scoring.
         """
-        named = {key: value for key, value in values.items() if key != "name"}
+        if values.get("occlusion", "none") != "none":
+            raise ValueError(
+                f"dataset.occlusion={values['occlusion']}: is for prnet.eval; in training, choose "
+                "augment.occluder and augment.occlusion"
+            )
+        named = {key: value for key, value in values.items() if key not in ("name", "occlusion")}
         return _from_values(cls(), named, "dataset")
 
     def to_values(self) -> dict:
@@ -120,6 +126,7 @@ class RenderedFaces(Dataset):
             crop_from_model=(enlarge @ rendered.crop_from_model.double()).float(),
             shape_params=rendered.shape_params,
             exp_params=rendered.exp_params,
+            visible=to_mask(rendered.attention),
         )
 
     def __getitem__(self, index: int) -> FitItem:
@@ -128,8 +135,17 @@ class RenderedFaces(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[FitItem]:
         batch = self.fits(indices)
         pictures = batch.picture.permute(0, 2, 3, 1).contiguous().numpy()
-        rest = zip(*batch[1:], strict=True)
-        return [FitItem(picture, *fields) for picture, fields in zip(pictures, rest, strict=True)]
+        return [
+            FitItem(
+                picture=picture,
+                crop_from_picture=batch.crop_from_picture[i],
+                crop_from_model=batch.crop_from_model[i],
+                shape_params=batch.shape_params[i],
+                exp_params=batch.exp_params[i],
+                visible=batch.visible[i].numpy(),
+            )
+            for i, picture in enumerate(pictures)
+        ]
 
 
 class HeldOutFaces(Dataset):
@@ -152,16 +168,20 @@ class HeldOutFaces(Dataset):
         crop_from_picture = crop_from_rendered(self.rendered.rule.size)
         image_from_crop = camera.invert_affine(crop_from_picture)
         pictures = to_bytes(batch.image).permute(0, 2, 3, 1).contiguous().numpy()
+        visible = to_mask(batch.attention).numpy()
         landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab")
         return [
             EvaluationItem(
                 name=sample_name(index),
                 yaw_deg=float(np.degrees(fits[i].angles[1])),
+                angles=torch.from_numpy(fits[i].angles),
                 landmarks=landmarks[i],
                 shape_params=batch.shape_params[i],
                 exp_params=batch.exp_params[i],
                 image_from_model=batch.crop_from_model[i].double(),
-                network_input=NetworkInput(pictures[i], crop_from_picture, image_from_crop),
+                network_input=NetworkInput(
+                    pictures[i], crop_from_picture, image_from_crop, visible[i]
+                ),
             )
             for i, index in enumerate(indices)
         ]
@@ -225,6 +245,13 @@ class SyntheticSets:
         """Render what the loader has only named."""
         return self.rendered.fits(batch.indices.tolist()) if self.on_device else batch
 
+    def posed_fits(self, count: int) -> PosedFit:
+        """The fits of the first `count` samples, without their pictures; z as it is."""
+        faces, size = self.rendered.faces, self.rule.size
+        fits = faces.fits(range(min(count, len(self))))
+        enlarge = crop_from_rendered(size)
+        return posed_fit(fits, [enlarge @ fit_matrix(fit, size) for fit in fits])
+
     def shown(self, count: int) -> FitBatch:
         """The first `count` held-out samples, to look at."""
         return self.validation[0].rendered.fits(range(count))
@@ -244,6 +271,10 @@ def sample_name(index: int) -> str:
 
 def to_bytes(image: Tensor) -> Tensor:  # (B, 3, S, S), RGB in [0, 1]
     return (image * 255).round().to(torch.uint8)
+
+
+def to_mask(seen: Tensor) -> Tensor:  # (B, S, S), bool
+    return 255 * seen.to(torch.uint8)
 
 
 def crop_from_rendered(size: int) -> Tensor:

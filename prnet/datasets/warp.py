@@ -1,24 +1,26 @@
 """Device-side half of the loader: pictures -> crops, fits -> position maps, in one batch."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prnet.datasets.attention import attention_target, silhouette
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.geometry import camera
+from prnet.geometry.landmark_map import move_landmarks
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch, PosedFit
 
 
 def warp_to_crop(
-    picture: Tensor,  # (B, 3, Hp, Wp), uint8
+    picture: Tensor,  # (B, C, Hp, Wp), uint8
     crop_from_picture: Tensor,  # (B, 4, 4), similarity in x and y
     *,
     size: int = CROP_SIZE,
 ) -> Tensor:
-    """Sample the crop from the picture, bilinear, zero outside: (B, 3, size, size) in [0, 1]."""
+    """Sample the crop from the picture, bilinear, zero outside: (B, C, size, size) in [0, 1]."""
     height, width = picture.shape[-2:]
     picture_from_crop = camera.invert_affine(crop_from_picture)
     # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
@@ -31,7 +33,7 @@ def warp_to_crop(
     extent = torch.tensor([width - 1, height - 1], device=picture.device).clamp(min=1)
     affine = affine * (2 / extent)[:, None]
     affine[:, :, 2] -= 1
-    grid = functional.affine_grid(affine, [len(picture), 3, size, size], align_corners=True)
+    grid = functional.affine_grid(affine, [len(picture), 1, size, size], align_corners=True)
     crop = functional.grid_sample(picture.float(), grid, align_corners=True)
     return crop / 255
 
@@ -43,17 +45,39 @@ def make_sample(
     targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
     moved: Tensor | None = None,  # (B, 4, 4), crop px -> crop px; None: as cropped
     mirrored: Tensor | None = None,  # (B,), bool; `moved` holds the mirror of x already
+    disturb: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> FaceSample:
-    """Images of a batch and the targets asked for, all through the same similarity."""
+    """Images of a batch and the targets asked for, all through the same similarity.
+
+    `disturb` makes of the images (B, 3, H, W) what the network is to see, and says which pixels of
+    the face it hides, (B, H, W) bool. Attention is the visible face that the batch brings, or the
+    silhouette of the fit's, without these.
+    """
     crop_from_picture, crop_from_model = batch.crop_from_picture, batch.crop_from_model
     if moved is not None:
         crop_from_picture = moved @ crop_from_picture
         crop_from_model = moved @ crop_from_model
     coefficients = batch.shape_params, batch.exp_params
-    sample = FaceSample(warp_to_crop(batch.picture, crop_from_picture))
+    picture = batch.picture
+    if "attention" in targets and batch.visible is not None:
+        picture = torch.cat([picture, batch.visible[:, None]], 1)
+    image, seen = warp_to_crop(picture, crop_from_picture).split([3, picture.shape[1] - 3], 1)
+    covered = None
+    if disturb is not None:
+        image, covered = disturb(image)
+    sample = FaceSample(image)
     if "position_map" in targets:
         position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
         sample = sample._replace(position_map=position_map)
+    if "attention" in targets:
+        if batch.visible is None:
+            position_map = sample.position_map
+            if position_map is None:
+                position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
+            seen = silhouette(*decoder.points_of(position_map), size=image.shape[-1])
+        else:
+            seen = seen.squeeze(1)
+        sample = sample._replace(attention=attention_target(seen, covered))
     if "shape_map" in targets:
         sample = sample._replace(shape_map=decoder.shape_map(*coefficients, mirrored=mirrored))
     if "fit" in targets:
@@ -62,4 +86,17 @@ def make_sample(
                 len(batch.picture), dtype=torch.bool, device=batch.picture.device
             )
         sample = sample._replace(fit=PosedFit(*coefficients, crop_from_model, mirrored))
-    return sample
+    if "landmarks" in targets:
+        landmarks = decoder.landmarks(*coefficients, crop_from_model, mirrored=mirrored)[..., :2]
+        visible = torch.ones_like(landmarks[..., 0], dtype=torch.bool)
+        if batch.landmarks is not None:
+            given = batch.landmarks
+            if moved is not None:
+                given = move_landmarks(given, moved, mirrored)
+            seen = given.isfinite().all(-1)
+            own = seen.any(1)  # the others are those of the fit
+            visible = seen | ~own[:, None]
+            landmarks = torch.where(own[:, None, None], given, landmarks)
+            landmarks = torch.where(visible[..., None], landmarks, 0.0)
+        sample = sample._replace(landmarks=landmarks, landmarks_visible=visible)
+    return sample._replace(has_fit=batch.has_fit)

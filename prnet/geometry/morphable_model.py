@@ -63,6 +63,20 @@ class MorphableModel(nn.Module):
                 )
         return torch.cat([shape_params[:, : self.num_shape], exp_params[:, : self.num_exp]], -1)
 
+    def truncated(self, num_shape: int, num_exp: int) -> "MorphableModel":
+        """The same model with its leading bases alone.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        if not (0 <= num_shape <= self.num_shape and 0 <= num_exp <= self.num_exp):
+            raise ValueError(
+                f"got {num_shape} shape and {num_exp} expression coefficients, the face has "
+                f"{self.num_shape} and {self.num_exp} bases; lower num_shape and num_exp"
+            )
+        shape_basis, exp_basis = self.basis[: self.num_shape], self.basis[self.num_shape :]
+        return MorphableModel(self.mean, shape_basis[:num_shape], exp_basis[:num_exp])
+
     def at_vertices(self, index: Tensor) -> "MorphableModel":  # (K,)
         """The same model reduced to the vertices `index` (landmarks, for one)."""
         basis = self.basis[:, index]

@@ -6,6 +6,8 @@ Letters: B batch, C coefficients (shape then expression), P texels decoded, H W 
 import torch
 from torch import Tensor, nn
 
+from prnet.geometry import camera
+from prnet.geometry.landmark_map import swap_sides
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
 
@@ -21,7 +23,14 @@ class PositionMapDecoder(nn.Module):
     zero elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
     """
 
-    def __init__(self, model: MorphableModel, uv: UVLayout, *, texels: str = "face") -> None:
+    def __init__(
+        self,
+        model: MorphableModel,
+        uv: UVLayout,
+        *,
+        texels: str = "face",
+        landmark_index: Tensor | None = None,  # (68,), vertices; for `landmarks`
+    ) -> None:
         super().__init__()
         if texels not in ("face", "all"):
             raise ValueError(f"texels: got {texels!r}, expected 'face' or 'all'")
@@ -37,8 +46,12 @@ class PositionMapDecoder(nn.Module):
         for row, vector in zip(basis, model.basis, strict=True):
             row.copy_(uv.position_map(vector[None]).flatten(2)[0, :, texel_index])
         self.register_buffer("texel_index", texel_index, persistent=False)
+        self.register_buffer("face_texels", uv.face_index.clone(), persistent=False)
+        self.register_buffer("landmark_texels", uv.landmark_texels, persistent=False)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("basis", basis, persistent=False)  # (C, 3, P)
+        at_landmarks = None if landmark_index is None else model.at_vertices(landmark_index)
+        self.at_landmarks = at_landmarks
 
     def forward(
         self,
@@ -78,6 +91,25 @@ class PositionMapDecoder(nn.Module):
         sign = torch.ones(len(maps), 3, 1, 1, dtype=maps.dtype, device=maps.device)
         sign[:, 0, 0, 0] = torch.where(mirrored, -1.0, 1.0)
         return sign * maps
+
+    def points_of(self, position_map: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
+        """A map at the face's texels, (B, P, C), and at the cells of the landmarks, (B, 68, C)."""
+        texels = position_map.flatten(2).mT
+        return texels[:, self.face_texels], texels[:, self.landmark_texels]
+
+    def landmarks(
+        self,
+        shape_params: Tensor,  # (B, S)
+        exp_params: Tensor,  # (B, E)
+        crop_from_model: Tensor,  # (B, 4, 4)
+        *,
+        mirrored: Tensor | None = None,  # (B,), bool
+    ) -> Tensor:
+        """The 68 landmarks as vertices of the mesh, (B, 68, 3), crop px; as `forward` where
+        mirrored."""
+        vertices = self.at_landmarks(shape_params, exp_params)
+        points = camera.transform_points(crop_from_model, vertices)
+        return points if mirrored is None else swap_sides(points, mirrored)
 
     def _points(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
         """The texels decoded, (B, 3, P), model frame."""

@@ -39,8 +39,11 @@ def nme(
     prediction: Tensor,  # (B, K, D)
     truth: Tensor,  # (B, K, D)
     size: Tensor,  # (B,), px
+    visible: Tensor | None = None,  # (B, K), bool; None: all points
 ) -> Tensor:
-    """Mean over the points of |prediction - truth|, in percent of `size`, (B,).
+    """Mean over the (visible) points of |prediction - truth|, in percent of `size`, (B,).
+
+    An image without a visible point has NaN. What stands at an invisible point is not looked at.
 
     Raises:
         ValueError: the shapes differ.
@@ -52,4 +55,7 @@ def nme(
         raise ValueError(
             f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape"
         )
-    return 100 * (prediction - truth).norm(dim=-1).mean(-1) / size
+    distances = (prediction - truth).norm(dim=-1)  # (B, K)
+    if visible is None:
+        return 100 * distances.mean(-1) / size
+    return 100 * torch.where(visible, distances, 0).sum(-1) / visible.sum(-1) / size

@@ -163,6 +163,9 @@ class TorchvisionRegressor(Regressor):
             )
         build = getattr(torchvision.models, architecture)
         self.backbone: nn.Module = build(num_classes=self.num_parameters)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # its draws are no function of the step: a resumed run would differ
         *_, last = (m for m in self.backbone.modules() if isinstance(m, nn.Linear))
         nn.init.normal_(last.weight, std=HEAD_STD)
         nn.init.zeros_(last.bias)
