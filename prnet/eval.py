@@ -18,11 +18,13 @@ from prnet.datasets.builder import FaceFiles
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
+from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, load_face
 from prnet.gallery import Gallery
+from prnet.models.operations import network_size
 from prnet.protocol import Protocol
 from prnet.reconstructions import workers_for
 from prnet.report import name_list, require_json_name, table, write_report
@@ -241,6 +243,7 @@ def score_checkpoint(
         workers=workers_for(len(samples), num_workers(cfg.num_workers)),
     )
     report["experiment"] = checkpoint.get("experiment")
+    report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
     log_notes(report, samples)
     faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
     gallery.write(faces_file)

@@ -48,6 +48,9 @@ def read_report(path: Path) -> Report:
             bins = take(summary, "bins", dict, where)
             for label in bins:
                 take(bins[label], "mean", (int, float, type(None)), f"{where}.bins.{label}")
+    network = take({"network": {}, **values}, "network", dict, path)
+    for name in network:
+        metrics[name] = take(network, name, (int, float), f"{path}: network")
     protocol = take(values, "protocol", dict, path)
     take(protocol, "name", str, f"{path}: protocol")
     source = take(values, "source", str, path)

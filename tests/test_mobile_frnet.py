@@ -6,8 +6,9 @@ from torch import nn
 
 from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
 from prnet.models.mobile_frnet import HIDDEN, MobileFRNet, MultiScaleConv
-from prnet.models.operations import count_operations
+from prnet.models.operations import count_operations, network_size
 from prnet.models.regressor import TorchvisionRegressor
+from prnet.models.two_dasl import TwoDASL
 
 
 class Whitened(nn.Module):
@@ -162,3 +163,26 @@ def test_training_steps_do_not_depend_on_torchs_own_random_numbers():
     image = torch.rand(2, 3, 120, 120, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model.whitened(image), model.whitened(image))
+
+
+def test_operations_of_transposed_convolutions_are_those_of_their_convolution():
+    """The transpose of a linear map has as many products: 4 x 4, stride 2, without borders cut."""
+    down = nn.Conv2d(5, 7, 4, stride=2, bias=False)
+    up = nn.ConvTranspose2d(7, 5, 4, stride=2, bias=False)
+    small, large = torch.zeros(1, 7, 9, 9), torch.zeros(1, 5, 20, 20)
+    expected = 9 * 9 * 7 * 5 * 16
+    assert count_operations(down, large).multiply_accumulates == expected
+    assert count_operations(up, small).multiply_accumulates == expected
+
+
+def test_sizes_for_reports_are_of_the_network_alone(face):
+    """With and without a face to decode; 2DASL's has a fourth channel."""
+    model = MobileFRNet(num_shape=4, num_exp=3)
+    found = network_size(model, torch.zeros(1, 3, 256, 256))
+    assert (found["params_m"], found["gflops"]) == pytest.approx((2.60, 0.120), rel=0.02)
+    model.set_face(face)
+    assert network_size(model, torch.zeros(1, 3, 256, 256)) == found
+    assert model.training
+    found = network_size(TwoDASL(), torch.zeros(1, 3, 256, 256))
+    assert found["params_m"] == pytest.approx(23.638206)
+    assert 1.27 < found["gflops"] < 1.35  # 1.27 of multiply-accumulates

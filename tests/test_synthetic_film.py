@@ -10,16 +10,31 @@ from torch import Tensor
 
 from prnet.synthetic import film as film_module
 from prnet.synthetic import jpeg
-from prnet.synthetic.film import (
-    FilmParameters,
-    develop,
-    draw_film,
-    hash_noise,
-    identity_film,
-    srgb_encode,
-)
+from prnet.synthetic.film import FilmParameters, develop, draw_film, srgb_encode
+from prnet.synthetic.film_cpu import finish_cpu
+from prnet.synthetic.film_noise import hash_noise
+from prnet.synthetic.jpeg_cpu import compress_cpu
 
 SIZE = 128
+# Changes nothing but the encoding to sRGB.
+IDENTITY_FILM = FilmParameters(
+    exposure=0.0,
+    white_balance=np.ones(3),
+    saturation=1.0,
+    contrast=1.0,
+    gamma=1.0,
+    vignette=0.0,
+    blur_px=0.0,
+    defocus_px=0.0,
+    motion_px=0.0,
+    motion_angle=0.0,
+    sharpening=0.0,
+    aberration_px=np.zeros(2),
+    resolution=1.0,
+    read_noise=0.0,
+    shot_noise=0.0,
+    jpeg_quality=100.0,
+)
 
 
 def batched(films: list[FilmParameters]) -> FilmParameters:
@@ -29,7 +44,7 @@ def batched(films: list[FilmParameters]) -> FilmParameters:
 
 
 def one(**changes) -> FilmParameters:
-    return batched([identity_film()._replace(**changes)])
+    return batched([IDENTITY_FILM._replace(**changes)])
 
 
 def seeds(*values: int) -> Tensor:
@@ -240,7 +255,7 @@ def test_contrast_turns_about_the_middle():
 def test_noise_grows_with_light():
     image = torch.full((2, 3, SIZE, SIZE), 0.5)
     image[0] = 0.1
-    film = batched([identity_film()._replace(read_noise=0.01, shot_noise=1e-3)] * 2)
+    film = batched([IDENTITY_FILM._replace(read_noise=0.01, shot_noise=1e-3)] * 2)
     spread = decoded(develop(image, film, seeds(4, 5))).std(dim=(1, 2, 3))
     expected = torch.tensor([0.01**2 + 1e-4, 0.01**2 + 5e-4]).sqrt()
     torch.testing.assert_close(spread, expected, atol=0, rtol=0.03)
@@ -325,7 +340,7 @@ def test_short_blur_is_the_transfer_function(size):
         {"blur_px": 0.5, "sharpening": 1.5},
         {"blur_px": 2.3},
     )
-    parameters = batched([identity_film()._replace(**change) for change in changes])
+    parameters = batched([IDENTITY_FILM._replace(**change) for change in changes])
     parameters = parameters._make(field.float() for field in parameters)
     step = torch.tensor([1.0, 1.0, 1.0, 1.0, 4.5])
     got = film_module._lens(images, parameters, parameters, step)
@@ -335,6 +350,64 @@ def test_short_blur_is_the_transfer_function(size):
     # Taps sum to 1: flat stays flat.
     flat = torch.full_like(images, 0.6)
     torch.testing.assert_close(film_module._lens(flat, parameters, parameters, step), flat)
+
+
+def finished(images: Tensor, films: list[FilmParameters], on_cpu: bool) -> Tensor:
+    """Behind the lens, in compiled loops or in torch."""
+    film = batched(films)
+    film = film._make(field.float() for field in film)
+    side = (film.resolution * images.shape[-1]).round()
+    numbers = torch.arange(len(images))
+    if not on_cpu:
+        return film_module._finish(images, film, film, side, numbers)
+    result = images.clone()
+    tables = film_module.tone_tables(film)
+    finish_cpu(result, film, side, film_module.noise_key(numbers), tables)
+    return result
+
+
+@pytest.mark.parametrize("size", [48, 128])  # a part of a strip, two strips
+def test_compiled_film_is_the_batched_one(size):
+    images = torch.linspace(-0.1, 2, size) * torch.stack([scene(size, seed=k) for k in range(24)])
+    films = [draw(k)._replace(jpeg_quality=100.0, saturation=1.6) for k in range(24)]
+    sides = {round(film.resolution * size) for film in films}
+    assert {side % 16 for side in sides} > {0}
+    got, expected = (finished(images, films, on_cpu) for on_cpu in (True, False))
+    # A level of the tone curve at most, and where light falls off, between pixels.
+    torch.testing.assert_close(got, expected, atol=0.005, rtol=0)
+    assert (got - expected).abs().mean() < 2e-5
+
+
+def test_compiled_film_compresses_what_was_taken():
+    """JPEG's blocks are those of the small picture; what lies past it does not matter."""
+    images = torch.stack([scene(seed=k) for k in range(6)])
+    films = [
+        draw(k)._replace(resolution=share, jpeg_quality=30.0)
+        for k, share in enumerate((1.0, 0.22, 0.5, 0.617, 0.875, 0.99))
+    ]
+    got, expected = (finished(images, films, on_cpu) for on_cpu in (True, False))
+    off = (got - expected).abs().mean((1, 2, 3))
+    assert off.max() < 5e-4
+    lossless = finished(images, [film._replace(jpeg_quality=100.0) for film in films], True)
+    assert (got - lossless).abs().mean((1, 2, 3)).min() > 20 * off.max()
+
+
+@pytest.mark.parametrize("size", [16, 48, 160])
+def test_compiled_jpeg_is_the_batched_one(size):
+    quality = torch.tensor([1.0, 15.0, 49.0, 50.0, 75.0, 97.0, 100.0])
+    picture = (scene(size) * 255).round() / 255
+    expected = jpeg.compress(picture.expand(len(quality), -1, -1, -1), quality)
+    tables = [
+        jpeg.quantisation_table(table, quality).numpy()
+        for table in (jpeg.LUMINANCE_TABLE, jpeg.CHROMINANCE_TABLE)
+    ]
+    for number in range(len(quality)):
+        got = picture.clone()
+        compress_cpu(got.numpy(), tables[0][number], tables[1][number])
+        off = (got - expected[number]).abs()
+        # A coefficient halfway between two steps may fall to either.
+        assert (off > 1e-5).float().mean() < 0.03
+        assert off.max() < 0.1
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 120, 128), (1, 3, 120, 120), (1, 1, 128, 128)])

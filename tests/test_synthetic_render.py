@@ -10,7 +10,6 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic import looks
 from prnet.synthetic.accessories import KIND_NAMES, OPAQUE
-from prnet.synthetic.film import identity_film
 from prnet.synthetic.lighting import Light, draw_light, polynomial_terms, soft_light
 from prnet.synthetic.parameters import FaceParameters, World, select, stack
 from prnet.synthetic.pose import Pose
@@ -19,6 +18,7 @@ from prnet.synthetic.render import Renderer, Rendering
 from prnet.synthetic.scene import EYE, MOUTH, MOUTH_PARTS, quads_of, transform
 from prnet.synthetic.shading import irradiance, smooth, unit
 from prnet.synthetic.world import SyntheticFaces
+from tests.test_synthetic_film import IDENTITY_FILM
 
 SIZE = 128
 LIGHT = Light(
@@ -55,7 +55,7 @@ def bare(faces: SyntheticFaces, index: int = 0, *, yaw_deg: float = 0, **exp: fl
         pose=Pose(np.radians(yaw_deg), 0.0, 0.0, 0.0),
         framing=item.framing._replace(scale=1.5, shift=np.zeros(2)),
         accessories=undressed(item.accessories),
-        film=identity_film(),
+        film=IDENTITY_FILM,
         light=LIGHT,
     )
 
@@ -377,7 +377,7 @@ def test_gathered_and_single_parameters_agree(faces: SyntheticFaces) -> None:
     items = [faces.parameters(k) for k in range(10)]
     items[3] = bare(faces, 3, jawOpen=1.0, eyeWideLeft=1.0)
     # Film would hide what is drawn; some have shadows, some have none.
-    items = [item._replace(film=identity_film()) for item in items]
+    items = [item._replace(film=IDENTITY_FILM) for item in items]
     assert 0 < sum(item.light.shadow for item in items) < len(items)
     expected = render(faces, items)
     together = Renderer(faces.head, faces.face, size=SIZE)

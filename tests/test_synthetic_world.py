@@ -16,9 +16,10 @@ from prnet.synthetic.film import draw_film
 from prnet.synthetic.lighting import draw_light, polynomial_terms
 from prnet.synthetic.parameters import STREAMS, FaceParameters, World, draw, draw_pose, streams
 from prnet.synthetic.pose import angles_of
+from prnet.synthetic.render import Rendering
 from prnet.synthetic.skin_chart import window_masks
 from prnet.synthetic.textures import draw_material, skin_layers
-from prnet.synthetic.world import SyntheticBatch, SyntheticFaces
+from prnet.synthetic.world import SyntheticFaces
 
 SIZE = 64
 COUNTS = {"num_textures": 48, "num_backgrounds": 64}
@@ -59,7 +60,7 @@ def same(one: FaceParameters, other: FaceParameters) -> set[str]:
     }
 
 
-def assert_equal_batches(one: SyntheticBatch, other: SyntheticBatch) -> None:
+def assert_equal_batches(one: Rendering, other: Rendering) -> None:
     for name, first, second in zip(one._fields, one, other, strict=True):
         assert torch.equal(first, second), name
 
@@ -248,7 +249,7 @@ def test_batches_equal_their_samples_whatever_the_order(faces: SyntheticFaces) -
     assert batch.index.tolist() == [5, 6, 40]
     for position, index in ((2, 40), (0, 5), (1, 6)):
         one = faces.batch([index])
-        picked = SyntheticBatch(*(field[position : position + 1] for field in batch))
+        picked = Rendering(*(field[position : position + 1] for field in batch))
         assert_equal_batches(one, picked)
     assert_equal_batches(small_faces().batch([5, 6, 40]), batch)
 
@@ -272,12 +273,6 @@ def test_seeds_differ(faces: SyntheticFaces) -> None:
     assert not torch.equal(other.batch([0]).shape_params, faces.batch([0]).shape_params)
 
 
-def test_iterate_walks_on_from_its_start(faces: SyntheticFaces) -> None:
-    stream = faces.iterate(10, 2)
-    assert [next(stream).index.tolist() for _ in range(3)] == [[10, 11], [12, 13], [14, 15]]
-    assert_equal_batches(next(faces.iterate(10, 2)), faces.batch([10, 11]))
-
-
 def test_blocks_have_textures_of_their_own(
     faces: SyntheticFaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,9 +280,9 @@ def test_blocks_have_textures_of_their_own(
     monkeypatch.setattr(module, "BLOCK", 3)
     split = small_faces()
     batch = split.batch([2, 3, 2])
-    picked = SyntheticBatch(*(field[:1] for field in expected))
-    assert_equal_batches(SyntheticBatch(*(field[:1] for field in batch)), picked)
-    assert_equal_batches(SyntheticBatch(*(field[2:] for field in batch)), picked)
+    picked = Rendering(*(field[:1] for field in expected))
+    assert_equal_batches(Rendering(*(field[:1] for field in batch)), picked)
+    assert_equal_batches(Rendering(*(field[2:] for field in batch)), picked)
     # Sample 3 is now the first of another block.
     assert torch.equal(batch.shape_params[1], expected.shape_params[1])
     assert not torch.equal(batch.image[1], expected.image[1])

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prnet.models.regressor import Regressor
+
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}  # place of the left factor
 # Operations an element of what is read (reductions) or written (all else).
@@ -49,7 +51,9 @@ class _Counter(TorchDispatchMode):
         kind = operator.overloadpacket
         first = result[0] if isinstance(result, tuple | list) else result
         if kind is aten.convolution:
-            self.multiply_accumulates += first.numel() * math.prod(args[1].shape[1:])
+            transposed = args[6]  # then every value of the input meets a filter, else of the output
+            met = args[0] if transposed else first
+            self.multiply_accumulates += met.numel() * math.prod(args[1].shape[1:])
         elif kind in PRODUCTS:
             self.multiply_accumulates += first.numel() * args[PRODUCTS[kind]].shape[-1]
         elif kind in REDUCTIONS:
@@ -61,11 +65,34 @@ class _Counter(TorchDispatchMode):
 
 @torch.no_grad()
 def count_operations(module: nn.Module, *inputs: Tensor) -> Operations:
-    """What `module(*inputs)` takes, in eval mode; copies, views and transposed convolutions are
-    not counted."""
+    """What `module(*inputs)` takes, in eval mode; copies and views are not counted."""
     training = module.training
     module.eval()
     with _Counter() as counter:
         module(*inputs)
     module.train(training)
     return Operations(counter.multiply_accumulates, counter.elementwise)
+
+
+class _NetworkAlone(nn.Module):
+    """A regressor up to its parameters; any other network as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> None:
+        if isinstance(self.model, Regressor):
+            channels = next(self.model.parameters()).shape[1]  # with a landmark map: 4
+            prepared = self.model.prepare(image)
+            self.model.whitened(prepared[:, :1].expand(-1, channels, -1, -1))
+        else:
+            self.model(image)
+
+
+def network_size(model: nn.Module, image: Tensor) -> dict[str, float]:
+    """Parameters in millions and operations of a crop (1, 3, H, W) in units of 1e9, by the names of
+    a report."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    operations = count_operations(_NetworkAlone(model), image)
+    return {"params_m": parameters / 1e6, "gflops": operations.total / 1e9}

@@ -100,7 +100,8 @@ def occluder(
 def _enlarged(canvas: np.ndarray, size: int) -> np.ndarray:  # (CANVAS, CANVAS, 3), in [0, 1]
     interpolation = cv2.INTER_CUBIC if size > CANVAS else cv2.INTER_AREA
     picture = cv2.resize(canvas, (size, size), interpolation=interpolation)
-    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+    picture *= 255
+    return np.clip(np.rint(picture, out=picture), 0, 255, out=picture).astype(np.uint8)
 
 
 def _color(generator: np.random.Generator, spread: float = 0.07) -> np.ndarray:

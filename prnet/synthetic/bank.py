@@ -15,7 +15,7 @@ from prnet.faces.embedded import Head
 from prnet.faces.face import Face
 from prnet.synthetic.backgrounds import BackgroundFolder, procedural_background
 from prnet.synthetic.parameters import Backdrop
-from prnet.synthetic.shading import linear_from_srgb
+from prnet.synthetic.shading import linear_from_bytes
 from prnet.synthetic.skin_chart import window_masks
 from prnet.synthetic.textures import SKIN_LAYERS, skin_layers
 
@@ -83,8 +83,7 @@ class Bank:
             picture = procedural_background(generator, side)
         else:
             picture = self._folder.read(generator, side)
-        encoded = torch.from_numpy(picture).permute(2, 0, 1) / 255
-        self._backgrounds[number] = linear_from_srgb(encoded).to(self._backgrounds)
+        self._backgrounds[number] = linear_from_bytes(picture).to(self._backgrounds)
 
     def require_textures(self, numbers: Sequence[int]) -> None:
         """Make sure that `textures` holds these."""

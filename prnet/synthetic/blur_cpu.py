@@ -5,9 +5,8 @@ Letters: S side of the picture, R reach of the blur.
 
 import math
 
-import cv2
+import numba
 import numpy as np
-import torch
 from torch import Tensor
 
 # Taps beyond this much of the blur's weight are left out.
@@ -20,30 +19,67 @@ def blur_cpu(
     sharpening: float,  # gain of the detail finer than `detail`
     detail: float,  # variance, px^2
     border: int,  # the picture is mirrored so far, and R no larger
-) -> Tensor:
-    """The picture times G(f) (1 + a (1 - g(f))) for Gaussians G and g, (3, S, S).
+    blurred: Tensor,  # (3, S, S), zeros; written
+) -> None:
+    """The picture times G(f) (1 + a (1 - g(f))) for Gaussians G and g.
 
     Gaussians are products of functions of x and of y, so each of the two terms (1 + a) G and a G g
-    is a pass along the rows and one along the columns.
+    is a pass along the columns and one along the rows.
     """
-    planes, side = image.numpy(), image.shape[-1] + 2 * border
-    blurred = _filtered(planes, _taps(variance, side, border))
+    side = image.shape[-1] + 2 * border
+    _add_blurred(
+        image.numpy(), _taps(variance, side, border), np.float32(1 + sharpening), blurred.numpy()
+    )
     if sharpening > 0:
-        coarse = _filtered(planes, _taps(variance + detail, side, border))
-        blurred += np.float32(sharpening) * (blurred - coarse)
-    return torch.from_numpy(blurred)
+        taps = _taps(variance + detail, side, border)
+        _add_blurred(image.numpy(), taps, np.float32(-sharpening), blurred.numpy())
 
 
 def _taps(variance: float, side: int, border: int) -> np.ndarray:
-    """Weights of a blur of the Gaussian transfer function, (2 R + 1,), that sum to 1."""
+    """Weights of a blur of the Gaussian transfer function from its middle on, (R + 1,) float32;
+    with both sides they sum to 1."""
     decay = -2 * math.pi**2 * variance * np.fft.rfftfreq(side) ** 2
     half = np.fft.irfft(np.exp(decay), side)[: border + 1]
     beyond = np.abs(half)[::-1].cumsum()[::-1]  # weight from each tap on
     half = half[: max(1, int((beyond > TAIL).sum()))]
-    taps = np.concatenate([half[:0:-1], half])
-    return taps / taps.sum()
+    return (half / (2 * half.sum() - half[0])).astype(np.float32)
 
 
-def _filtered(planes: np.ndarray, taps: np.ndarray) -> np.ndarray:  # (3, S, S); (2 R + 1,)
-    border = cv2.BORDER_REFLECT_101
-    return np.stack([cv2.sepFilter2D(p, cv2.CV_32F, taps, taps, borderType=border) for p in planes])
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _add_blurred(
+    image: np.ndarray,  # (3, S, S)
+    taps: np.ndarray,  # (R + 1,)
+    gain: float,
+    total: np.ndarray,  # (3, S, S), written
+) -> None:
+    """Add the blurred picture times a factor; it is mirrored about its outermost pixels."""
+    size, reach = image.shape[1], len(taps) - 1
+    room = np.zeros(size + 2 * reach, np.float32)
+    middle, result = room[reach : reach + size], np.zeros(size, np.float32)
+    for channel in range(3):
+        for row in range(size):
+            _start(image[channel, row], taps[0], middle)
+            for tap in range(1, reach + 1):
+                above, below = abs(row - tap), size - 1 - abs(size - 1 - row - tap)
+                _accumulate(image[channel, above], image[channel, below], taps[tap], middle)
+            for tap in range(1, reach + 1):
+                room[reach - tap] = middle[tap]
+                room[reach + size - 1 + tap] = middle[size - 1 - tap]
+            _start(middle, taps[0], result)
+            for tap in range(1, reach + 1):
+                before, behind = room[reach - tap :], room[reach + tap :]
+                _accumulate(before, behind, taps[tap], result)
+            for column in range(size):
+                total[channel, row, column] += gain * result[column]
+
+
+@numba.njit(forceinline=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _start(values: np.ndarray, weight: float, total: np.ndarray) -> None:
+    for place in range(len(total)):
+        total[place] = weight * values[place]
+
+
+@numba.njit(forceinline=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _accumulate(one: np.ndarray, other: np.ndarray, weight: float, total: np.ndarray) -> None:
+    for place in range(len(total)):
+        total[place] += weight * (one[place] + other[place])

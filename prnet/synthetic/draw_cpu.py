@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.geometry.rasterize import Raster
 from prnet.synthetic.accessories import LENS, OPAQUE
 from prnet.synthetic.looks import HIDING, layer_in_use
-from prnet.synthetic.palette import Canvas, Mesh, Palette
+from prnet.synthetic.palette import Canvas, Palette
 from prnet.synthetic.pixels_cpu import draw_layer_cpu
-from prnet.synthetic.rasterize_cpu import nearest_cpu
+from prnet.synthetic.rasterize_cpu import z_buffer
 from prnet.synthetic.scene import Scene
 from prnet.synthetic.shadow import ShadowMap
 
@@ -33,18 +32,17 @@ def draw_cpu(
     matrix, seen_by_light = np.zeros((3, 4), np.float32), np.zeros((0, 0), np.float32)
     if casts_shadow:
         direction = torch.from_numpy(palette.directions[:1])
-        shadow_map = ShadowMap(points[None], scene, direction, nearest, side // 2)
+        shadow_map = ShadowMap(points[None], scene, direction, _depth, side // 2)
         matrix, seen_by_light = shadow_map.matrix[0].numpy(), shadow_map.depth[0].numpy()
-    for kind, layer in scene.layers.items():
-        if kind != OPAQUE and not layer_in_use(points[None], layer, side):
+    for kind, mesh in scene.meshes.items():
+        if kind != OPAQUE and not layer_in_use(points[None], scene.layers[kind], side):
             continue
-        raster = nearest(points[None], layer.triangles, side)
-        tables = (points, normals, scene.attributes, scene.eye_direction)
-        lists = (layer.triangles, layer.kind, layer.two_sided, layer.group)
+        seen = z_buffer(points.numpy(), mesh.triangles, side, side, cull_back_faces=True)
         draw_layer_cpu(
-            Mesh(*(tensor.numpy() for tensor in (*tables, *lists))),
-            raster.triangle[0].numpy(),
-            raster.depth[0].numpy(),
+            points.numpy(),
+            normals.numpy(),
+            mesh,
+            *seen,
             palette,
             matrix,
             seen_by_light,
@@ -55,7 +53,7 @@ def draw_cpu(
     return attention, depth
 
 
-def nearest(points: Tensor, triangles: Tensor, side: int) -> Raster:  # (1, V, 3); (T, 3)
-    """What is seen of a mesh, without the weights, which few pixels need."""
-    triangle, depth = nearest_cpu(points, triangles, (1, side, side), cull_back_faces=True)
-    return Raster(triangle, depth.new_zeros(0), depth)
+def _depth(points: Tensor, scene: Scene, side: int) -> Tensor:  # (1, V, 3)
+    """Of what casts shadows, (1, side, side)."""
+    _, depth = z_buffer(points[0].numpy(), scene.casting_corners, side, side, cull_back_faces=True)
+    return torch.from_numpy(depth)[None]

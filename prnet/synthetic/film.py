@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from prnet.synthetic.blur_cpu import blur_cpu
+from prnet.synthetic.film_cpu import LUMA, finish_cpu
+from prnet.synthetic.film_noise import hash_noise, noise_key
 from prnet.synthetic.jpeg import compress
 
 REFERENCE_SIDE = 256
-LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, linear light
 TONE_LEVELS = 4096
 # Blur reaches past the border: the picture is mirrored so far before it. 256 + 2 * 16 and 128 + 32
 # have small prime factors, as the Fourier transform likes them.
@@ -28,7 +29,6 @@ BORDER = 16
 # deviations of a box (0.29) and of a triangle (0.41) of that width.
 ANTIALIAS = 0.37
 SMALLEST_SIDE = 16
-NOISE_BITS = 10
 
 
 class FilmParameters(NamedTuple):
@@ -50,28 +50,6 @@ class FilmParameters(NamedTuple):
     read_noise: float  # standard deviation in the dark, linear light
     shot_noise: float  # variance per unit of light
     jpeg_quality: float  # 1 to 99 as libjpeg's; 100 and more: not compressed
-
-
-def identity_film() -> FilmParameters:
-    """A film that changes nothing but the encoding to sRGB."""
-    return FilmParameters(
-        exposure=0.0,
-        white_balance=np.ones(3),
-        saturation=1.0,
-        contrast=1.0,
-        gamma=1.0,
-        vignette=0.0,
-        blur_px=0.0,
-        defocus_px=0.0,
-        motion_px=0.0,
-        motion_angle=0.0,
-        sharpening=0.0,
-        aberration_px=np.zeros(2),
-        resolution=1.0,
-        read_noise=0.0,
-        shot_noise=0.0,
-        jpeg_quality=100.0,
-    )
 
 
 def draw_film(generator: np.random.Generator) -> FilmParameters:
@@ -135,6 +113,21 @@ def develop(
     side = (parameters.resolution * size).round().clamp(SMALLEST_SIDE, size).float()
 
     image = _lens(image, there, parameters, size / side.to(image.device))
+    if image.device.type == "cpu":
+        finish_cpu(image, there, side, noise_key(seeds), tone_tables(there))
+        return image
+    return _finish(image, there, parameters, side, seeds)
+
+
+def _finish(
+    image: Tensor,  # (B, 3, S, S), behind the lens
+    there: FilmParameters,
+    parameters: FilmParameters,
+    side: Tensor,  # (B,)
+    seeds: Tensor,  # (B,)
+) -> Tensor:
+    """Light, sensor, tone curve, JPEG, and back to the full side."""
+    size = image.shape[-1]
     image = _light(image, there)
     small = _chosen(side < size, image.device)
     if len(small):
@@ -170,13 +163,14 @@ def _lens(
         return _transferred(image, there, parameters, step)
     skewed = (parameters.motion_px > 0) | (parameters.defocus_px > 0)
     skewed |= (parameters.aberration_px != 0).any(-1)
+    image = image.contiguous()
     result = torch.zeros_like(image)
     scale = image.shape[-1] / REFERENCE_SIDE
     variance = _variance(there, scale, step).tolist()
     sharpening = there.sharpening.tolist()
     for number in (~skewed).nonzero()[:, 0].tolist():
         arguments = variance[number], sharpening[number], scale**2, BORDER
-        result[number] = blur_cpu(image[number], *arguments)
+        blur_cpu(image[number], *arguments, result[number])
     rest = _chosen(skewed, image.device)
     if len(rest):
         chosen = (FilmParameters(*(field[rest] for field in all_)) for all_ in (there, parameters))
@@ -293,36 +287,6 @@ def _sensor(image: Tensor, there: FilmParameters, seeds: Tensor) -> Tensor:  # (
     return image.addcmul_((image * shot).add_(read**2).sqrt_(), noise)
 
 
-def hash_noise(seeds: Tensor, size: int) -> Tensor:  # (B,), int64
-    """Standard normal noise without spatial correlation, (B, 3, size, size).
-
-    Three times ten bits of a 32-bit hash of seed and pixel choose from a table of 1,024 normal
-    quantiles: integers and one table, so every device gives the same bits.
-    """
-    low, high = seeds.to(torch.int32), (seeds >> 32).to(torch.int32)
-    key = _mixed(_mixed(low + 1) ^ high)
-    pixel = torch.arange(1, size * size + 1, dtype=torch.int32, device=seeds.device)
-    bits = _mixed(_mixed(pixel) ^ key[:, None])  # (B, size^2)
-
-    levels = 1 << NOISE_BITS
-    share = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
-    quantiles = torch.special.ndtri(share)
-    quantiles = (quantiles / quantiles.square().mean().sqrt()).float().to(seeds.device)
-    shift = torch.arange(3, dtype=torch.int32, device=seeds.device)[:, None] * NOISE_BITS
-    index = (bits[:, None] >> shift).bitwise_and_(levels - 1)  # (B, 3, size^2)
-    return quantiles.index_select(0, index.flatten()).view(-1, 3, size, size)
-
-
-def _mixed(bits: Tensor) -> Tensor:  # int32
-    """MurmurHash3's 32-bit finaliser; products wrap, shifts bring in zeros."""
-    bits = bits ^ (bits >> 16).bitwise_and_(0xFFFF)
-    bits *= -2048144789
-    bits ^= (bits >> 13).bitwise_and_(0x7FFFF)
-    bits *= -1028477387
-    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
-    return bits
-
-
 def srgb_encode(linear: Tensor) -> Tensor:  # in [0, 1]
     """IEC 61966-2-1."""
     return torch.where(
@@ -331,15 +295,18 @@ def srgb_encode(linear: Tensor) -> Tensor:  # in [0, 1]
 
 
 def _tone(image: Tensor, there: FilmParameters) -> Tensor:  # (B, 3, S, S)
-    """sRGB encoding, gamma and contrast, as one table for each sample.
-
-    Its levels are equal steps of the square root of the light, nearly equal ones of the encoding:
-    the table is within 0.1/255 of the curve.
-    """
-    level = torch.linspace(0, 1, TONE_LEVELS, device=image.device)
-    encoded = srgb_encode(level**2) ** there.gamma[:, None]
-    table = (0.5 + there.contrast[:, None] * (encoded - 0.5)).clamp(0, 1)  # (B, levels)
+    """sRGB encoding, gamma and contrast, as one table for each sample."""
     index = image.clamp(0, 1).sqrt_().mul_(TONE_LEVELS - 1).round_().int()
     first = torch.arange(len(image), dtype=torch.int32, device=image.device) * TONE_LEVELS
     index += first[:, None, None, None]
-    return table.flatten().index_select(0, index.flatten()).view(image.shape)
+    return tone_tables(there).flatten().index_select(0, index.flatten()).view(image.shape)
+
+
+def tone_tables(there: FilmParameters) -> Tensor:
+    """Values, (B, levels), at equal steps of the square root of the light.
+
+    They are nearly equal steps of the encoding: the table is within 0.1/255 of the curve.
+    """
+    level = torch.linspace(0, 1, TONE_LEVELS, device=there.gamma.device)
+    encoded = srgb_encode(level**2) ** there.gamma[:, None]
+    return (0.5 + there.contrast[:, None] * (encoded - 0.5)).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""What the compiled loops of a CPU take: one sample's mesh, its light and colours, its picture.
+"""What the compiled loops of a CPU take: one sample's light and colours, and its picture.
 
-Letters: B batch, V vertices, T triangles, S side of the picture, L skin layers, K kinds of
+Letters: B batch, S side of the picture, L skin layers, K kinds of
 accessories, P numbers of their paint.
 """
 
@@ -16,20 +16,7 @@ from prnet.synthetic.looks import DULL, HIGHLIGHTS, MICROMETRES, MOUTH_COLORS, P
 from prnet.synthetic.scene import MOUTH_PARTS, Scene
 from prnet.synthetic.shading import half_vector
 
-HIGHLIGHT_TABLE = np.array([HIGHLIGHTS.get(name, DULL) for name in KIND_NAMES])
-
-
-class Mesh(NamedTuple):
-    """A layer's triangles on one sample."""
-
-    points: np.ndarray  # (V, 3), crop px
-    normals: np.ndarray  # (V, 3)
-    attributes: np.ndarray  # (V, 4): u, v, occlusion, scalp hair
-    eye_direction: np.ndarray  # (V, 3)
-    triangles: np.ndarray  # (T, 3)
-    kind: np.ndarray  # (T,)
-    two_sided: np.ndarray  # (T,)
-    group: np.ndarray  # (T + 1,)
+HIGHLIGHT_TABLE = np.array([HIGHLIGHTS.get(name, DULL) for name in KIND_NAMES], np.float32)
 
 
 class Palette(NamedTuple):

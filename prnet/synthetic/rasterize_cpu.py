@@ -11,6 +11,9 @@ from torch import Tensor
 
 from prnet.geometry.rasterize import Raster, require_mesh
 
+LANE_BITS = 3
+LANES = 1 << LANE_BITS  # float32 numbers in a vector
+
 
 def rasterize_cpu(
     vertices: Tensor,  # (B, N, 3), image or crop px, float32
@@ -34,26 +37,41 @@ def rasterize_cpu(
         )
     require_mesh(vertices, triangles)
     shape = (len(vertices), height, width)
-    triangle, depth = nearest_cpu(vertices, triangles, shape, cull_back_faces=cull_back_faces)
+    triangle, depth = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
     barycentric = torch.zeros(*shape, 3)
-    for points, nearest, weights in zip(vertices, triangle, barycentric, strict=True):
-        _weigh(points.contiguous().numpy(), triangles.numpy(), nearest.numpy(), weights.numpy())
+    corners = corners_of(triangles)
+    for points, numbers, near, weights in zip(vertices, triangle, depth, barycentric, strict=True):
+        array = points.contiguous().numpy()
+        found = z_buffer(array, corners, height, width, cull_back_faces=cull_back_faces)
+        numbers[:], near[:] = map(torch.from_numpy, found)
+        _weigh(array, corners, numbers.numpy(), weights.numpy())
     return Raster(triangle, barycentric, depth)
 
 
-def nearest_cpu(
-    vertices: Tensor,  # (B, N, 3), float32, finite
-    triangles: Tensor,  # (T, 3)
-    shape: tuple[int, int, int],  # B, H, W
+def corners_of(triangles: Tensor) -> np.ndarray:  # (T, 3)
+    """The triangles as compiled loops like them, (T, 3) uint32: short, and never negative."""
+    return triangles.to(torch.int32).contiguous().numpy().view(np.uint32)
+
+
+def z_buffer(
+    points: np.ndarray,  # (N, 3), float32, finite
+    triangles: np.ndarray,  # (T, 3), of `corners_of`
+    height: int,
+    width: int,
     *,
     cull_back_faces: bool,
-) -> tuple[Tensor, Tensor]:
-    """Triangle (B, H, W) and depth (B, H, W) of `rasterize_cpu`, of a mesh known to be sound."""
-    triangle, depth = torch.full(shape, -1), torch.full(shape, -torch.inf)
-    for points, nearest, height in zip(vertices, triangle, depth, strict=True):
-        arrays = points.contiguous().numpy(), triangles.numpy()
-        _draw(*arrays, cull_back_faces, nearest.numpy(), height.numpy())
-    return triangle, depth
+) -> tuple[np.ndarray, np.ndarray]:
+    """Triangle and depth of `rasterize_cpu` for one mesh known to be sound, (H, W).
+
+    Both are float32, so that one vector instruction writes as many of either; a number of a
+    triangle is exact up to 2^24.
+    """
+    # Rows are drawn in whole vectors, which may reach past the last one.
+    room = height * width + LANES
+    numbers, depth = np.full(room, -1, np.float32), np.full(room, -np.inf, np.float32)
+    columns = np.arange(width + LANES, dtype=np.float32)
+    _draw(points, triangles, cull_back_faces, columns, height, width, numbers, depth)
+    return numbers[:-LANES].reshape(height, width), depth[:-LANES].reshape(height, width)
 
 
 def quad_normals_cpu(
@@ -123,12 +141,14 @@ def _draw(
     points: np.ndarray,  # (N, 3)
     triangles: np.ndarray,  # (T, 3)
     cull_back_faces: bool,
-    nearest: np.ndarray,  # (H, W), written
-    depth: np.ndarray,  # (H, W), written
+    columns: np.ndarray,  # (W + LANES,), 0, 1, 2 ...
+    height: int,
+    width: int,
+    nearest: np.ndarray,  # (H W + LANES,), written
+    depth: np.ndarray,  # (H W + LANES,), written
 ) -> None:
-    height, width = depth.shape
     last_row, last_column = np.float32(height - 1), np.float32(width - 1)
-    zero = np.float32(0)
+    zero, one, nowhere = np.float32(0), np.float32(1), np.float32(-np.inf)
     for number in range(len(triangles)):
         first, second, third = triangles[number, 0], triangles[number, 1], triangles[number, 2]
         x_0, y_0 = points[first, 0], points[first, 1]
@@ -144,23 +164,31 @@ def _draw(
         if low_x > high_x or low_y > high_y:
             continue
         z_0, z_1, z_2 = points[first, 2], points[second, 2], points[third, 2]
+        name, left = np.float32(number), int(low_x)
+        # A multiple of `LANES`, and unsigned places, which need no check for negative ones: the
+        # loop over a row then becomes vector instructions alone, without branches.
+        count = ((int(high_x) - left + LANES) >> LANE_BITS) << LANE_BITS
+        start = int(low_y) * width + left
         for row in range(int(low_y), int(high_y) + 1):
             pixel_y = np.float32(row)
             v_0, v_1, v_2 = y_0 - pixel_y, y_1 - pixel_y, y_2 - pixel_y
-            for column in range(int(low_x), int(high_x) + 1):
-                pixel_x = np.float32(column)
+            for step in range(count):
+                place = np.uint64(start) + np.uint64(step)
+                pixel_x = columns[np.uint64(left) + np.uint64(step)]
+                farther, seen = depth[place], nearest[place]
                 u_0, u_1, u_2 = x_0 - pixel_x, x_1 - pixel_x, x_2 - pixel_x
                 edge_0, edge_1 = u_1 * v_2 - v_1 * u_2, u_2 * v_0 - v_2 * u_0
                 edge_2 = u_0 * v_1 - v_0 * u_1
-                inside = edge_0 >= zero and edge_1 >= zero and edge_2 >= zero
-                inside = inside or (edge_0 <= zero and edge_1 <= zero and edge_2 <= zero)
+                inside = (edge_0 >= zero) & (edge_1 >= zero) & (edge_2 >= zero)
+                inside |= (edge_0 <= zero) & (edge_1 <= zero) & (edge_2 <= zero)
                 area = (edge_0 + edge_1) + edge_2
-                if not inside or area == zero:
-                    continue
                 z = ((edge_0 / area) * z_0 + (edge_1 / area) * z_1) + (edge_2 / area) * z_2
-                if z > depth[row, column]:
-                    depth[row, column] = z
-                    nearest[row, column] = number
+                # Without area z is not a number, and not nearer than anything.
+                nearer = inside & (pixel_x <= high_x) & (z > farther)
+                share = one if nearer else zero
+                nearest[place] = seen + share * (name - seen)
+                depth[place] = max(farther, z if nearer else nowhere)
+            start += width
 
 
 @numba.njit(cache=True, error_model="numpy")

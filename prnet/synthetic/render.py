@@ -35,7 +35,7 @@ from prnet.synthetic.palette import palettes_of
 from prnet.synthetic.parameters import FaceParameters, stack
 from prnet.synthetic.pose import frame
 from prnet.synthetic.scene import NO_GROUP, Layer, Scene, transform
-from prnet.synthetic.shading import PixelLight, dot, linear_from_srgb, shade, unit
+from prnet.synthetic.shading import PixelLight, dot, linear_from_bytes, shade, unit
 from prnet.synthetic.shadow import ShadowMap
 
 # A landmark counts as seen when it lies no more than this behind the surface, share of the side:
@@ -55,6 +55,7 @@ class Rendering(NamedTuple):
     crop_from_model: Tensor  # (B, 4, 4), z shifted to a minimum of 0 over the face
     shape_params: Tensor  # (B, 80)
     exp_params: Tensor  # (B, 51)
+    index: Tensor  # (B,), int64, of the samples in their stream
 
 
 class Renderer:
@@ -128,7 +129,14 @@ class Renderer:
         image = develop(image, batch.film, batch.seed * SEED_STRIDE + batch.index)
         self._add_borders(batch.framing.border, image, attention)
         return Rendering(
-            image, attention, landmarks, visible, matrix, batch.shape_params, batch.exp_params
+            image,
+            attention,
+            landmarks,
+            visible,
+            matrix,
+            batch.shape_params,
+            batch.exp_params,
+            batch.index,
         )
 
     def _draw(
@@ -142,7 +150,7 @@ class Renderer:
         scene = self.scene
         normals = scene.normals(points)
         direction = person.light.direction
-        shadow_map = ShadowMap(points, scene, direction, _nearest, self.size // 2)
+        shadow_map = ShadowMap(points, scene, direction, _depth, self.size // 2)
 
         depth = torch.full_like(image[:, 0], -torch.inf)
         attention = torch.zeros_like(depth, dtype=torch.bool)
@@ -275,7 +283,7 @@ class Renderer:
                 continue
             generator = np.random.Generator(np.random.PCG64(item.occluder_seed))
             picture, cover = occluder(generator, self.size)
-            color = linear_from_srgb(torch.from_numpy(picture).permute(2, 0, 1) / 255)
+            color = linear_from_bytes(picture)
             alpha = torch.from_numpy(cover).to(self.device)
             image[number].lerp_(color.to(self.device), alpha)
             clear = alpha < HIDING
@@ -296,3 +304,8 @@ class Renderer:
 
 def _nearest(points: Tensor, triangles: Tensor, side: int) -> Raster:  # (b, V, 3); (T, 3)
     return rasterize(points, triangles, height=side, width=side, cull_back_faces=True)
+
+
+def _depth(points: Tensor, scene: Scene, side: int) -> Tensor:  # (b, V, 3)
+    """Of what casts shadows, (b, side, side)."""
+    return _nearest(points, scene.casting, side).depth

@@ -3,22 +3,34 @@
 Letters: B batch, V vertices of head and accessories together, T triangles.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from prnet.faces.embedded import SEAM_SPAN, Head, window_triangles
 from prnet.faces.face import Face
-from prnet.synthetic.accessories import CUTOUT, LENS, OPAQUE, Accessories, AccessoryParameters
+from prnet.synthetic.accessories import (
+    CUTOUT,
+    KIND_NAMES,
+    LENS,
+    OPAQUE,
+    Accessories,
+    AccessoryParameters,
+)
 from prnet.synthetic.bank import MARGIN, texel_of
-from prnet.synthetic.rasterize_cpu import quad_normals_cpu
+from prnet.synthetic.rasterize_cpu import corners_of, quad_normals_cpu
 
 # What is painted alike; also the order in which a layer's pixels are kept.
 GROUPS = SKIN, EYE, MOUTH, ACCESSORY = range(4)
 NO_GROUP = len(GROUPS)
 MOUTH_PARTS = ("cavity", "teeth", "tongue")
+# The same with each part of the mouth and each kind of accessory apart, and their first.
+LOOKS = ("skin", "eye", *MOUTH_PARTS, *KIND_NAMES)
+MOUTH_LOOK, ACCESSORY_LOOK = LOOKS.index(MOUTH_PARTS[0]), LOOKS.index(KIND_NAMES[0])
 # Group and kind of the head's regions; regions that are not here are not drawn.
 REGIONS = {
     "skin": (SKIN, 0),
@@ -48,8 +60,19 @@ class Layer(NamedTuple):
     kind: Tensor  # (T,), part of the mouth, or kind of the accessory
     two_sided: Tensor  # (T,), bool: listed with both windings
     group: Tensor  # (T + 1,), uint8; entry t + 1 is of triangle t, entry 0 is NO_GROUP
+    look: Tensor  # (T,), uint8; of `LOOKS`
     vertices: Tensor  # (n,), those of the triangles
     num_backs: int  # of the triangles, at their end: sheets seen from behind
+
+
+class Mesh(NamedTuple):
+    """A layer as compiled loops take it."""
+
+    triangles: np.ndarray  # (T, 3), uint32
+    two_sided: np.ndarray  # (T,)
+    look: np.ndarray  # (T,)
+    attributes: np.ndarray  # (V, 4): u, v, occlusion, scalp hair
+    eye_direction: np.ndarray  # (V, 3)
 
 
 class Scene:
@@ -97,6 +120,22 @@ class Scene:
                 setattr(self, name, value.to(device))
         return self
 
+    @cached_property
+    def meshes(self) -> dict[int, Mesh]:
+        """The layers on a CPU."""
+        tables = self.attributes.numpy(), self.eye_direction.numpy()
+        return {
+            kind: Mesh(
+                corners_of(layer.triangles), layer.two_sided.numpy(), layer.look.numpy(), *tables
+            )
+            for kind, layer in self.layers.items()
+        }
+
+    @cached_property
+    def casting_corners(self) -> np.ndarray:
+        """`casting` on a CPU, (T, 3) uint32."""
+        return corners_of(self.casting)
+
     def _layer(self, kind: int) -> Layer:
         accessories, head = self.accessories, self.head
         chosen = accessories.layer == kind
@@ -115,6 +154,8 @@ class Scene:
             two_sided = torch.cat([sheet[head.triangle_region][shown], two_sided])
         # Sheets are listed with both windings, so that back faces can always be left out.
         back = triangles[two_sided].flip(1)
+        first_look = torch.tensor([0, 1, MOUTH_LOOK, ACCESSORY_LOOK])
+        look = first_look[group] + part
         group = torch.cat([torch.tensor([NO_GROUP]), group, group[two_sided]])
         triangles = torch.cat([triangles, back]).contiguous()
         return Layer(
@@ -122,6 +163,7 @@ class Scene:
             torch.cat([part, part[two_sided]]),
             torch.cat([two_sided, two_sided[two_sided]]),
             group.to(torch.uint8),
+            torch.cat([look, look[two_sided]]).to(torch.uint8),
             triangles.unique(),
             len(back),
         )

@@ -7,6 +7,8 @@ pixels belong to one sample.
 
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,3 +152,9 @@ def linear_from_srgb(encoded: Tensor) -> Tensor:
     """
     curve = ((encoded + 0.055) / 1.055) ** 2.4
     return torch.where(encoded <= 0.04045, encoded / 12.92, curve)
+
+
+def linear_from_bytes(picture: np.ndarray) -> Tensor:  # (H, W, 3) uint8, sRGB
+    """Linear light, (3, H, W)."""
+    table = linear_from_srgb(torch.arange(256) / 255).numpy()
+    return torch.from_numpy(cv2.LUT(picture, table)).permute(2, 0, 1)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prnet.geometry.rasterize import Raster
 from prnet.synthetic.scene import Scene, transform
 from prnet.synthetic.shading import dot
 
@@ -27,7 +26,7 @@ class ShadowMap:
         points: Tensor,  # (b, V, 3), crop px
         scene: Scene,
         direction: Tensor,  # (b, 3), unit vectors toward the light
-        nearest: Callable[[Tensor, Tensor, int], Raster],
+        depth_of: Callable[[Tensor, Scene, int], Tensor],  # of what casts shadows
         side: int,
     ) -> None:
         self.side = side
@@ -46,7 +45,7 @@ class ShadowMap:
         self.matrix = scale[:, None, None] * frame
         middle = scale[:, None] * (low + high) / 2
         self.matrix[:, :2, 3] = (side - 1) / 2 - middle[:, :2]
-        self.depth = nearest(transform(self.matrix, points), scene.casting, side).depth
+        self.depth = depth_of(transform(self.matrix, points), scene, side)
 
     def lit(
         self,

@@ -3,9 +3,8 @@
 Letters: B batch, S side of the picture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,23 +14,10 @@ from prnet.sample import Fit
 from prnet.synthetic.backgrounds import BackgroundFolder
 from prnet.synthetic.bank import Bank
 from prnet.synthetic.parameters import FaceParameters, World, draw
-from prnet.synthetic.render import Renderer
+from prnet.synthetic.render import Renderer, Rendering
 
 # Samples that share textures and backgrounds.
 BLOCK = 4096
-
-
-class SyntheticBatch(NamedTuple):
-    """Pictures and their truth, as `prnet.synthetic.render.Rendering`, and which they are."""
-
-    image: Tensor  # (B, 3, S, S), sRGB in [0, 1]
-    attention: Tensor  # (B, S, S), bool: visible face
-    landmarks: Tensor  # (B, 68, 3), crop px
-    landmarks_visible: Tensor  # (B, 68), bool
-    crop_from_model: Tensor  # (B, 4, 4), z shifted to a minimum of 0 over the face
-    shape_params: Tensor  # (B, 80)
-    exp_params: Tensor  # (B, 51)
-    index: Tensor  # (B,), int64
 
 
 class SyntheticFaces:
@@ -87,7 +73,7 @@ class SyntheticFaces:
         """The samples' fits in px of their pictures, float64."""
         return self.renderer.fits([self.parameters(index) for index in indices])
 
-    def batch(self, indices: Sequence[int]) -> SyntheticBatch:
+    def batch(self, indices: Sequence[int]) -> Rendering:
         """Render samples; each is the same in every batch, bit for bit on one device.
 
         Raises:
@@ -103,15 +89,11 @@ class SyntheticFaces:
                 bank = self.bank(items[start].index // BLOCK)
                 parts.append(self.renderer(items[start:end], bank))
                 start = end
-        fields = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        index = torch.tensor([item.index for item in items], device=self.device)
-        return SyntheticBatch(*fields, index)
-
-    def iterate(self, start: int, batch_size: int) -> Iterator[SyntheticBatch]:
-        """Batches of consecutive samples from `start` on, without end."""
-        while True:
-            yield self.batch(range(start, start + batch_size))
-            start += batch_size
+        return (
+            parts[0]
+            if len(parts) == 1
+            else Rendering._make(map(torch.cat, zip(*parts, strict=True)))
+        )
 
     def bank(self, block: int) -> Bank:
         """Textures and backgrounds of the samples from `block` x `BLOCK` on."""
