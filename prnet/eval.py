@@ -111,11 +111,6 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     report_file = require_json_name(cfg.report or run_dir / "report.json")
     device = resolve_device(cfg.device)
-    if cfg.predictions is not None and cfg.dataset.get("occlusion", "none") != "none":
-        raise ValueError(
-            f"dataset.occlusion={cfg.dataset.occlusion}: covers the images that a network is "
-            "given, and predictions= are made already; leave one of the two out"
-        )
     if cfg.predictions is None:
         report = score_checkpoint(cfg, protocol, device, report_file)
     else:
@@ -259,7 +254,16 @@ def score_saved(
     predictions: Path | str,
     truth_face: tuple[Face | None, str],
 ) -> dict:
-    """The report of a folder of predictions; `truth_face` as `truth_face_of` has it."""
+    """The report of a folder of predictions; `truth_face` as `truth_face_of` has it.
+
+    Raises:
+        ValueError: dataset.occlusion is asked for, or no prediction is of one of the images.
+    """
+    if cfg.dataset.get("occlusion", "none") != "none":
+        raise ValueError(
+            f"dataset.occlusion={cfg.dataset.occlusion}: covers the images that a network is "
+            "given, and predictions= are made already; leave one of the two out"
+        )
     face, no_face = truth_face
     samples, known, yaw_labels, found = saved_samples(cfg, protocol, face, predictions)
     if not len(samples):

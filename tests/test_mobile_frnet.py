@@ -186,4 +186,4 @@ def test_sizes_for_reports_are_of_the_network_alone(face):
     assert model.training
     found = network_size(TwoDASL(), torch.zeros(1, 3, 256, 256))
     assert found["params_m"] == pytest.approx(23.638206)
-    assert 1.27 < found["gflops"] < 1.35  # 1.27 of multiply-accumulates
+    assert 1.5 < found["gflops"] < 2.2  # ResNet-50's 1.27, with the last stage at twice its side
