@@ -399,7 +399,13 @@ def test_default_command_trains_and_scores_without_any_file(tmp_path):
     done = call([sys.executable, "-m", "prnet.eval", *small, "report=r/report.json"], cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     written = sorted(path.name for path in (tmp_path / "r").iterdir())
-    assert written == ["report.json", "report.md", "report.png", "report_faces.png"]
+    assert written == [
+        "report.json",
+        "report.md",
+        "report.png",
+        "report_ced.csv",
+        "report_faces.png",
+    ]
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (report["dataset"], report["count"]) == ("synthetic", 2)
     assert report["face"]["name"] == "embedded"

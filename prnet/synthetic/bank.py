@@ -100,14 +100,13 @@ class Bank:
         """What each sample sees of its background, (B, 3, size, size), linear RGB."""
         self._require(BACKGROUNDS, [backdrop.number for backdrop in backdrops])
         room = self._backgrounds.shape[-1] - size
-        crops = []
-        for backdrop in backdrops:
+        crops = torch.zeros(len(backdrops), 3, size, size, device=self._backgrounds.device)
+        for backdrop, target in zip(backdrops, crops, strict=True):
             left, top = (int(share * (room + 1)) for share in backdrop.shift)
             rows, columns = slice(top, top + size), slice(left, left + size)
             crop = self._backgrounds[backdrop.number, :, rows, columns]
-            crop = crop.flip(-1) if backdrop.mirrored else crop
-            crops.append(crop.float() * backdrop.gain)
-        return torch.stack(crops)
+            target.copy_(crop.flip(-1) if backdrop.mirrored else crop).mul_(backdrop.gain)
+        return crops
 
     def _require(self, kind: int, numbers: Sequence[int]) -> None:
         """Make what is not there yet."""

@@ -45,6 +45,7 @@ MIRRORED, BRIGHT = FREE, FREE + 1  # rows
 @kept(
     "bank",
     "looks",
+    "palette",
     "patterns",
     "scene",
     "shading",

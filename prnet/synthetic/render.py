@@ -127,7 +127,7 @@ class Renderer:
         visible = self._visible(landmarks, depth)
         self._add_occluders(items, image, attention, landmarks, visible)
         image = develop(image, batch.film, batch.seed * SEED_STRIDE + batch.index)
-        self._add_borders(batch.framing.border, image, attention)
+        self._add_borders(items, image, attention)
         return Rendering(
             image,
             attention,
@@ -291,15 +291,19 @@ class Renderer:
             column, row = landmarks[number, :, :2].round().clamp(0, self.size - 1).long().t()
             visible[number] &= clear[row, column]
 
-    def _add_borders(self, border: Tensor, image: Tensor, attention: Tensor) -> None:
+    def _add_borders(
+        self, items: Sequence[FaceParameters], image: Tensor, attention: Tensor
+    ) -> None:
         """Black where the square reaches beyond the photo it was cut from."""
         place = (torch.arange(self.size, device=self.device) + 0.5) / self.size
-        left, top, right, bottom = border[..., None].unbind(1)  # (B, 1)
-        columns = (place >= left) & (place <= 1 - right)  # (B, S)
-        rows = (place >= top) & (place <= 1 - bottom)
-        inside = rows[:, :, None] & columns[:, None]
-        image *= inside[:, None]
-        attention &= inside
+        for number, item in enumerate(items):
+            if item.framing.border.any():
+                left, top, right, bottom = item.framing.border.astype(np.float32).tolist()
+                columns = (place >= left) & (place <= 1 - right)
+                rows = (place >= top) & (place <= 1 - bottom)
+                inside = rows[:, None] & columns
+                image[number] *= inside
+                attention[number] &= inside
 
 
 def _nearest(points: Tensor, triangles: Tensor, side: int) -> Raster:  # (b, V, 3); (T, 3)

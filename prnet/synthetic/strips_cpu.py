@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 F = np.float32
-STRIP = 64  # pixels: the rows stay in the innermost cache
+STRIP = 128  # pixels: the rows stay in the innermost cache
 # Rows of a strip. Until they are known, `NORMAL` is not of length 1 and `COLOR` holds u and v.
 NORMAL, COLOR = 0, 3  # three rows each
 OCCLUSION, ALPHA, GLOSS, SHARPNESS, TRANSLUCENCY, COSINE, LIT = range(6, 13)
