@@ -22,4 +22,4 @@ whole mesh is 0 (PRN section 3.1).
 Angles are pitch, yaw, roll in the order of 3DDFA, radians unless a name ends in `_deg`.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

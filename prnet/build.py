@@ -14,17 +14,18 @@ from prnet.contact_sheet import (
     write_landmark_sheet,
     write_sheet,
 )
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
+from prnet.datasets.builder import build_archive, require_archives
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.florence import build_florence, write_renderings_sheet
 from prnet.datasets.freeze import freeze
 from prnet.datasets.landmarks_only import build_landmarks
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.profiling import ExtraRule, build_extra
 from prnet.datasets.scan_rendering import RenderRule
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import num_workers, one_line_errors
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FaceFiles, load_face
 
 log = logging.getLogger(__name__)
 

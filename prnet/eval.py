@@ -14,7 +14,6 @@ from torch import nn
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.benchmarks import BENCHMARKS, NO_FITS, log_notes
-from prnet.datasets.builder import FaceFiles
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
@@ -22,7 +21,7 @@ from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
-from prnet.faces.loading import FACES, load_face
+from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.gallery import Gallery
 from prnet.models.operations import network_size
 from prnet.protocol import Protocol

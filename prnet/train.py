@@ -18,13 +18,15 @@ from torch.utils.data import ConcatDataset
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, draw_similarity
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive, require_archives
+from prnet.datasets.builder import build_archive, require_archives
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.loading import TrainingSets
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.warp import make_sample
 from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.faces.face import Face
+from prnet.faces.loading import FaceFiles
 from prnet.files import written_whole
 from prnet.geometry.pose_parameters import FitParameters
 from prnet.geometry.position_map import PositionMapDecoder

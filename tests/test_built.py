@@ -15,21 +15,19 @@ import scipy.io
 import torch
 
 from prnet.datasets import builder
-from prnet.datasets.builder import (
-    BuildOptions,
-    FaceFiles,
-    build_archive,
-)
+from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet, held_out, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.loading import StepSampler, TrainingSets
 from prnet.datasets.map_files import decode_map, encode_map
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import (
     collate_fits,
     decode_picture,
     picture_from_image,
     reduction_for,
 )
+from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from tests.tiny import HEIGHT, write_tiny_bfm, write_tiny_data_dir
@@ -180,7 +178,7 @@ def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch
     monkeypatch.setattr(builder, "PART_SIZE", 2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     build(tiny_data_dir, whole)
-    build_part = builder._build_part
+    build_part = builder.build_part
 
     def fail_on_second(number, *args):
         if number == 1:
@@ -188,7 +186,7 @@ def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch
         build_part(number, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "_build_part", fail_on_second)
+        patch.setattr(builder, "build_part", fail_on_second)
         with pytest.raises(KeyboardInterrupt):
             build(tiny_data_dir, cut)
     with pytest.raises(FileNotFoundError, match="unfinished build"):
@@ -212,10 +210,10 @@ def test_killed_build_finishes(tiny_data_dir, tmp_path):
         from pathlib import Path
         from prnet.datasets import builder
         builder.PART_SIZE = 2
-        build_part = builder._build_part
+        build_part = builder.build_part
         def kill_on_third(number, *args):
             build_part(number, *args) if number < 2 else os.kill(os.getpid(), signal.SIGKILL)
-        builder._build_part = kill_on_third
+        builder.build_part = kill_on_third
         builder.build_archive(
             None, data_dir=Path({str(tiny_data_dir)!r}), output=Path({str(tmp_path / "set")!r}),
             face_files=builder.FaceFiles("bfm", {str(tiny_data_dir / "BFM")!r}, None),

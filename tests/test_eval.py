@@ -18,16 +18,17 @@ from torch import nn
 from prnet.checkpoint import save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.fits import find_aflw2000
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import in_one_line
 from prnet.eval import evaluate, newest_checkpoint
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
 from prnet.sample import Prediction

@@ -43,9 +43,7 @@ ALLOWED = {
     "table_formats": {"published"},
     "tables": {"published", "report_files", "table_formats", *ENTRY},
     "comparison": {"metrics", "protocol", "report", "summaries"},
-    "compare": EVALUATION
-    | ENTRY
-    | {"comparison", "eval", "report_files", "tables", "test_sets"},
+    "compare": EVALUATION | ENTRY | {"comparison", "eval", "report_files", "tables", "test_sets"},
     "contact_sheet": {"geometry", "faces", "datasets", "visualize"},
     "gallery": {"geometry", "faces", "datasets", "visualize"},
     "build": {"geometry", "faces", "datasets", "contact_sheet", *ENTRY},

@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from prnet.datasets.augment import AugmentRule, augment, draw_similarity
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.evaluation import HeldOut, collate_evaluation
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.landmark_files import find_landmarks, read_landmarks
 from prnet.datasets.landmarks_only import build_landmarks, open_set
 from prnet.datasets.loading import StepSampler, TrainingSets, training_loader
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import CropRule, collate_fits
 from prnet.datasets.warp import make_sample
+from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.landmark_map import MIRRORED_68
 from prnet.geometry.position_map import PositionMapDecoder

@@ -11,7 +11,6 @@ import pytest
 import scipy.io
 import torch
 
-from prnet.datasets.builder import FaceFiles
 from prnet.datasets.fits import (
     decode_vertices,
     find_300w_lp,
@@ -21,7 +20,7 @@ from prnet.datasets.fits import (
 from prnet.datasets.pictures import decode_picture
 from prnet.datasets.profiling import ExtraRule, build_extra, plan_turns
 from prnet.datasets.turning import head_pose, require_turnable, turn_fit, turn_photo
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.sample import Fit
 from tests.tiny import project, tiny_face, tiny_rotation

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.loading import TrainingSets
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
+from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (

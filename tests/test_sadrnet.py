@@ -57,6 +57,9 @@ def livelier(model: SADRNet) -> SADRNet:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
     return model
 
 
@@ -126,11 +129,12 @@ def test_every_parameter_of_every_ablation_learns(name, small) -> None:
         assert parameter.grad.any(), parameter_name
 
 
-def test_thirty_steps_find_the_faces() -> None:
-    """From the published start, whose maps are blank, to faces of the right place and size."""
+@pytest.mark.parametrize("initialization", ["xavier", "released"])
+def test_thirty_steps_find_the_faces(initialization) -> None:
+    """From the start, whose maps are blank as published, to faces of the right place and size."""
     small = small_face(32)
     torch.manual_seed(0)
-    model = SADRNet(width=4, coordinate_scale=35.0)
+    model = SADRNet(width=4, coordinate_scale=35.0, initialization=initialization)
     model.set_face(small)
     loss_fn = SADRNetLoss(small.uv, coordinate_scale=35.0)
     sample = sample_of(small, [0.0, 40.0, -40.0, 80.0])
@@ -145,9 +149,11 @@ def test_thirty_steps_find_the_faces() -> None:
     assert all(math.isfinite(value) for losses in history for value in losses.values())
     blank = small.uv.weight_mask((16, 12, 3, 0)) * sample.position_map.norm(dim=1) / 35
     blank = blank.mean(0).sum() / small.uv.face_mask.sum()
-    assert history[0]["pose_dependent"] == pytest.approx(blank.item(), rel=0.02)
-    assert history[-1]["pose_dependent"] < 0.6 * history[0]["pose_dependent"]
-    assert history[-1]["geometry"] < 0.5 * history[0]["geometry"]
+    blank = blank.item()
+    if initialization == "released":
+        assert history[0]["pose_dependent"] == pytest.approx(blank, rel=0.02)
+    assert history[-1]["pose_dependent"] < 0.6 * blank
+    assert history[-1]["geometry"] < 0.6 * history[0]["geometry"]
 
 
 def test_result_is_the_aligned_sum_of_mean_face_and_deformation(small) -> None:
@@ -339,3 +345,35 @@ def test_network_without_a_shape_needs_no_face() -> None:
     predicted = SADRNet(width=2, geometry="pose_dependent")(images(side=32))
     assert isinstance(predicted, Prediction)
     assert predicted.position_map.shape == (2, 3, 32, 32)
+
+
+def test_the_image_reaches_the_maps_at_the_start(small):
+    """Of the spread of the last features across texels, that across images is a fifth and more; the
+    released start, made for far more steps, begins lower in every layer."""
+    image = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = nn.functional.interpolate(image, size=64, mode="bilinear")
+    spread = {}
+    for initialization in ("xavier", "released"):
+        torch.manual_seed(0)
+        model = SADRNet(width=4, initialization=initialization)
+        model.set_face(small)
+        features = []
+        model.decoder.register_forward_hook(lambda *call, found=features: found.append(call[-1]))
+        with torch.no_grad():
+            prediction = model(image)
+        spread[initialization] = features[0].std(0).mean()
+        assert prediction.position_map.isfinite().all()
+    assert spread["xavier"] > 0.2
+    assert spread["released"] < 0.5 * spread["xavier"]
+
+
+def test_the_start_is_a_mean_face_amid_the_crop(small):
+    model = tiny_sadrnet(small)
+    image = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        prediction = model(image)
+    middle = prediction.pose_dependent_map.mean((0, 2, 3))
+    torch.testing.assert_close(middle, 280 * torch.tensor([0.46, 0.46, 0.23]))
+    mean = small.uv.position_map(small.morphable_model.mean[None])
+    assert (prediction.shape_map - mean).std() < 1000  # micrometres
+    assert prediction.attention_logits.abs().max() < 0.1

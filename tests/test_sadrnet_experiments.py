@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import TrainingSets
+from prnet.datasets.parts import BuildOptions
+from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.protocol import Protocol
 from prnet.schedule import warmup_decay

@@ -17,12 +17,14 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import TrainingSets
+from prnet.datasets.parts import BuildOptions
 from prnet.eval import load_model
 from prnet.faces.bfm import load_bfm
+from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.position_map import PositionMapLoss
 from prnet.models.prn import PRN

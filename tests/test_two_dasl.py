@@ -17,11 +17,13 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint, save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import BuildOptions, FaceFiles, build_archive
+from prnet.datasets.builder import build_archive
 from prnet.datasets.landmarks_only import build_landmarks
 from prnet.datasets.loading import TrainingSets
+from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import CropRule
 from prnet.eval import evaluate
+from prnet.faces.loading import FaceFiles
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
 from prnet.geometry.position_map import PositionMapDecoder

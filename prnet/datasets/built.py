@@ -180,9 +180,7 @@ class BuiltSet(torch.utils.data.Dataset):
     def crop_from_image(self, index: int) -> torch.Tensor:
         """Image px -> crop px, (4, 4), float64."""
         record = self.records[index]
-        return crop_matrix(
-            record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule
-        )
+        return crop_matrix(record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule)
 
     def crop_from_model(self, index: int) -> torch.Tensor:
         """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""

@@ -20,12 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from prnet.datasets.builder import FaceFiles, Unreadable
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
+from prnet.datasets.parts import Unreadable
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.datasets.turning import head_pose, require_turnable, turn_fit, turn_photo
 from prnet.datasets.workers import in_processes
 from prnet.faces.face import Face
+from prnet.faces.loading import FaceFiles
 from prnet.files import write_json, written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit

@@ -1,6 +1,7 @@
 """The face models by name."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from prnet.faces.bfm import load_bfm
 from prnet.faces.embedded import load_embedded
@@ -28,3 +29,15 @@ def load_face(
     if bfm_dir is None:
         raise ValueError("face=bfm: needs face.bfm_dir, the folder of BFM.mat")
     return load_bfm(bfm_dir, prnet_uv_dir=prnet_uv_dir)
+
+
+class FaceFiles(NamedTuple):
+    """What a worker process loads its face from."""
+
+    name: str
+    bfm_dir: str | None = None
+    prnet_uv_dir: str | None = None
+
+    def load(self) -> Face:
+        """The face, as `load_face`."""
+        return load_face(self.name, bfm_dir=self.bfm_dir, prnet_uv_dir=self.prnet_uv_dir)

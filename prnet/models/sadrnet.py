@@ -16,6 +16,7 @@ from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply
 from prnet.sample import Pose, Prediction
 
 Geometry = Literal["self_aligned", "regressed_pose", "pose_dependent"]
+Initialization = Literal["xavier", "released"]
 
 # Output channels in multiples of the width, and stride.
 LOW_LEVEL = ((2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1))
@@ -24,10 +25,15 @@ DECODER = ((32, 1), (16, 2), (16, 1), (16, 1), (8, 2), (8, 1), (8, 1), (4, 2), (
 HEAD = ((2, 2), (2, 1), (1, 2), (1, 1))
 ATTENTION_WIDTH = 16
 DOWNSAMPLING = 32
-# Standard deviation of every convolution's weights at the start, as released. It matters through
-# the norms' epsilon alone: both heads start near zero, P and D, and S at the mean face. With maps
-# of unit variance the last norms' gains would take 10,000 steps of Adam at 1e-4 to come down.
-INITIAL_STD = 1e-3
+# Standard deviation of every convolution's weights at the start, as released. Through the norms'
+# epsilon each layer then passes on less than it got, and what is left of the image after the
+# decoder is soon outshone by the map that all images share.
+RELEASED_STD = 1e-3
+# Gains of the last norms else: P starts as noise of 28 px around the middle of the crop, S within
+# 0.7 mm of the mean face. From gains of 1 Adam takes 10,000 steps of 1e-4.
+POSE_DEPENDENT_GAIN = 0.1
+DEFORMATION_GAIN = 0.01
+CROP_MIDDLE = (0.46, 0.46, 0.23)
 # Of the released standardisation (x - mean) / sqrt(variance + 0.001).
 IMAGE_EPS = 1e-3
 # The released code's unit of shape maps: 1.5e-5 of it is a micrometre.
@@ -110,12 +116,14 @@ class SADRNet(nn.Module):
         norm_momentum: float = 0.1,
         coordinate_scale: float = 280.0,
         shape_unit: float = SHAPE_UNIT,
+        initialization: Initialization = "xavier",
     ) -> None:
         """`geometry` is what G is: "self_aligned", as in the paper; "regressed_pose", S posed by f,
         R, t from the encoder (no P); "pose_dependent", P itself (no S). Without `deformation` S is
         regressed from scratch. `alignment`, `visibility_floor`: see `SelfAlignment`. `standardize`
         brings every channel of every image to zero mean and unit variance first, as the released
-        network does. `norm_momentum` is torch's; 0.5 as released.
+        network does. `norm_momentum` is torch's; 0.5 as released. `initialization`: the paper gives
+        none; PRN's, or the released code's small normal weights.
 
         Raises:
             ValueError: no such layout, geometry or alignment, or a scale that is not positive.
@@ -125,6 +133,11 @@ class SADRNet(nn.Module):
             raise ValueError(f"geometry: got {geometry!r}, expected one of {get_args(Geometry)}")
         if alignment not in get_args(Alignment):
             raise ValueError(f"alignment: got {alignment!r}, expected one of {get_args(Alignment)}")
+        if initialization not in get_args(Initialization):
+            raise ValueError(
+                f"initialization: got {initialization!r}, expected one of "
+                f"{get_args(Initialization)}"
+            )
         for name, value in (("coordinate_scale", coordinate_scale), ("shape_unit", shape_unit)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name}: got {value}, expected a positive number")
@@ -165,16 +178,30 @@ class SADRNet(nn.Module):
             self.pose_dependent_head = MapHead(layers, width, in_channels=channels)
         if geometry != "pose_dependent":
             self.deformation_head = MapHead(layers, width, in_channels=channels)
-        self.reset_parameters()
+        self.reset_parameters(initialization)
 
-    def reset_parameters(self) -> None:
-        """Normal weights of `INITIAL_STD` in every convolution, and a pose regressor of zeros."""
+    def reset_parameters(self, initialization: Initialization) -> None:
+        """Weights of every convolution, gains of the last norms, and a pose regressor of zeros."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, std=INITIAL_STD)
+                if initialization == "released":
+                    nn.init.normal_(module.weight, std=RELEASED_STD)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
+        if initialization == "released":
+            return
+        if self.attention is not None:
+            nn.init.normal_(self.attention[-1].weight, std=RELEASED_STD)
+        if self.pose_dependent_head is not None:
+            last = self.pose_dependent_head[-1][1]
+            nn.init.constant_(last.weight, POSE_DEPENDENT_GAIN)
+            with torch.no_grad():
+                last.bias.copy_(torch.tensor(CROP_MIDDLE))
+        if self.deformation_head is not None and self.deformation:
+            nn.init.constant_(self.deformation_head[-1][1].weight, DEFORMATION_GAIN)
 
     def set_face(self, face: Face) -> None:
         """Take the mean face and the landmark cells from the face at hand."""
