@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from prnet.datasets.builder import build_archive
+from prnet.datasets.parts import BuildOptions
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
+from prnet.faces.loading import FaceFiles
 from tests.tiny import write_tiny_data_dir
 
 # More threads than cores spin at every barrier.
@@ -23,3 +26,18 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def face(tiny_data_dir: Path) -> Face:
     """The tiny face as the loader reads it."""
     return load_bfm(tiny_data_dir / "BFM")
+
+
+@pytest.fixture(scope="session")
+def built_dir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300W-LP of `tiny_data_dir` as a built set, read only."""
+    output = tmp_path_factory.mktemp("built") / "300w_lp"
+    build_archive(
+        None,
+        data_dir=tiny_data_dir,
+        output=output,
+        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
+        options=BuildOptions("300w_lp"),
+        workers=0,
+    )
+    return output

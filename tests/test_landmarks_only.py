@@ -26,20 +26,6 @@ STILL = AugmentRule(rotation_deg=0, translation=0, scale=(1, 1), color=(1, 1), o
 
 
 @pytest.fixture(scope="module")
-def fitted_dir(tiny_data_dir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("landmarks") / "fitted"
-    build_archive(
-        None,
-        data_dir=tiny_data_dir,
-        output=output,
-        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
-        options=BuildOptions("300w_lp"),
-        workers=0,
-    )
-    return output
-
-
-@pytest.fixture(scope="module")
 def landmarks_dir(tiny_data_dir, tmp_path_factory):
     """Of the fits of AFLW2000 nothing but their pt3d_68."""
     output = tmp_path_factory.mktemp("landmarks") / "set"
@@ -82,8 +68,8 @@ def test_items_have_the_landmarks_of_the_archive_in_their_crop(
         torch.testing.assert_close(item.landmarks, points[:, :2], atol=2e-2, rtol=0)
 
 
-def test_mixed_batch_takes_each_sample_its_own_landmarks(fitted_dir, landmarks_dir, decoder, face):
-    fitted, built = (open_set(one, face.describe()) for one in (fitted_dir, landmarks_dir))
+def test_mixed_batch_takes_each_sample_its_own_landmarks(built_dir, landmarks_dir, decoder, face):
+    fitted, built = (open_set(one, face.describe()) for one in (built_dir, landmarks_dir))
     batch = collate_fits([fitted[0], built[2], fitted[1]._replace(has_fit=False)])
     assert batch.has_fit.tolist() == [True, False, False]
     sample = make_sample(batch, decoder, targets={"fit", "landmarks"})
@@ -128,9 +114,9 @@ def test_unseen_points_are_zero_and_not_visible(tiny_data_dir, tmp_path, decoder
     assert (sample.landmarks[~sample.landmarks_visible] == 0).all()
 
 
-def test_augmentation_moves_given_landmarks_as_it_moves_those_of_fits(fitted_dir, decoder, face):
+def test_augmentation_moves_given_landmarks_as_it_moves_those_of_fits(built_dir, decoder, face):
     """One face twice: by its fit, and by its landmarks alone."""
-    fitted = open_set(fitted_dir, face.describe())
+    fitted = open_set(built_dir, face.describe())
     items = [fitted[index] for index in range(6)]
     known = make_sample(collate_fits(items), decoder, targets={"landmarks"}).landmarks
     unfitted = [
@@ -242,8 +228,8 @@ def test_set_in_another_pixel_origin(tiny_data_dir, landmarks_dir, tmp_path, fac
     assert (info["kind"], info["pixel_origin"]) == ("landmarks", "face3d")
 
 
-def test_hidden_fits_are_a_share_of_photos_and_teach_no_statistics(fitted_dir, face):
-    sets = TrainingSets([fitted_dir], validation_fraction=0.0, face=face.describe(), hide_fits=0.5)
+def test_hidden_fits_are_a_share_of_photos_and_teach_no_statistics(built_dir, face):
+    sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe(), hide_fits=0.5)
     samples = sets.concatenated()
     flags = np.array([samples[i].has_fit for i in range(len(samples))])
     np.testing.assert_array_equal(flags, sets.fitted)
@@ -257,22 +243,22 @@ def test_hidden_fits_are_a_share_of_photos_and_teach_no_statistics(fitted_dir, f
     shown = sets.posed_fits(100)
     own = {tuple(sets.sets[0][i].shape_params.tolist()) for i in np.flatnonzero(flags)}
     assert {tuple(row) for row in shown.shape_params.tolist()} == own
-    everything = TrainingSets([fitted_dir], validation_fraction=0.0, face=face.describe())
+    everything = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
     assert everything.fitted.all()
     assert len(everything.posed_fits(100).mirrored) == len(names)
     with pytest.raises(ValueError, match=r"hide_fits: got 1"):
-        TrainingSets([fitted_dir], face=face.describe(), hide_fits=1.0)
+        TrainingSets([built_dir], face=face.describe(), hide_fits=1.0)
 
 
-def test_sets_of_both_kinds_mix_by_ratio(fitted_dir, landmarks_dir, face):
+def test_sets_of_both_kinds_mix_by_ratio(built_dir, landmarks_dir, face):
     sets = TrainingSets(
-        [fitted_dir, landmarks_dir],
+        [built_dir, landmarks_dir],
         ratios=[1, 3],
         validation_fraction=0.3,
         face=face.describe(),
     )
     # No photo without a fit is held out.
-    assert {held.built.directory for held in sets.validation} == {fitted_dir}
+    assert {held.built.directory for held in sets.validation} == {built_dir}
     assert len(sets.training[1]) == len(AFLW2000_YAWS_DEG)
     order = sets.order(0, 0)
     share = (~sets.fitted[order]).mean()
@@ -284,10 +270,10 @@ def test_sets_of_both_kinds_mix_by_ratio(fitted_dir, landmarks_dir, face):
         TrainingSets([landmarks_dir], face=face.describe())
 
 
-def test_number_of_images_without_a_fit_is_limited(fitted_dir, landmarks_dir, face):
+def test_number_of_images_without_a_fit_is_limited(built_dir, landmarks_dir, face):
     def unfitted(**settings) -> set:
         sets = TrainingSets(
-            [fitted_dir, landmarks_dir], validation_fraction=0.0, face=face.describe(), **settings
+            [built_dir, landmarks_dir], validation_fraction=0.0, face=face.describe(), **settings
         )
         names = [
             part.dataset.built.names[index] for part in sets.training for index in part.indices
@@ -302,9 +288,9 @@ def test_number_of_images_without_a_fit_is_limited(fitted_dir, landmarks_dir, fa
         unfitted(landmark_images=7)
 
 
-def test_given_landmarks_come_back_in_crop_px(tiny_data_dir, fitted_dir, face, decoder):
+def test_given_landmarks_come_back_in_crop_px(tiny_data_dir, built_dir, face, decoder):
     """What an evaluation gives to a network lies where the fit's landmarks are."""
-    fitted = open_set(fitted_dir, face.describe())
+    fitted = open_set(built_dir, face.describe())
     batch = collate_evaluation([HeldOut(fitted, np.arange(2))[i] for i in range(2)])
     given = GivenLandmarks(tiny_data_dir / "300W_LP" / "AFW")
     given.by_name = {f"AFW/{name}": points for name, points in given.by_name.items()}

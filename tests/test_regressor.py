@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import build_archive
 from prnet.datasets.loading import TrainingSets
-from prnet.datasets.parts import BuildOptions
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
-from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (
@@ -47,20 +44,6 @@ class TinyRegressor(Regressor):
 
     def whitened(self, image: Tensor) -> Tensor:
         return self.head(nn.functional.adaptive_avg_pool2d(image, 6).flatten(1))
-
-
-@pytest.fixture(scope="module")
-def built_dir(tiny_data_dir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("regressor") / "built"
-    build_archive(
-        None,
-        data_dir=tiny_data_dir,
-        output=output,
-        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
-        options=BuildOptions("300w_lp"),
-        workers=0,
-    )
-    return output
 
 
 def random_fit(yaws: list[float], *, mirrored: bool = False, extra: int = 0) -> PosedFit:

@@ -10,12 +10,9 @@ from omegaconf import OmegaConf
 
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.loading import TrainingSets
-from prnet.datasets.parts import BuildOptions
-from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.protocol import Protocol
 from prnet.schedule import warmup_decay
@@ -68,20 +65,6 @@ ABLATIONS = {
 def configuration(*overrides: str):
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         return compose("train", overrides=list(overrides))
-
-
-@pytest.fixture(scope="module")
-def built_dir(tiny_data_dir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("sadrnet") / "built"
-    build_archive(
-        None,
-        data_dir=tiny_data_dir,
-        output=output,
-        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
-        options=BuildOptions("300w_lp"),
-        workers=0,
-    )
-    return output
 
 
 def test_experiment_has_the_papers_values():

@@ -38,20 +38,6 @@ EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
 
 
-@pytest.fixture(scope="module")
-def built_dir(tiny_data_dir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("train") / "built"
-    build_archive(
-        None,
-        data_dir=tiny_data_dir,
-        output=output,
-        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
-        options=BuildOptions("300w_lp"),
-        workers=0,
-    )
-    return output
-
-
 def plan(**changes) -> Plan:
     values = {
         "epochs": 100,

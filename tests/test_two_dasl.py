@@ -17,13 +17,10 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint, save_checkpoint
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import build_archive
 from prnet.datasets.landmarks_only import build_landmarks
 from prnet.datasets.loading import TrainingSets
-from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import CropRule
 from prnet.eval import evaluate
-from prnet.faces.loading import FaceFiles
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
 from prnet.geometry.position_map import PositionMapDecoder
@@ -44,19 +41,11 @@ CPU = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def built_dirs(tiny_data_dir, tmp_path_factory) -> list[Path]:
+def built_dirs(built_dir, tiny_data_dir, tmp_path_factory) -> list[Path]:
     """A set with fits and one with landmarks alone."""
-    folder = tmp_path_factory.mktemp("two_dasl")
-    build_archive(
-        None,
-        data_dir=tiny_data_dir,
-        output=folder / "fitted",
-        face_files=FaceFiles("bfm", str(tiny_data_dir / "BFM"), None),
-        options=BuildOptions("300w_lp"),
-        workers=0,
-    )
-    build_landmarks(tiny_data_dir / "AFLW2000", folder / "landmarks", crop=CropRule())
-    return [folder / "fitted", folder / "landmarks"]
+    landmarks_dir = tmp_path_factory.mktemp("two_dasl") / "landmarks"
+    build_landmarks(tiny_data_dir / "AFLW2000", landmarks_dir, crop=CropRule())
+    return [built_dir, landmarks_dir]
 
 
 @pytest.fixture
