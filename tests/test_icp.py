@@ -5,7 +5,8 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, _Pairing, icp
+from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, icp
+from prnet.geometry.pairing import Pairing
 
 PLAIN = IcpRule(levels=(1,))
 
@@ -169,7 +170,7 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
     """Small motions reuse what is known, large ones search again: never another neighbour."""
     random = np.random.default_rng(0)
     queries, static = surface(1, 300) / 80, surface(2, 400) / 80
-    pairing = _Pairing(queries, cKDTree(static), True, from_target, 0.0)
+    pairing = Pairing(queries, cKDTree(static), True, from_target, 0.0)
     params = np.zeros(7)
     for size in [0, 1e-4, 1e-3, 1e-2, 0.1, 1e-3, 0.5, 1e-2, 0] * 3:
         params = params + size * random.normal(0, 1, 7)

@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from prnet.geometry.align import umeyama
+from prnet.geometry.pairing import Pairing, motion_of
 
 DIRECTIONS = ("target_to_source", "source_to_target")
 STARTS = ("centroids", "identity")
-# Neighbours remembered for a query: enough that few of them are searched for a second time.
-NUM_CANDIDATES = 4
 # A coarse level has at least as many queries: with fewer it may lead to another minimum.
 MIN_QUERIES = 1000
 
@@ -110,12 +108,12 @@ def icp(
             count = max(len(queries) // level, min(len(queries), MIN_QUERIES))
             # In their order neighbours stay neighbours, which the tree's search profits from.
             chosen = np.sort(random.choice(len(queries), count, replace=False))
-        pairing = _Pairing(queries[chosen], tree, with_scale, from_target, rule.trim)
+        pairing = Pairing(queries[chosen], tree, with_scale, from_target, rule.trim)
         params, iterations, converged = _descend(pairing, params, rule, rule.tolerance * level**2)
 
     _, distances = pairing.match(params)
     neighbours = pairing.neighbour
-    scale, rotation, translation = _unpack(params)
+    scale, rotation, translation = motion_of(params)
     own = np.arange(len(queries))
     return IcpResult(
         scale=scale,
@@ -147,7 +145,7 @@ def fit_similarity(
 
 
 def _descend(
-    pairing: "_Pairing",
+    pairing: Pairing,
     params: np.ndarray,  # (7,)
     rule: IcpRule,
     tolerance: float,
@@ -180,98 +178,6 @@ def _extrapolate(plain: list[np.ndarray], residuals: list[np.ndarray]) -> np.nda
         return plain[0]
     weights, *_ = np.linalg.lstsq(np.diff(residuals, axis=0).T, residuals[-1], rcond=1e-6)
     return plain[-1] - np.diff(plain, axis=0).T @ weights
-
-
-def _unpack(params: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation and translation of a rotation vector, a translation and log scale."""
-    return float(np.exp(params[6])), Rotation.from_rotvec(params[:3]).as_matrix(), params[3:6]
-
-
-class _Pairing:
-    """Pairs of queries and static points under a similarity, and the plain step from there.
-
-    Distances to the static points are found by moving the queries, forth or back, so that one tree
-    serves throughout. A query keeps its neighbour while it is known to be nearest: it may move by
-    half of what the second nearest is farther. Then its candidates are compared, which settles it
-    as long as the nearest of them is nearer than any other point can be. All of that is exact.
-    """
-
-    def __init__(
-        self,
-        queries: np.ndarray,  # (Q, 3)
-        tree: cKDTree,
-        with_scale: bool,
-        from_target: bool,
-        trim: float,
-    ) -> None:
-        self.queries = queries
-        self.tree = tree
-        self.with_scale = with_scale
-        self.from_target = from_target
-        self.num_kept = max(round((1 - trim) * len(queries)), 3)
-        self.neighbour = None  # (Q,), once `match` was called
-        self.num_candidates = min(NUM_CANDIDATES, tree.n)
-
-    def match(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (7,)
-        """Each query's nearest static point (Q, 3), and its distance (Q,), of the target's unit."""
-        scale, rotation, translation = _unpack(params)
-        if self.from_target:
-            moved = (self.queries - translation) @ (rotation / scale)
-        else:
-            moved = self.queries @ (scale * rotation.T) + translation
-        if self.neighbour is None:
-            self._search_all(moved)
-        else:
-            self._settle(moved)
-        static = self.tree.data.take(self.neighbour, axis=0)
-        distances = _lengths(moved - static)
-        return static, scale * distances if self.from_target else distances
-
-    def step(self, params: np.ndarray) -> tuple[float, np.ndarray]:  # (7,)
-        """Mean squared distance of the pairs kept, and the parameters that fit them best, (7,)."""
-        static, distances = self.match(params)
-        queries = self.queries
-        if self.num_kept < len(queries):
-            kept = np.argpartition(distances, self.num_kept - 1)[: self.num_kept]
-            static, distances, queries = static[kept], distances[kept], queries[kept]
-        source, target = (static, queries) if self.from_target else (queries, static)
-        scale, rotation, translation = fit_similarity(source, target, with_scale=self.with_scale)
-        turn = Rotation.from_matrix(rotation).as_rotvec()
-        stepped = np.concatenate([turn, translation, [np.log(scale)]])
-        return float(distances @ distances) / len(distances), stepped
-
-    def _search_all(self, moved: np.ndarray) -> None:  # (Q, 3)
-        distances, self.candidates = self.tree.query(moved, k=self.num_candidates)
-        self.neighbour = self.candidates[:, 0].copy()
-        self.checked = moved.copy()  # where the neighbour was last settled
-        self.slack = (distances[:, 1] - distances[:, 0]) / 2  # how far from there it stays nearest
-        self.searched = moved.copy()  # where the candidates were found
-        self.reach = distances[:, -1]  # nearer than this to there are only candidates
-
-    def _settle(self, moved: np.ndarray) -> None:  # (Q, 3)
-        """Make `neighbour` the nearest static point of every moved query."""
-        unsure = np.flatnonzero(_lengths(moved - self.checked) >= self.slack)
-        points, candidates = moved.take(unsure, axis=0), self.candidates.take(unsure, axis=0)
-        offsets = self.tree.data.take(candidates, axis=0) - points[:, None]
-        distances = _lengths(offsets)  # (unsure, candidates)
-        rows, best = np.arange(len(unsure)), distances.argmin(1)
-        nearest = distances[rows, best]
-        distances[rows, best] = np.inf
-        beyond = self.reach[unsure] - _lengths(points - self.searched.take(unsure, axis=0))
-        self.neighbour[unsure] = candidates[rows, best]
-        self.checked[unsure] = points
-        self.slack[unsure] = (np.minimum(distances.min(1), beyond) - nearest) / 2
-
-        lost = unsure[nearest > beyond]
-        distances, self.candidates[lost] = self.tree.query(moved[lost], k=self.num_candidates)
-        self.neighbour[lost] = self.candidates[lost, 0]
-        self.searched[lost] = moved[lost]
-        self.reach[lost] = distances[:, -1]
-        self.slack[lost] = (distances[:, 1] - distances[:, 0]) / 2
-
-
-def _lengths(vectors: np.ndarray) -> np.ndarray:  # (..., 3)
-    return np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
 
 
 def _require_cloud(name: str, points: np.ndarray) -> np.ndarray:
