@@ -8,7 +8,8 @@ BFM's size and pictures with fits in AFLW2000-3D's layout, so it runs on any mac
 Variants of our own are alternated round by round in this process: their ratio is direct. A peer's
 code is not run here: its figure (PEERS) was measured on another machine and is carried over by the
 speed of a matrix product or of a copy, timed in every round beside what it is compared with. Such a
-ratio is indirect. Compiling the network takes minutes on a few cores; --no-compile leaves it out.
+ratio is indirect. Compiling a network, or writing it as ONNX, takes minutes on a few cores;
+--no-compile leaves both out.
 Run it on an otherwise idle machine.
 """
 
@@ -27,6 +28,7 @@ from benchmarks.evaluation_rows import evaluation_rows
 from benchmarks.made_data import Bench, prepare
 from benchmarks.network_rows import prn_rows, sadrnet_rows
 from benchmarks.peers import CARRIED_BY, PEERS
+from benchmarks.regressor_rows import regressor_rows, size_table
 from benchmarks.tables import NOTES, Line, disk_table, header, plain, time_row
 from benchmarks.timing import Sizes
 
@@ -38,6 +40,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "loader": loader_rows,
     "prn": prn_rows,
     "sadrnet": sadrnet_rows,
+    "regressors": regressor_rows,
     "evaluation": evaluation_rows,
     "raster": raster_rows,
     "synthetic": synthetic_rows,
@@ -64,6 +67,7 @@ def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
         "",
         *disk_table(bench.built),
         "",
+        *([*size_table(bench), ""] if "regressors" in rows else []),
         *NOTES.splitlines(),
         "",
         "Peers' figures, of another machine:",
@@ -97,7 +101,9 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of torch; else its own choice")
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out torch.compile and ONNX"
+    )
     options = parser.parse_args(arguments)
     for name in ("rounds", "threads"):
         value = getattr(options, name)

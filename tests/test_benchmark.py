@@ -28,6 +28,7 @@ data_rows = sys.modules["benchmarks.data_rows"]
 made_data = sys.modules["benchmarks.made_data"]
 network_rows = sys.modules["benchmarks.network_rows"]
 peers = sys.modules["benchmarks.peers"]
+regressor_rows = sys.modules["benchmarks.regressor_rows"]
 tables = sys.modules["benchmarks.tables"]
 timing = sys.modules["benchmarks.timing"]
 SIZES = timing.Sizes(
@@ -44,6 +45,7 @@ SIZES = timing.Sizes(
     map_batch=2,
     network_width=1,
     inference=(1,),
+    regressors=("mobilenet_v2",),
     step=1,
     evaluation=3,
     evaluation_batch=2,
@@ -185,7 +187,7 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
     benchmark.main(["--rounds", "2", "--no-compile", "--device", "cpu"], sizes=SIZES)
     printed = capsys.readouterr().out
     tables = [line for line in printed.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {5, 7}
+    assert {line.count("|") for line in tables} == {5, 6, 7}
     times = [line.split("|")[1:-1] for line in tables if line.count("|") == 7][2:]
     whats = [cells[0].strip() for cells in times]
     for start, count in {
@@ -199,6 +201,7 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
         "SADRNet, batch 1, network alone": 1,
         "SADRNet, batch 1, self-alignment alone": 1,
         "SADRNet training step, batch 1, ": 2,
+        "mobilenet_v2, one face, 120 px, torch eager": 1,
         "NME 3D of 2 x ": 1,
         "score saved predictions, 3 faces (2,000: ": 1,
         "evaluate PRN, batch 2, 3 faces (2,000: ": 1,
@@ -213,6 +216,8 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
         assert re.fullmatch(rf" {number} x .+|  ", direct)
     assert "made by this script; face of 483 vertices, 5 shape and 3 expression bases" in printed
     assert "2 rounds" in printed
+    # 62 outputs; 2.16 times mb05's 0.046e9 operations.
+    assert "| mobilenet_v2 | 2.303 | 0.0992 | 2.16 x | 4.61 |" in printed
 
 
 def test_only_the_rows_asked_for_on_given_data(tiny_data_dir, capsys):
@@ -250,6 +255,17 @@ def test_only_compiled_variants_are_compiled(bench, monkeypatch):
     assert len(compiled) == 2
     baselines = ["", network_rows.LITERAL, network_rows.LITERAL]
     assert [line.baseline for line in lines] == 2 * baselines
+
+
+def test_networks_run_in_onnx_runtime_too(bench, monkeypatch):
+    """Beside torch, as its multiple; the file itself is tested with the export."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(regressor_rows, "runtime_call", lambda _model, _path: int)
+    runtime, eager = regressor_rows.regressor_rows(bench._replace(compile=True))
+    assert runtime.what == "mobilenet_v2, one face, 120 px, ONNX Runtime"
+    assert runtime.peers == ("mobilenet_ort",)
+    assert runtime.baseline_seconds == eager.seconds
 
 
 def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys):

@@ -31,7 +31,7 @@ ALLOWED = {
     "synthetic": {"geometry", "faces"},
     "datasets": {"geometry", "faces", "synthetic", "export"},
     "visualize": {"geometry", "faces"},
-    "export": {"geometry", "faces"},
+    "export": {"geometry", "faces", "models"},
     "protocol": {"geometry", "metrics"},
     "score": {"metrics", "protocol"},
     "points": {"geometry", "faces", "datasets", "metrics", "protocol", "score"},

@@ -16,7 +16,7 @@ class Peer(NamedTuple):
 
 # The peers' machine: 2 cores of a Xeon with AVX-512, torch 2.15, a BFM of 199 + 29 bases. Their
 # code: YadiraF/PRNet fc12fe5, YadiraF/face3d 2fc2690, MCG-NJU/SADRNet a5e6fac, patched where it did
-# not run as published.
+# not run as published; networks of 62 outputs as 3DDFA's.
 PEER_SGEMM = 292.0  # GFLOP/s, 2048 x 2048 in float32
 PEER_COPY = 22.7  # GB/s, read and written
 PEERS = {
@@ -46,6 +46,24 @@ PEERS = {
         12_900 / 16,
         "compute",
         "training step, batch 16, per image; rough: 3 rounds, the fastest 1.2 times as fast",
+    ),
+    "mb05_ort": Peer(
+        "3DDFA_V2 mb05, ONNX Runtime, 2 threads",
+        0.505,
+        "compute",
+        "one face, 120 px, network alone",
+    ),
+    "mobilenet_ort": Peer(
+        "MobileNetV2 of 62 outputs, ONNX Runtime",
+        1.74,
+        "compute",
+        "one face, 120 px, network alone",
+    ),
+    "mobilenet_eager": Peer(
+        "MobileNetV2 of 62 outputs, torch eager", 11.0, "compute", "one face, 120 px, network alone"
+    ),
+    "resnet_eager": Peer(
+        "ResNet-50 of 62 outputs, torch eager", 32.7, "compute", "one face, 120 px, network alone"
     ),
     "sadrnet_nme": Peer(
         "SADRNet NME", 200 / 32, "memory", "3D NME of 32 dense faces in memory, one thread"

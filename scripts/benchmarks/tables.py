@@ -30,6 +30,8 @@ NOTES = """\
   are in the page cache; what is done once, loading the face and starting processes, is left out.
 * Maps: face3d's map has all texels. Of PRN's loss only the face texels have a weight.
 * Loader: SADRNet's 118 samples/s need 2 processes, ours one; it makes an attention target too.
+* Regressors: one thread of ours, or --threads, beside what the peers' machine gave the peer. An
+  operation of the size table is a multiply-accumulate, or one of a norm, activation or sum.
 * Synthetic samples: one thread; every process renders as many.
 * Scoring: SADRNet's figure is the arithmetic alone, as our NME line; scoring reads each prediction
   and each fit, decodes the truth and computes all four metrics. Its picture is read for its height.

@@ -10,6 +10,15 @@ import torch
 from prnet.datasets import builder
 
 CPU = torch.device("cpu")
+REGRESSORS = (  # of configs/model
+    "mobile_frnet",
+    "mobile_frnet_no_attention",
+    "mobilenet_v2",
+    "densenet121",
+    "resnext50",
+    "resnet50",
+    "2dasl",
+)
 
 
 class Sizes(NamedTuple):
@@ -28,6 +37,7 @@ class Sizes(NamedTuple):
     map_batch: int = 64
     network_width: int = 16
     inference: tuple[int, ...] = (1, 16)
+    regressors: tuple[str, ...] = REGRESSORS
     step: int | None = None  # None: 4 on the CPU, 16 on a GPU
     evaluation: int = 64
     evaluation_batch: int = 16

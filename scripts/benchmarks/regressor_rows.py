@@ -1,0 +1,111 @@
+"""Networks that regress parameters: latencies of one face, and how large they are."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from benchmarks.made_data import Bench
+from benchmarks.tables import Line, plain
+from benchmarks.timing import CPU, alternate
+from prnet.config_path import CONFIG_DIR
+from prnet.datasets.pictures import CROP_SIZE
+from prnet.export.onnx import ParametersAlone, example_inputs, write_onnx
+from prnet.models.operations import network_size
+from prnet.models.prn import PRN
+from prnet.models.regressor import Regressor
+
+PEERS_OF = {
+    ("mobilenet_v2", "ONNX Runtime"): ("mobilenet_ort",),
+    ("mobilenet_v2", "torch eager"): ("mobilenet_eager",),
+    ("resnet50", "torch eager"): ("resnet_eager",),
+    ("mobile_frnet", "ONNX Runtime"): ("mb05_ort",),
+    ("mobile_frnet_no_attention", "ONNX Runtime"): ("mb05_ort",),
+}
+# 3DDFA_V2's mb05: millions of parameters, 1e9 multiply-accumulates.
+MB05_PARAMS_M, MB05_GFLOPS = 0.85, 0.046
+
+
+def make_regressor(name: str) -> Regressor:
+    """A model of configs/model as it stands, untrained."""
+    return instantiate(OmegaConf.load(Path(CONFIG_DIR, "model", f"{name}.yaml")).network).eval()
+
+
+def runtime_call(model: Regressor, path: Path) -> Callable[[], object]:
+    """The network in ONNX Runtime, with as many threads as torch."""
+    import onnxruntime
+
+    write_onnx(model, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {name: values.numpy() for name, values in example_inputs(model).items()}
+    return lambda: session.run(None, inputs)
+
+
+def torch_call(model: Regressor, device: torch.device) -> Callable[[], object]:
+    network = ParametersAlone(model).to(device, memory_format=torch.channels_last).eval()
+    inputs = [
+        values.to(device).contiguous(memory_format=torch.channels_last)
+        for values in example_inputs(model).values()
+    ]
+
+    @torch.inference_mode()
+    def call() -> None:
+        network(*inputs)
+
+    return call
+
+
+def regressor_rows(bench: Bench) -> list[Line]:
+    """One face at 120 px to its parameters, torch beside ONNX Runtime where that is installed."""
+    installed = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
+    if bench.compile and not installed:
+        print('left out: ONNX Runtime; pip install "prnet[onnx]"', file=sys.stderr)
+    with_runtime = bench.compile and installed  # writing the file takes as long as compiling
+    lines = []
+    for name in bench.sizes.regressors:
+        model = make_regressor(name)
+        calls = {}
+        if with_runtime:
+            calls["ONNX Runtime"] = runtime_call(model, bench.work_dir / f"{name}.onnx")
+        calls["torch eager"] = torch_call(model, CPU)
+        timing = alternate(
+            calls, device=CPU, ceiling_device=CPU, rounds=bench.rounds, sizes=bench.sizes
+        )
+        for runtime, seconds in timing.seconds.items():
+            eager = ("torch eager", timing.seconds["torch eager"])
+            lines.append(
+                Line(
+                    f"{name}, one face, {model.input_side} px, {runtime}",
+                    seconds,
+                    timing.ceilings,
+                    PEERS_OF.get((name, runtime), ()),
+                    *(() if runtime == "torch eager" else eager),
+                )
+            )
+    return lines
+
+
+def size_table(bench: Bench) -> list[str]:
+    """Parameters, operations and bytes; the same on every machine."""
+    image = torch.rand(1, 3, CROP_SIZE, CROP_SIZE)
+    models = {name: make_regressor(name) for name in bench.sizes.regressors}
+    models["prn"] = PRN(width=bench.sizes.network_width).eval()
+    rows = [("3DDFA_V2 mb05, for comparison", MB05_PARAMS_M, MB05_GFLOPS)]
+    for name, model in models.items():
+        size = network_size(model, image)
+        rows.append((name, size["params_m"], size["gflops"]))
+    return [
+        "| network | parameters, millions | operations, 1e9 | to mb05's | weights in fp16, MB |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {params_m:.3f} | {gflops:.4f} | {plain(gflops / MB05_GFLOPS)} x | "
+            f"{2 * params_m:.2f} |"
+            for name, params_m, gflops in rows
+        ),
+    ]
