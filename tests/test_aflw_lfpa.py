@@ -194,8 +194,8 @@ def test_annotations_that_are_not_there(lfpa):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "not a JSON file with groups"),
-        ("{", "not a JSON file with groups"),
+        ("[]", "expected a JSON object, found list"),
+        ("{", "not readable as JSON"),
         (json.dumps({"groups": [[0]] * 33}), "got 33, expected 34"),
         (json.dumps({"groups": [None] * 34}), "every entry is null"),
         (json.dumps({"groups": [[68], *[None] * 33]}), r"groups\[0\] is \[68\]"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,15 @@ def test_other_options_or_folders_are_refused(built, tiny_data_dir, tmp_path):
         BuiltSet(tmp_path)
     with pytest.raises(ValueError, match="pixel origin"):
         build(tiny_data_dir, tmp_path / "new", pixel_origin="corner")
+
+
+@pytest.mark.parametrize("name", ["build.json", "format.json"])
+def test_a_damaged_set_is_named(name, built, tmp_path):
+    shutil.copytree(built.directory, tmp_path / "built")
+    text = (built.directory / name).read_text()
+    (tmp_path / "built" / name).write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=rf"{name}: not readable as JSON"):
+        BuiltSet(tmp_path / "built")
 
 
 def test_set_knows_its_face(built, face):

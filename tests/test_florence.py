@@ -205,6 +205,22 @@ def test_built_truth_lies_on_the_picture(built):
         assert 0.2 < scale < 0.8
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 1, "reg', "not readable as JSON"),
+        ('{"format": 1}', "no 'region', expected str"),
+        ('{"region": "ears"}', "region is 'ears', expected one of nose_radius, uv_mask"),
+    ],
+)
+def test_a_damaged_rule_is_named(text, message, tmp_path):
+    folder = tmp_path / "Florence_renderings"
+    folder.mkdir()
+    (folder / "renderings.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"renderings\.json: {message}"):
+        Florence(tmp_path)
+
+
 def test_a_build_is_finished_later_and_refuses_another_rule(built, scans, caplog):
     folder = built / "Florence_renderings"
     picture = folder / "subject_01" / "subject_01_p+20_y+0.png"

@@ -13,7 +13,6 @@ Boxes and points are in px of the picture; what is not visible may be anything, 
 """
 
 import csv
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from torch.utils.data import Dataset
 from prnet.datasets.evaluation import EvaluationItem, crop_picture
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.files import read_json_object, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
 NUM_POINTS = 34
@@ -133,13 +133,9 @@ def read_table(path: Path) -> list[tuple[int, ...] | None]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table; copy and change {TABLE}")
-    try:
-        groups = json.loads(path.read_text())["groups"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a JSON file with groups ({error!r})") from error
-    if not isinstance(groups, list) or len(groups) != NUM_POINTS:
-        found = len(groups) if isinstance(groups, list) else groups
-        raise ValueError(f"{path}: groups: got {found}, expected {NUM_POINTS} entries")
+    groups = take(read_json_object(path), "groups", list, path)
+    if len(groups) != NUM_POINTS:
+        raise ValueError(f"{path}: groups: got {len(groups)}, expected {NUM_POINTS} entries")
     for number, group in enumerate(groups):
         valid = isinstance(group, list) and bool(group)
         valid = valid and all(type(index) is int and 0 <= index < 68 for index in group)

@@ -7,7 +7,6 @@ on how many processes worked.
 
 import functools
 import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -28,7 +27,7 @@ from prnet.datasets.parts import BuildOptions, build_part, part_file
 from prnet.datasets.workers import in_processes
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
-from prnet.files import write_json, written_whole
+from prnet.files import read_json_object, write_json, written_whole
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def build_set(
     plan = _plan(pairs, options)
     plan_file = output / "plan.json"
     if plan_file.is_file():
-        if json.loads(plan_file.read_text()) != plan:
+        if read_json_object(plan_file) != plan:
             raise ValueError(
                 f"{output}: holds a set of other samples or options; choose another output= "
                 "or delete it"
@@ -74,7 +73,7 @@ def build_set(
         if (output / "build.json").is_file():
             log.info("%s: already built, nothing to do", output)
             _remove_working_files(output)
-            return json.loads((output / "build.json").read_text())
+            return read_json_object(output / "build.json")
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(f"{output}: not empty and not a built set; choose another output=")
     write_json(plan_file, plan)
@@ -176,7 +175,7 @@ def _work_on_part(
 
 def _assemble(output: Path, options: BuildOptions, num_parts: int) -> dict:
     """Join the parts; build.json comes last and makes the set a finished one."""
-    parts = [json.loads(part_file(output, number).read_text()) for number in range(num_parts)]
+    parts = [read_json_object(part_file(output, number)) for number in range(num_parts)]
     records = [np.load(output / "parts" / f"{number}.npy") for number in range(num_parts)]
     samples = [name for part in parts for name in part["samples"]]
     audit: dict = {}

@@ -10,7 +10,6 @@ Position maps are not stored: `prnet.geometry.position_map` makes them from a re
 """
 
 import hashlib
-import json
 import re
 import zlib
 from pathlib import Path
@@ -29,6 +28,7 @@ from prnet.datasets.pictures import (
     reduction_for,
     shift_depth,
 )
+from prnet.files import read_json_object
 from prnet.sample import Fit
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def read_built_info(directory: Path | str) -> BuiltInfo:
 
     Raises:
         FileNotFoundError: not a built set, or an unfinished one.
-        ValueError: another format version.
+        ValueError: another format version, or a damaged file.
     """
     directory = Path(directory)
     files = [directory / "build.json", directory / "format.json"]
@@ -105,7 +105,7 @@ def read_built_info(directory: Path | str) -> BuiltInfo:
                 f"{directory}: {state if unfinished else 'not a built set'}; {file.name} is "
                 f"missing. Make one with: python -m prnet.build dataset=300w_lp output={directory}"
             )
-    build, layout = (json.loads(file.read_text()) for file in files)
+    build, layout = map(read_json_object, files)
     if layout.get("format") != FORMAT:
         raise ValueError(
             f"{directory}: built-set format {layout.get('format')}, this version reads {FORMAT}; "

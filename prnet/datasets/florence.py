@@ -41,7 +41,7 @@ from prnet.datasets.scan_rendering import (
 from prnet.datasets.workers import in_processes
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
-from prnet.files import write_json, written_whole
+from prnet.files import read_json_object, take, write_json, written_whole
 from prnet.geometry import camera
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,14 @@ class Florence(Dataset):
 
     def __init__(self, data_dir: Path | str, *, crop: CropRule | None = None) -> None:
         self.folder = find_renderings(data_dir)
-        self.rule = json.loads((self.folder / RULE_FILE).read_text())
+        self.rule = read_json_object(self.folder / RULE_FILE)
+        region = take(self.rule, "region", str, self.folder / RULE_FILE)
+        if region not in LANDMARKS_SHARE:
+            raise ValueError(
+                f"{self.folder / RULE_FILE}: region is {region!r}, expected one of "
+                f"{', '.join(LANDMARKS_SHARE)}"
+            )
+        self.landmarks_share = LANDMARKS_SHARE[region]
         finished = sorted(path.parent for path in self.folder.glob(f"*/{SUBJECT_FILE}"))
         self.files = sorted(path for subject in finished for path in subject.glob("*.npz"))
         if not self.files:
@@ -90,10 +97,8 @@ class Florence(Dataset):
             if not source.is_file():
                 raise FileNotFoundError(f"{source}: missing; delete its folder and {HINT}")
             data = source.read_bytes()
-            share = LANDMARKS_SHARE[self.rule["region"]]
-            center, size = crop_square(
-                vertices, self.crop._replace(scale=share * self.crop.scale), seed_name=path.stem
-            )
+            rule = self.crop._replace(scale=self.landmarks_share * self.crop.scale)
+            center, size = crop_square(vertices, rule, seed_name=path.stem)
             network_input = crop_picture(
                 data, decode_picture(data, source=source), center, size, self.crop, source=source
             )
@@ -147,7 +152,7 @@ def build_florence(
     folder = Path(output) / FOLDER
     plan = json.loads(json.dumps({"format": 1, **rule._asdict()}))
     if (folder / RULE_FILE).is_file():
-        if json.loads((folder / RULE_FILE).read_text()) != plan:
+        if read_json_object(folder / RULE_FILE) != plan:
             raise ValueError(
                 f"{folder}: renderings of another rule; choose another output= or delete it"
             )

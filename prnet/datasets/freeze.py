@@ -30,7 +30,7 @@ from prnet.datasets.synthetic import (
 )
 from prnet.datasets.workers import in_processes
 from prnet.faces.embedded import load_embedded
-from prnet.files import write_json, written_whole
+from prnet.files import read_json_object, write_json, written_whole
 from prnet.geometry import camera
 
 PART_SIZE = 32
@@ -74,7 +74,7 @@ def freeze(
     plan = json.loads(json.dumps({"format": 1, **values}))
     plan_file = output / "plan.json"
     if plan_file.is_file():
-        if json.loads(plan_file.read_text()) != plan:
+        if read_json_object(plan_file) != plan:
             raise ValueError(f"{output}: holds another world; choose another output= or delete it")
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(f"{output}: not empty and not a frozen world; choose another output=")

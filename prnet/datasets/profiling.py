@@ -9,7 +9,6 @@ DIR is a data folder: `data_dir=DIR dataset=300w_lp dataset.subsets=[Extra]` tra
 
 import functools
 import itertools
-import json
 import logging
 import math
 import zlib
@@ -27,7 +26,7 @@ from prnet.datasets.turning import head_pose, require_turnable, turn_fit, turn_p
 from prnet.datasets.workers import in_processes
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
-from prnet.files import write_json, written_whole
+from prnet.files import read_json_object, write_json, written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit
 
@@ -110,7 +109,7 @@ def build_extra(
     listing_file = output / "extra.json"
     listing = {"samples": {}, "unreadable": {}}
     if listing_file.is_file():
-        listing = json.loads(listing_file.read_text())
+        listing = read_json_object(listing_file)
         if set(listing) != {"samples", "unreadable"}:
             raise ValueError(
                 f"{listing_file}: holds {sorted(listing)}, expected samples and unreadable; "
