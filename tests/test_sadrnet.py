@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from prnet.config_path import CONFIG_DIR
+from prnet.geometry.camera import angles_from_rotation
 from prnet.losses.sadrnet import SADRNetLoss
 from prnet.models.layers import SameConvTranspose2d
 from prnet.models.sadrnet import SADRNet
 from prnet.models.sadrnet_layers import ShiftedConvTranspose2d, WrapConv2d
-from prnet.models.self_alignment import head_angles
 from prnet.sample import FaceSample, Prediction
 from tests.small_face import SmallFace, posed_faces, small_face
 
@@ -263,7 +263,7 @@ def test_standardised_images_hide_gain_and_offset(small) -> None:
 
 def test_regressed_pose_starts_frontal_and_in_the_middle(small) -> None:
     predicted = tiny_of("sadrnet_ablation_b", small).eval()(images())
-    torch.testing.assert_close(head_angles(predicted.pose), torch.zeros(2, 3))
+    torch.testing.assert_close(angles_from_rotation(predicted.pose.rotation), torch.zeros(2, 3))
     assert predicted.pose.scale[0].item() == pytest.approx(70 * 1.5e-5)  # px per micrometre
     assert predicted.pose.translation[0].tolist() == pytest.approx([140.0, -140.0, 70.0])
 

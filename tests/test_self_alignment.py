@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from prnet.geometry.camera import angles_from_rotation
 from prnet.models.self_alignment import (
     SelfAlignment,
     align_landmarks,
     apply_pose,
     attention_at,
-    head_angles,
 )
 from prnet.sample import Pose
 from tests.small_face import FLIP, PosedFaces, SmallFace, posed_faces, small_face
@@ -77,8 +77,9 @@ def test_three_points_with_weight_are_enough(small, seed) -> None:
 def test_pose_gives_the_angles_of_the_fit(small) -> None:
     known = posed_faces(small, [-80.0, -30.0, 0.0, 10.0, 89.0], seed=3, dtype=torch.float64)
     _, pose = SelfAlignment(small.uv)(known.shape_map, known.position_map)
-    torch.testing.assert_close(head_angles(pose), known.angles, rtol=0, atol=1e-9)
-    turned_right = head_angles(pose)[3, 1]  # +yaw: the nose moves to the left of the image
+    angles = angles_from_rotation(pose.rotation)
+    torch.testing.assert_close(angles, known.angles, rtol=0, atol=1e-9)
+    turned_right = angles[3, 1]  # +yaw: the nose moves to the left of the image
     nose, jaw = small.uv.landmarks(known.position_map)[3, [30, 8]]
     assert turned_right > 0
     assert nose[0] < jaw[0]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from prnet.geometry.align import Similarity, nearest_rotation, umeyama, weight_shares
-from prnet.geometry.camera import angles_from_rotation
 from prnet.geometry.uv import UVLayout
 from prnet.sample import Pose
 
@@ -56,12 +55,6 @@ def apply_pose(
         linear = flip * pose.scale[:, None, None] * pose.rotation
         posed = torch.baddbmm(flip * pose.translation[..., None], linear, shape_map.flatten(2))
         return posed.unflatten(2, shape_map.shape[2:])
-
-
-def head_angles(pose: Pose) -> Tensor:
-    """Pitch, yaw and roll of the head in 3DDFA's order, (B, 3), rad (see
-    `camera.rotation_from_angles`)."""
-    return angles_from_rotation(pose.rotation)
 
 
 def align_landmarks(
