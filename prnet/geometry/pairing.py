@@ -220,21 +220,37 @@ def _sums(
     """Means (2, 3), mean of target source^T about them (3, 3), variances and largest absolute
     coordinates (2,), of source and target."""
     count = len(source)
-    means, largest = np.zeros((2, 3)), np.zeros(2)
+    # Numbers, not arrays, are summed into: those stay in registers.
+    a = b = c = d = e = f = 0.0
     for pair in range(count):
-        for axis in range(3):
-            means[0, axis] += source[pair, axis]
-            means[1, axis] += target[pair, axis]
-            largest[0] = max(largest[0], abs(source[pair, axis]))
-            largest[1] = max(largest[1], abs(target[pair, axis]))
-    means /= count
-    covariance, variances = np.zeros((3, 3)), np.zeros(2)
+        a += source[pair, 0]
+        b += source[pair, 1]
+        c += source[pair, 2]
+        d += target[pair, 0]
+        e += target[pair, 1]
+        f += target[pair, 2]
+    means = np.array([[a, b, c], [d, e, f]]) / count
+    (a, b, c), (d, e, f) = means
+    source_variance = target_variance = 0.0
+    source_largest = target_largest = 0.0
+    ux = uy = uz = vx = vy = vz = wx = wy = wz = 0.0
     for pair in range(count):
-        for row in range(3):
-            at_target = target[pair, row] - means[1, row]
-            at_source = source[pair, row] - means[0, row]
-            variances[0] += at_source * at_source
-            variances[1] += at_target * at_target
-            for column in range(3):
-                covariance[row, column] += at_target * (source[pair, column] - means[0, column])
-    return means, covariance / count, variances / count, largest
+        x, y, z = source[pair, 0], source[pair, 1], source[pair, 2]
+        u, v, w = target[pair, 0], target[pair, 1], target[pair, 2]
+        source_largest = max(source_largest, abs(x), abs(y), abs(z))
+        target_largest = max(target_largest, abs(u), abs(v), abs(w))
+        x, y, z, u, v, w = x - a, y - b, z - c, u - d, v - e, w - f
+        source_variance += x * x + y * y + z * z
+        target_variance += u * u + v * v + w * w
+        ux += u * x
+        uy += u * y
+        uz += u * z
+        vx += v * x
+        vy += v * y
+        vz += v * z
+        wx += w * x
+        wy += w * y
+        wz += w * z
+    covariance = np.array([[ux, uy, uz], [vx, vy, vz], [wx, wy, wz]]) / count
+    variances = np.array([source_variance, target_variance]) / count
+    return means, covariance, variances, np.array([source_largest, target_largest])
