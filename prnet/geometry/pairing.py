@@ -75,7 +75,8 @@ class Pairing:
         found = similarity_of(moments, with_scale=self.with_scale)
         turn = Rotation.from_matrix(found.rotation[0].numpy()).as_rotvec()
         stepped = np.concatenate([turn, found.translation[0].numpy(), found.scale.log().numpy()])
-        return float(distances @ distances) / len(distances), stepped
+        # Not a dot product: BLAS would start threads for it in every process.
+        return float(np.square(distances).mean()), stepped
 
     def _search_all(self, moved: np.ndarray) -> None:  # (Q, 3)
         distances, self.candidates = self.tree.query(moved, k=self.num_candidates)
