@@ -150,10 +150,12 @@ def test_thirty_steps_find_the_faces(initialization) -> None:
     blank = small.uv.weight_mask((16, 12, 3, 0)) * sample.position_map.norm(dim=1) / 35
     blank = blank.mean(0).sum() / small.uv.face_mask.sum()
     blank = blank.item()
+    least = 0.6
     if initialization == "released":
         assert history[0]["pose_dependent"] == pytest.approx(blank, rel=0.02)
+        least = 0.5
     assert history[-1]["pose_dependent"] < 0.6 * blank
-    assert history[-1]["geometry"] < 0.6 * history[0]["geometry"]
+    assert history[-1]["geometry"] < least * history[0]["geometry"]
 
 
 def test_result_is_the_aligned_sum_of_mean_face_and_deformation(small) -> None:

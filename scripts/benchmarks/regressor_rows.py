@@ -47,10 +47,10 @@ def runtime_call(model: Regressor, path: Path) -> Callable[[], object]:
     return lambda: session.run(None, inputs)
 
 
-def torch_call(model: Regressor, device: torch.device) -> Callable[[], object]:
-    network = ParametersAlone(model).to(device, memory_format=torch.channels_last).eval()
+def torch_call(model: Regressor) -> Callable[[], object]:
+    network = ParametersAlone(model).to(memory_format=torch.channels_last).eval()
     inputs = [
-        values.to(device).contiguous(memory_format=torch.channels_last)
+        values.contiguous(memory_format=torch.channels_last)
         for values in example_inputs(model).values()
     ]
 
@@ -62,7 +62,7 @@ def torch_call(model: Regressor, device: torch.device) -> Callable[[], object]:
 
 
 def regressor_rows(bench: Bench) -> list[Line]:
-    """One face at 120 px to its parameters, torch beside ONNX Runtime where that is installed."""
+    """One face at 120 px to its parameters, on the CPU: torch beside ONNX Runtime where that is installed."""
     installed = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
     if bench.compile and not installed:
         print('left out: ONNX Runtime; pip install "prnet[onnx]"', file=sys.stderr)
@@ -73,7 +73,7 @@ def regressor_rows(bench: Bench) -> list[Line]:
         calls = {}
         if with_runtime:
             calls["ONNX Runtime"] = runtime_call(model, bench.work_dir / f"{name}.onnx")
-        calls["torch eager"] = torch_call(model, CPU)
+        calls["torch eager"] = torch_call(model)
         timing = alternate(
             calls, device=CPU, ceiling_device=CPU, rounds=bench.rounds, sizes=bench.sizes
         )
