@@ -62,7 +62,7 @@ def torch_call(model: Regressor) -> Callable[[], object]:
 
 
 def regressor_rows(bench: Bench) -> list[Line]:
-    """One face at 120 px to its parameters, on the CPU: torch beside ONNX Runtime where that is installed."""
+    """One face to its parameters on the CPU, torch beside ONNX Runtime where that is installed."""
     installed = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
     if bench.compile and not installed:
         print('left out: ONNX Runtime; pip install "prnet[onnx]"', file=sys.stderr)
