@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, icp
+from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, fit_similarity, icp
 from prnet.geometry.pairing import Pairing
 
 PLAIN = IcpRule(levels=(1,))
@@ -175,7 +175,7 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
     for size in [0, 1e-4, 1e-3, 1e-2, 0.1, 1e-3, 0.5, 1e-2, 0] * 3:
         params = params + size * random.normal(0, 1, 7)
         scale, turn = np.exp(params[6]), Rotation.from_rotvec(params[:3]).as_matrix()
-        points, distances = pairing.match(params)
+        distances = pairing.match(params)
         if from_target:
             static_moved, at = moved(static, scale, turn, params[3:6]), queries
         else:
@@ -183,7 +183,29 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
         apart = np.linalg.norm(static_moved[None] - at[:, None], axis=-1)
         np.testing.assert_array_equal(pairing.neighbour, apart.argmin(1))
         np.testing.assert_allclose(distances, apart.min(1), rtol=1e-9)
-        np.testing.assert_array_equal(points, static[pairing.neighbour])
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+@pytest.mark.parametrize("with_scale", [False, True])
+@pytest.mark.parametrize("from_target", [False, True])
+def test_step_is_the_least_squares_similarity_of_the_pairs(from_target, with_scale, trim):
+    queries, static = (points - points.mean(0) for points in (surface(1, 300), surface(2, 400)))
+    queries, static = queries / 80, static / 80
+    pairing = Pairing(queries, cKDTree(static), with_scale, from_target, trim)
+    params = np.array([0.9, -2.2, 1.3, 0.1, 0.2, -0.3, 0.4 if with_scale else 0.0])
+    distances = pairing.match(params)
+    kept = np.argsort(distances)[: pairing.num_kept]
+    paired = static[pairing.neighbour[kept]], queries[kept]
+    source, target = paired if from_target else paired[::-1]
+    scale, rotation, translation = fit_similarity(source, target, with_scale=with_scale)
+
+    squared, stepped = pairing.step(params)
+
+    assert squared == pytest.approx(np.square(distances[kept]).mean(), rel=1e-9)
+    np.testing.assert_allclose(np.exp(stepped[6]), scale, rtol=1e-7)
+    turn = Rotation.from_rotvec(stepped[:3]).as_matrix()
+    np.testing.assert_allclose(turn, rotation, atol=1e-7)
+    np.testing.assert_allclose(stepped[3:6], translation, atol=1e-7)
 
 
 def test_trimming_keeps_outliers_out_of_the_fit():

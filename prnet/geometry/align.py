@@ -29,16 +29,6 @@ class Similarity(NamedTuple):
         return matrix
 
 
-class Moments(NamedTuple):
-    """What a similarity depends on, of weighted pairs of points; weights of sum 1."""
-
-    source_mean: Tensor  # (B, 3)
-    target_mean: Tensor  # (B, 3)
-    covariance: Tensor  # (B, 3, 3), mean of target source^T, both about their means
-    source_variance: Tensor  # (B,), mean squared distance from the mean
-    target_variance: Tensor  # (B,)
-
-
 def umeyama(
     source: Tensor,  # (B, N, 3)
     target: Tensor,  # (B, N, 3)
@@ -73,6 +63,7 @@ def umeyama(
     _require_weights(weights, source)
     if damping is None:
         _require_values(source, target, weights)
+    tiny = torch.finfo(source.dtype).tiny
 
     with torch.autocast(source.device.type, enabled=False):
         share = weight_shares(weights)[..., None]  # (B, N, 1)
@@ -80,53 +71,33 @@ def umeyama(
         target_mean = (share * target).sum(1)
         source_centred = source - source_mean[:, None]
         target_centred = target - target_mean[:, None]
-        moments = Moments(
-            source_mean,
-            target_mean,
-            (share * target_centred).transpose(1, 2) @ source_centred,
-            (share * source_centred.square()).sum((1, 2)),
-            (share * target_centred.square()).sum((1, 2)),
-        )
+        covariance = (share * target_centred).transpose(1, 2) @ source_centred  # (B, 3, 3)
+        source_variance = (share * source_centred.square()).sum((1, 2))  # (B,)
+        target_variance = (share * target_centred.square()).sum((1, 2))
+
         if damping is None:
-            largest = (points.detach().abs().amax((1, 2)) for points in (source, target))
-            require_rotation(moments, *largest)
-        return similarity_of(moments, with_scale=with_scale, damping=damping or 0.0)
+            # Rank 2 is needed: a line leaves the turn about itself open. The second singular value
+            # must exceed what the rounding of the coordinates alone brings into the covariance.
+            singular = torch.linalg.svdvals(covariance.detach())
+            rounding = torch.finfo(source.dtype).eps * (
+                source.detach().abs().amax((1, 2)) * target_variance.detach().sqrt()
+                + target.detach().abs().amax((1, 2)) * source_variance.detach().sqrt()
+            )
+            flat = singular[:, 1] <= 4 * rounding
+            if flat.any():
+                raise ValueError(
+                    f"items {flat.nonzero().flatten().tolist()}: the weighted points of one side "
+                    "coincide or lie on a line, so no rotation is determined"
+                )
 
-
-def require_rotation(
-    moments: Moments,
-    source_largest: Tensor,  # (B,), of all coordinates' absolute values
-    target_largest: Tensor,  # (B,)
-) -> None:
-    """Raises ValueError where the points of one side coincide or lie on a line."""
-    # Rank 2 is needed: a line leaves the turn about itself open. The second singular value must
-    # exceed what the rounding of the coordinates alone brings into the covariance.
-    singular = torch.linalg.svdvals(moments.covariance.detach())
-    rounding = torch.finfo(singular.dtype).eps * (
-        source_largest * moments.target_variance.detach().sqrt()
-        + target_largest * moments.source_variance.detach().sqrt()
-    )
-    flat = singular[:, 1] <= 4 * rounding
-    if flat.any():
-        raise ValueError(
-            f"items {flat.nonzero().flatten().tolist()}: the weighted points of one side coincide "
-            "or lie on a line, so no rotation is determined"
-        )
-
-
-def similarity_of(moments: Moments, *, with_scale: bool, damping: float = 0.0) -> Similarity:
-    """`umeyama` of points with these moments (eqs. 39-43 there); one of the best where the rotation
-    is not determined."""
-    rotation = nearest_rotation(moments.covariance, damping=damping)
-    variance = moments.source_variance
-    scale = torch.ones_like(variance)
-    if with_scale:
-        # A source that is one point but for rounding gives 0, not a noise divided by a noise.
-        number = torch.finfo(variance.dtype)
-        least = number.eps**2 * moments.source_mean.detach().square().sum(1) + number.tiny
-        scale = (rotation * moments.covariance).sum((1, 2)) / variance.clamp(min=least)
-    turned = (rotation @ moments.source_mean[..., None]).squeeze(-1)
-    return Similarity(scale, rotation, moments.target_mean - scale[:, None] * turned)
+        rotation = nearest_rotation(covariance, damping=damping or 0.0)
+        scale = torch.ones_like(source_variance)
+        if with_scale:
+            # A source that is one point but for rounding gives 0, not a noise divided by a noise.
+            least = torch.finfo(source.dtype).eps ** 2 * source_mean.detach().square().sum(1) + tiny
+            scale = (rotation * covariance).sum((1, 2)) / source_variance.clamp(min=least)
+        translation = target_mean - scale[:, None] * (rotation @ source_mean[..., None]).squeeze(-1)
+    return Similarity(scale, rotation, translation)
 
 
 def weight_shares(weights: Tensor) -> Tensor:  # (B, N), >= 0

@@ -34,8 +34,8 @@ class IcpRule(NamedTuple):
     trim: share of the pairs, the farthest, that the fit leaves out. Their distances still count.
     start: "centroids" on each other, or "identity", the coordinates as they are.
     levels: at level n one query in n is used, drawn with a fixed seed; the last must be 1.
-    memory: previous steps that an extrapolation (Anderson's) looks at. It saves a third of the time
-        and may leave for another minimum, where 0 keeps to the one of plain ICP.
+    memory: previous steps that an extrapolation (Anderson's) looks at. It saves a quarter of the
+        time and may leave for another minimum, where 0 keeps to the one of plain ICP.
     """
 
     direction: str = "target_to_source"
@@ -111,7 +111,7 @@ def icp(
         pairing = Pairing(queries[chosen], tree, with_scale, from_target, rule.trim)
         params, iterations, converged = _descend(pairing, params, rule, rule.tolerance * level**2)
 
-    _, distances = pairing.match(params)
+    distances = pairing.match(params)
     neighbours = pairing.neighbour
     scale, rotation, translation = motion_of(params)
     own = np.arange(len(queries))

@@ -6,11 +6,8 @@ Letters: Q queries, M static points, K candidates.
 
 import numba
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
-
-from prnet.geometry.align import Moments, require_rotation, similarity_of
 
 # Neighbours remembered for a query: enough that few of them are searched for a second time.
 NUM_CANDIDATES = 4
@@ -36,27 +33,20 @@ class Pairing:
     ) -> None:
         self.queries = queries
         self.tree = tree
+        self.static = tree.data  # (M, 3)
+        self.largest = max(np.abs(queries).max(), np.abs(tree.data).max())
         self.with_scale = with_scale
         self.from_target = from_target
         self.num_kept = max(round((1 - trim) * len(queries)), 3)
         self.neighbour = None  # (Q,), once `match` was called
         self.num_candidates = min(NUM_CANDIDATES, tree.n)
 
-    def match(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (7,)
-        """Each query's nearest static point (Q, 3), and its distance (Q,), of the target's unit."""
-        scale, rotation, translation = motion_of(params)
-        if self.from_target:
-            matrix = rotation.T / scale
-            shift = -matrix @ translation
-        else:
-            matrix, shift = scale * rotation, translation
-        moved = _moved(self.queries, matrix, shift)
-        if self.neighbour is None:
-            self._search_all(moved)
-        else:
-            self._settle(moved)
+    def match(self, params: np.ndarray) -> np.ndarray:  # (7,)
+        """Make `neighbour` each query's nearest static point; how far they are, (Q,), in the
+        target's unit."""
+        scale, matrix, shift = self._settle(params)
         unit = scale if self.from_target else 1.0
-        return _paired(moved, self.tree.data, self.neighbour, unit)
+        return unit * np.sqrt(_squares(self.queries, matrix, shift, self.static, self.neighbour))
 
     def step(self, params: np.ndarray) -> tuple[float, np.ndarray]:  # (7,)
         """Mean squared distance of the pairs kept, and the parameters that fit them best, (7,).
@@ -64,19 +54,45 @@ class Pairing:
         Raises:
             ValueError: the paired points of one side coincide or lie on a line.
         """
-        static, distances = self.match(params)
-        queries = self.queries
+        scale, matrix, shift = self._settle(params)
+        queries, neighbour = self.queries, self.neighbour
         if self.num_kept < len(queries):
-            kept = np.argpartition(distances, self.num_kept - 1)[: self.num_kept]
-            static, distances, queries = static[kept], distances[kept], queries[kept]
-        source, target = (static, queries) if self.from_target else (queries, static)
-        moments, largest = _moments_of(source, target)
-        require_rotation(moments, *largest)
-        found = similarity_of(moments, with_scale=self.with_scale)
-        turn = Rotation.from_matrix(found.rotation[0].numpy()).as_rotvec()
-        stepped = np.concatenate([turn, found.translation[0].numpy(), found.scale.log().numpy()])
-        # Not a dot product: BLAS would start threads for it in every process.
-        return float(np.square(distances).mean()), stepped
+            squares = _squares(queries, matrix, shift, self.static, neighbour)
+            kept = np.argpartition(squares, self.num_kept - 1)[: self.num_kept]
+            queries, neighbour = queries[kept], neighbour[kept]
+        squared, *moments = _moments(queries, matrix, shift, self.static, neighbour)
+        if self.from_target:
+            means, covariance, variances = moments
+            moments = means[::-1], covariance.T, variances[::-1]
+            squared *= scale**2
+        return squared, _best_params(*moments, self.largest, self.with_scale)
+
+    def _settle(self, params: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:  # (7,)
+        """Make `neighbour` the nearest static point of every query; the scale, and the matrix
+        (3, 3) and shift (3,) that moved the queries."""
+        scale, rotation, translation = motion_of(params)
+        if self.from_target:
+            matrix = rotation.T / scale
+            shift = -matrix @ translation
+        else:
+            matrix, shift = scale * rotation, translation
+        if self.neighbour is None:
+            self._search_all(_moved(self.queries, matrix, shift))
+        else:
+            lost = _compare_candidates(
+                self.queries,
+                matrix,
+                shift,
+                self.static,
+                self.neighbour,
+                self.candidates,
+                self.checked,
+                self.slack,
+                self.searched,
+                self.reach,
+            )
+            self._search(np.flatnonzero(lost))
+        return scale, matrix, shift
 
     def _search_all(self, moved: np.ndarray) -> None:  # (Q, 3)
         distances, self.candidates = self.tree.query(moved, k=self.num_candidates)
@@ -86,23 +102,11 @@ class Pairing:
         self.searched = moved.copy()  # where the candidates were found
         self.reach = distances[:, -1].copy()  # nearer than this to there are only candidates
 
-    def _settle(self, moved: np.ndarray) -> None:  # (Q, 3)
-        """Make `neighbour` the nearest static point of every moved query."""
-        lost = np.flatnonzero(
-            _compare_candidates(
-                moved,
-                self.tree.data,
-                self.neighbour,
-                self.candidates,
-                self.checked,
-                self.slack,
-                self.searched,
-                self.reach,
-            )
-        )
-        distances, self.candidates[lost] = self.tree.query(moved[lost], k=self.num_candidates)
+    def _search(self, lost: np.ndarray) -> None:  # indices of queries
+        moved = self.checked[lost]
+        distances, self.candidates[lost] = self.tree.query(moved, k=self.num_candidates)
         self.neighbour[lost] = self.candidates[lost, 0]
-        self.searched[lost] = moved[lost]
+        self.searched[lost] = moved
         self.reach[lost] = distances[:, -1]
         self.slack[lost] = (distances[:, 1] - distances[:, 0]) / 2
 
@@ -112,25 +116,67 @@ def motion_of(params: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:  # (7
     return float(np.exp(params[6])), Rotation.from_rotvec(params[:3]).as_matrix(), params[3:6]
 
 
-def _moments_of(
-    source: np.ndarray,  # (Q, 3)
-    target: np.ndarray,  # (Q, 3)
-) -> tuple[Moments, list[torch.Tensor]]:
-    """Of equally weighted pairs, and the largest coordinate of either side, both for a batch of
-    one."""
-    means, covariance, variances, largest = _sums(source, target)
-    source_mean, target_mean, covariance, variances, largest = (
-        torch.from_numpy(values) for values in (*means, covariance, variances, largest)
+def _best_params(
+    means: np.ndarray,  # (2, 3), of source and target
+    covariance: np.ndarray,  # (3, 3), of target source^T
+    variances: np.ndarray,  # (2,)
+    largest: float,  # of all coordinates' absolute values
+    with_scale: bool,
+) -> np.ndarray:
+    """The parameters of the least-squares similarity of pairs with these moments, (7,).
+
+    `align.umeyama` finds the same from points; one matrix of nine numbers costs torch so long that
+    an ICP would spend half of its time here.
+
+    Raises:
+        ValueError: the points of one side coincide or lie on a line.
+
+    Source: Horn, "Closed-form solution of absolute orientation using unit quaternions", JOSA 1987.
+    """
+    (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = covariance.tolist()  # source's letter first
+    values, vectors = np.linalg.eigh(
+        [
+            [xx + yy + zz, yz - zy, zx - xz, xy - yx],
+            [yz - zy, xx - yy - zz, xy + yx, zx + xz],
+            [zx - xz, xy + yx, yy - xx - zz, yz + zy],
+            [xy - yx, zx + xz, yz + zy, zz - xx - yy],
+        ]
     )
-    moments = Moments(
-        source_mean[None], target_mean[None], covariance[None], variances[:1], variances[1:]
+    # The largest and the third add up to twice the covariance's second singular value, which must
+    # exceed what the rounding of the coordinates alone brings into it, as in `umeyama`.
+    rounding = np.finfo(np.float64).eps * largest * np.sqrt(variances).sum()
+    if values[3] + values[1] <= 8 * rounding:
+        raise ValueError(
+            "the paired points of one side coincide or lie on a line, so no rotation is determined"
+        )
+    quaternion = vectors[:, 3] * np.copysign(1, vectors[0, 3])
+    sine = np.linalg.norm(quaternion[1:])  # of half the angle
+    turn = quaternion[1:] * (2 * np.arctan2(sine, quaternion[0]) / sine if sine > 0 else 2.0)
+    scale = values[3] / variances[0] if with_scale else 1.0
+    rotation = Rotation.from_rotvec(turn).as_matrix()
+    return np.concatenate([turn, means[1] - scale * rotation @ means[0], [np.log(scale)]])
+
+
+@numba.njit(inline="always")
+def _move(
+    point: np.ndarray,  # (3,)
+    matrix: np.ndarray,  # (3, 3)
+    shift: np.ndarray,  # (3,)
+) -> tuple[float, float, float]:
+    """matrix point + shift."""
+    x, y, z = point[0], point[1], point[2]
+    return (
+        matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + shift[0],
+        matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + shift[1],
+        matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + shift[2],
     )
-    return moments, [largest[:1], largest[1:]]
 
 
 @numba.njit(**OPTIONS)
 def _compare_candidates(
-    moved: np.ndarray,  # (Q, 3)
+    queries: np.ndarray,  # (Q, 3)
+    matrix: np.ndarray,  # (3, 3)
+    shift: np.ndarray,  # (3,)
     static: np.ndarray,  # (M, 3)
     neighbour: np.ndarray,  # (Q,); written, as are `checked` and `slack`
     candidates: np.ndarray,  # (Q, K)
@@ -140,9 +186,9 @@ def _compare_candidates(
     reach: np.ndarray,  # (Q,)
 ) -> np.ndarray:
     """Settle every query that its candidates can settle; which it cannot be, (Q,)."""
-    lost = np.zeros(len(moved), np.bool_)
-    for query in range(len(moved)):
-        x, y, z = moved[query]
+    lost = np.zeros(len(queries), np.bool_)
+    for query in range(len(queries)):
+        x, y, z = _move(queries[query], matrix, shift)
         apart_x, apart_y, apart_z = (
             x - checked[query, 0],
             y - checked[query, 1],
@@ -172,7 +218,7 @@ def _compare_candidates(
         gone = apart_x * apart_x + apart_y * apart_y + apart_z * apart_z
         beyond = reach[query] - np.sqrt(gone)
         nearest = np.sqrt(nearest)
-        checked[query] = moved[query]
+        checked[query, 0], checked[query, 1], checked[query, 2] = x, y, z
         slack[query] = (min(np.sqrt(second), beyond) - nearest) / 2
         lost[query] = nearest > beyond
     return lost
@@ -184,65 +230,63 @@ def _moved(
     matrix: np.ndarray,  # (3, 3)
     shift: np.ndarray,  # (3,)
 ) -> np.ndarray:
-    """matrix point + shift, (Q, 3)."""
     moved = np.zeros_like(points)
     for point in range(len(points)):
-        x, y, z = points[point, 0], points[point, 1], points[point, 2]
-        for axis in range(3):
-            turned = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z
-            moved[point, axis] = turned + shift[axis]
+        moved[point, 0], moved[point, 1], moved[point, 2] = _move(points[point], matrix, shift)
     return moved
 
 
 @numba.njit(**OPTIONS)
-def _paired(
-    moved: np.ndarray,  # (Q, 3)
+def _squares(
+    queries: np.ndarray,  # (Q, 3)
+    matrix: np.ndarray,  # (3, 3)
+    shift: np.ndarray,  # (3,)
     static: np.ndarray,  # (M, 3)
     neighbour: np.ndarray,  # (Q,)
-    unit: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbours, (Q, 3), and how far they are in `unit`, (Q,)."""
-    points = np.zeros_like(moved)
-    distances = np.zeros(len(moved))
-    for query in range(len(moved)):
-        squared = 0.0
-        for axis in range(3):
-            points[query, axis] = static[neighbour[query], axis]
-            squared += (moved[query, axis] - points[query, axis]) ** 2
-        distances[query] = unit * np.sqrt(squared)
-    return points, distances
+) -> np.ndarray:
+    """Squared distance of every moved query from its neighbour, (Q,)."""
+    squares = np.zeros(len(queries))
+    for query in range(len(queries)):
+        x, y, z = _move(queries[query], matrix, shift)
+        point = static[neighbour[query]]
+        squares[query] = (x - point[0]) ** 2 + (y - point[1]) ** 2 + (z - point[2]) ** 2
+    return squares
 
 
 @numba.njit(**OPTIONS)
-def _sums(
-    source: np.ndarray,  # (Q, 3)
-    target: np.ndarray,  # (Q, 3)
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Means (2, 3), mean of target source^T about them (3, 3), variances and largest absolute
-    coordinates (2,), of source and target."""
-    count = len(source)
+def _moments(
+    queries: np.ndarray,  # (Q, 3)
+    matrix: np.ndarray,  # (3, 3)
+    shift: np.ndarray,  # (3,)
+    static: np.ndarray,  # (M, 3)
+    neighbour: np.ndarray,  # (Q,)
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean squared distance of the moved queries from their neighbours. And, of the queries where
+    they are and of their neighbours: means (2, 3), mean of neighbour query^T about them (3, 3),
+    variances (2,)."""
+    count = len(queries)
+    # About the first pair, so that points which all coincide have a variance of 0.
+    a, b, c = queries[0]
+    d, e, f = static[neighbour[0]]
     # Numbers, not arrays, are summed into: those stay in registers.
-    a = b = c = d = e = f = 0.0
-    for pair in range(count):
-        a += source[pair, 0]
-        b += source[pair, 1]
-        c += source[pair, 2]
-        d += target[pair, 0]
-        e += target[pair, 1]
-        f += target[pair, 2]
-    means = np.array([[a, b, c], [d, e, f]]) / count
-    (a, b, c), (d, e, f) = means
-    source_variance = target_variance = 0.0
-    source_largest = target_largest = 0.0
+    squared = query_variance = static_variance = 0.0
+    x_sum = y_sum = z_sum = u_sum = v_sum = w_sum = 0.0
     ux = uy = uz = vx = vy = vz = wx = wy = wz = 0.0
-    for pair in range(count):
-        x, y, z = source[pair, 0], source[pair, 1], source[pair, 2]
-        u, v, w = target[pair, 0], target[pair, 1], target[pair, 2]
-        source_largest = max(source_largest, abs(x), abs(y), abs(z))
-        target_largest = max(target_largest, abs(u), abs(v), abs(w))
+    for query in range(count):
+        point = neighbour[query]
+        x, y, z = queries[query, 0], queries[query, 1], queries[query, 2]
+        u, v, w = static[point, 0], static[point, 1], static[point, 2]
+        moved_x, moved_y, moved_z = _move((x, y, z), matrix, shift)
+        squared += (moved_x - u) ** 2 + (moved_y - v) ** 2 + (moved_z - w) ** 2
         x, y, z, u, v, w = x - a, y - b, z - c, u - d, v - e, w - f
-        source_variance += x * x + y * y + z * z
-        target_variance += u * u + v * v + w * w
+        x_sum += x
+        y_sum += y
+        z_sum += z
+        u_sum += u
+        v_sum += v
+        w_sum += w
+        query_variance += x * x + y * y + z * z
+        static_variance += u * u + v * v + w * w
         ux += u * x
         uy += u * y
         uz += u * z
@@ -252,6 +296,10 @@ def _sums(
         wx += w * x
         wy += w * y
         wz += w * z
+    means = np.array([[x_sum, y_sum, z_sum], [u_sum, v_sum, w_sum]]) / count
     covariance = np.array([[ux, uy, uz], [vx, vy, vz], [wx, wy, wz]]) / count
-    variances = np.array([source_variance, target_variance]) / count
-    return means, covariance, variances, np.array([source_largest, target_largest])
+    variances = np.array([query_variance, static_variance]) / count
+    covariance -= means[1][:, None] * means[0]
+    variances -= (means * means).sum(1)
+    means += np.array([[a, b, c], [d, e, f]])
+    return squared / count, means, covariance, variances
