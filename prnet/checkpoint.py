@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from prnet.files import written_whole
 
 FORMAT = 1
+# Weights that come with the package; the name of a file without its suffix is as good as a path.
+WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
 # Names an error lists before it only counts.
 SHOWN = 5
 
@@ -43,16 +45,20 @@ def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
 
 
 def load_checkpoint(path: Path | str) -> dict:
-    """The checkpoint at `path`, tensors on the CPU.
+    """The checkpoint at `path`, or the shipped one of that name; tensors on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, damaged, or of another format version.
     """
     path = Path(path)
+    shipped = shipped_weights()
+    if not path.is_file() and str(path) in shipped:
+        path = shipped[str(path)]
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME"
+            f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME, and "
+            f"with the package come {', '.join(shipped)}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -80,6 +86,11 @@ def load_checkpoint(path: Path | str) -> dict:
     if missing:
         raise ValueError(f"{path}: checkpoint without {missing}, found {sorted(content)}")
     return content
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The checkpoints that come with the package, by name (see ASSETS.md)."""
+    return {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.pt"))}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: object) -> None:

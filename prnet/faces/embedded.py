@@ -19,6 +19,7 @@ from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.subdivision import NO_CORNER, Subdivision, catmull_clark, quad_triangles
 from prnet.geometry.uv import UVLayout, face_mask_from_jaw, uv_pixels
 
+NAME = "embedded"
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "embedded_face.npz"
 MICROMETRES = 1000  # in one of the file's millimetres
 # Polygons of these regions form the closed surface that is refined; the others are only rendered.
@@ -138,7 +139,7 @@ def load_embedded() -> Face:
         face_mask=face_mask(uv_pixels(uv_coords, UV_RESOLUTION)[landmark_index], UV_RESOLUTION),
     )
     return Face(
-        name="embedded",
+        name=NAME,
         morphable_model=head.morphable_model.at_vertices(kept),
         uv=uv,
         triangles=compact,
