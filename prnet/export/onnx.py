@@ -34,10 +34,9 @@ class ParametersAlone(nn.Module):
 def example_inputs(model: Regressor, *, batch: int = 1) -> dict[str, Tensor]:
     """Noise that `ParametersAlone` of this model takes, by the names of the file's inputs."""
     side = model.input_side
-    channels = next(model.parameters()).shape[1]
     inputs = {IMAGE: torch.rand(batch, 3, side, side)}
-    if channels > 3:
-        inputs[LANDMARK_MAP] = torch.rand(batch, channels - 3, side, side)
+    if model.input_channels > 3:
+        inputs[LANDMARK_MAP] = torch.rand(batch, model.input_channels - 3, side, side)
     return inputs
 
 

@@ -83,9 +83,8 @@ class _NetworkAlone(nn.Module):
 
     def forward(self, image: Tensor) -> None:
         if isinstance(self.model, Regressor):
-            channels = next(self.model.parameters()).shape[1]  # with a landmark map: 4
             prepared = self.model.prepare(image)
-            self.model.whitened(prepared[:, :1].expand(-1, channels, -1, -1))
+            self.model.whitened(prepared[:, :1].expand(-1, self.model.input_channels, -1, -1))
         else:
             self.model(image)
 

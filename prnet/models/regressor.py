@@ -69,6 +69,11 @@ class Regressor(nn.Module):
         self.decoder: PositionMapDecoder | None = None
         self.depth_origin: DepthOrigin | None = None
 
+    @property
+    def input_channels(self) -> int:
+        """3, or 4 with a landmark map."""
+        return next(self.parameters()).shape[1]
+
     def set_statistics(
         self,
         mean: Tensor,  # (P,)
