@@ -50,6 +50,7 @@ SIZES = timing.Sizes(
     evaluation=3,
     evaluation_batch=2,
     nme=2,
+    icp=1,
     raster=(24, 256),
     synthetic=2,
     synthetic_sides=(48,),

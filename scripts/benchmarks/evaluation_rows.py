@@ -2,6 +2,7 @@
 
 import copy
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,27 @@ from benchmarks.timing import alternate, each
 from prnet.config_path import CONFIG_DIR
 from prnet.datasets.aflw2000 import AFLW2000
 from prnet.datasets.evaluation import evaluation_loader
-from prnet.datasets.fits import find_aflw2000
+from prnet.datasets.fits import decode_vertices, find_aflw2000, read_fit
 from prnet.datasets.pictures import CROP_SIZE, CropRule
 from prnet.datasets.predictions import find_predictions, find_topology, write_prediction
+from prnet.geometry.icp import IcpRule, icp
 from prnet.metrics.nme import align_depth, bbox_size, nme
 from prnet.models.prn import PRN
 from prnet.protocol import Protocol
 from prnet.scoring import evaluate_model, evaluate_predictions
 
 
+def clouds(bench: Bench) -> list[np.ndarray]:
+    """Face points of different people without their poses, (P, 3) each, model frame; one more than
+    pairs are aligned."""
+    chosen = [bench.pairs[i % len(bench.pairs)] for i in range(bench.sizes.icp + 1)]
+    uv = bench.face.uv
+    faces = [decode_vertices(bench.face.morphable_model, read_fit(pair.fit).fit) for pair in chosen]
+    return [uv.at_texels(vertices[None], uv.face_index)[0].double().numpy() for vertices in faces]
+
+
 def evaluation_rows(bench: Bench) -> list[Line]:
-    """The metric alone, saved predictions, and a network's output, per face."""
+    """The metric alone, ICP, saved predictions, and a network's output, per face."""
     sizes = bench.sizes
     values = OmegaConf.load(Path(CONFIG_DIR) / "protocol" / "default.yaml")
     values = OmegaConf.to_container(OmegaConf.merge({"data_dir": ""}, values), resolve=True)
@@ -56,6 +67,12 @@ def evaluation_rows(bench: Bench) -> list[Line]:
         aligned = (align_depth(points, "mean") for points in (predicted, truth))
         nme(*aligned, bbox_size(truth)).cpu()
 
+    people = clouds(bench)
+
+    def align(rule: IcpRule) -> None:
+        for source, target in pairwise(people):
+            icp(source, target, with_scale=True, rule=rule)
+
     def batches(crop: CropRule | None):
         num_shape, num_exp = face.morphable_model.num_shape, face.morphable_model.num_exp
         images = AFLW2000(pairs, num_shape=num_shape, num_exp=num_exp, crop=crop)
@@ -85,7 +102,15 @@ def evaluation_rows(bench: Bench) -> list[Line]:
     def network_alone() -> None:
         model(image)
 
-    host = alternate_on_host(bench, {"nme": arithmetic, "saved": score_saved})
+    host = alternate_on_host(
+        bench,
+        {
+            "nme": arithmetic,
+            "icp": lambda: align(IcpRule()),
+            "one level": lambda: align(IcpRule(levels=(1,))),
+            "saved": score_saved,
+        },
+    )
     network = alternate(
         {
             "alone": network_alone,
@@ -108,6 +133,14 @@ def evaluation_rows(bench: Bench) -> list[Line]:
             each(host.seconds["nme"], sizes.nme),
             host.ceilings,
             ("sadrnet_nme",),
+        ),
+        Line(
+            f"ICP with scale of {num_points:,} points until it stands still",
+            each(host.seconds["icp"], sizes.icp),
+            host.ceilings,
+            ("icp_20",),
+            "without coarse levels",
+            each(host.seconds["one level"], sizes.icp),
         ),
         Line(f"score saved predictions, {total(saved)}", saved, host.ceilings, ("sadrnet_nme",)),
         Line(

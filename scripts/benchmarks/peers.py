@@ -68,6 +68,12 @@ PEERS = {
     "sadrnet_nme": Peer(
         "SADRNet NME", 200 / 32, "memory", "3D NME of 32 dense faces in memory, one thread"
     ),
+    "icp_20": Peer(
+        "20 plain iterations with SciPy's tree, not settled",
+        1131,
+        "scalar",
+        "43,867 points of a made pair, one thread",
+    ),
     "face3d_256": Peer("face3d", 4.04, "scalar", "z-buffer of the BFM at 256 px, C++, one thread"),
     "face3d_450": Peer("face3d", 7.92, "scalar", "z-buffer of the BFM at 450 px, C++, one thread"),
 }

@@ -42,6 +42,7 @@ class Sizes(NamedTuple):
     evaluation: int = 64
     evaluation_batch: int = 16
     nme: int = 32
+    icp: int = 4
     raster: tuple[int, ...] = (256, 450)
     synthetic: int = 64
     synthetic_sides: tuple[int, ...] = (128, 256)
