@@ -210,6 +210,7 @@ def test_schedules():
 def test_every_experiment_composes_and_instantiates(name, face):
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("train", overrides=[f"+experiment={name}"])
+        short = compose("train", overrides=[f"+experiment={name}", "scheduler=cosine"])
     assert cfg.name == name
     loss_fn = instantiate(cfg.loss, uv=face.uv)
     if "fit" not in loss_fn.targets:
@@ -217,6 +218,7 @@ def test_every_experiment_composes_and_instantiates(name, face):
     thin = {"width": 2} if "width" in cfg.model.network else {}
     assert isinstance(instantiate(cfg.model.network, **thin), torch.nn.Module)
     assert 0 <= instantiate(cfg.scheduler)(0, 30) <= 1
+    assert instantiate(short.scheduler)(30, 30) == 0  # nothing of the experiment's own is left
     AugmentRule(**cfg.augment)
 
 
