@@ -1,6 +1,7 @@
 """Write the network of a checkpoint as ONNX, for phones and runtimes without torch.
 
     python scripts/export_onnx.py --checkpoint outputs/mobile_frnet/TIME/best.pt --output face.onnx
+    python scripts/export_onnx.py --checkpoint mobile_frnet_synthetic --output face.onnx
 
 Input "image": the 256 px crop resized to the network's side, (B, 3, s, s), RGB in [0, 1]. Output
 "parameters": (B, P), the 3 x 4 pose row by row in px of the 256 px crop, then shape and expression

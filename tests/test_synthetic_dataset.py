@@ -6,7 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from prnet.config_path import CONFIG_DIR
 from prnet.contact_sheet import archive_samples
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.fits import decode_vertices, find_300w_lp, find_aflw2000, fit_matrix, read_fit
@@ -15,6 +18,7 @@ from prnet.datasets.loading import StepSampler, training_loader
 from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.datasets.synthetic import (
     HELD_OUT_SEED_SHIFT,
+    RenderedFaces,
     SyntheticRule,
     SyntheticSets,
     crop_from_rendered,
@@ -120,6 +124,20 @@ def test_unknown_fields_and_choices_are_refused():
     bins = [[0, 30, 0.5], [30, 90, 0.5]]
     rule = SyntheticRule.from_values({"seed": 4, "world": {"yaw_bins": bins}})
     assert rule.world.yaw_bins == ((0, 30, 0.5), (30, 90, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "size"), [("mobile_frnet_synthetic", 128), ("2dasl", 128), ("prn", 256)]
+)
+def test_pictures_are_rendered_at_the_side_of_the_network(experiment, size):
+    """Up to the next size that can be: no network of 120 px is refused."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=[f"+experiment={experiment}", "dataset=synthetic"])
+    rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
+    batch = RenderedFaces(rule, seed=0).fits([0])
+    assert batch.picture.shape[-1] == rule.size == size
+    last = batch.crop_from_picture[0] @ torch.tensor([size - 1.0, size - 1.0, 0.0, 1.0])
+    torch.testing.assert_close(last[:2], torch.tensor([255.0, 255.0]))
 
 
 def test_frozen_world_is_read_by_the_archives_readers(frozen, embedded):

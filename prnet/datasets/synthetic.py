@@ -3,6 +3,7 @@
 Letters: B batch, S side of a rendered picture.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits, 
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.parameters import World
+from prnet.synthetic.render import SIZE_STEP
 from prnet.synthetic.world import SyntheticFaces
 
 # Held-out samples are of another seed than the stream's: the same world, other people.
@@ -37,7 +39,8 @@ class SyntheticRule(NamedTuple):
 
     @classmethod
     def from_values(cls, values: Mapping) -> "SyntheticRule":
-        """From a configuration; fields left out keep their defaults.
+        """From a configuration; fields left out keep their defaults, and the size becomes the next
+        that can be rendered: a network of 120 px sees pictures of 128.
 
         Raises:
             ValueError: a field that there is not, named; or occluders, which belong to the scoring.
@@ -48,7 +51,8 @@ class SyntheticRule(NamedTuple):
                 "augment.occluder and augment.occlusion"
             )
         named = {key: value for key, value in values.items() if key not in ("name", "occlusion")}
-        return _from_values(cls(), named, "dataset")
+        rule = _from_values(cls(), named, "dataset")
+        return rule._replace(size=math.ceil(rule.size / SIZE_STEP) * SIZE_STEP)
 
     def to_values(self) -> dict:
         """All fields as plain values, nested rules by name."""

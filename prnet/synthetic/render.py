@@ -41,6 +41,8 @@ from prnet.synthetic.shadow import ShadowMap
 # A landmark counts as seen when it lies no more than this behind the surface, share of the side:
 # lids and lips are folds, whose points lie a little inside.
 LANDMARK_TOLERANCE = 0.025
+# Pictures are cut into JPEG's blocks of 16 px.
+SIZE_STEP = 16
 # Keeps the noise of neighbouring seeds apart.
 SEED_STRIDE = 1_000_003
 
@@ -69,8 +71,8 @@ class Renderer:
         size: int = 256,
         device: torch.device | str = "cpu",
     ) -> None:
-        if size < 32 or size % 16:
-            raise ValueError(f"size: got {size}, expected a multiple of 16 px from 32 on")
+        if size < 32 or size % SIZE_STEP:
+            raise ValueError(f"size: got {size}, expected a multiple of {SIZE_STEP} px from 32 on")
         self.size = size
         self.device = torch.device(device)
         self.landmark_model = head.morphable_model.at_vertices(head.landmark_index)
