@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from prnet.geometry.mesh import vertex_normals
-from prnet.geometry.rasterize import rasterize
+from prnet.geometry.rasterize import rasterize, require_mesh
 
 # Jaw, brows, bridge and base of the nose, eyes, lips: first landmark, one past the last, closed.
 LANDMARK_LINES = (
@@ -33,6 +33,9 @@ LANDMARK_LINES = (
 LINE_COLOUR = (255, 255, 255)
 POINT_COLOUR = (0, 220, 60)
 MESH_COLOUR = (150, 190, 255)
+# A mesh whose triangles' boxes cover the picture more often than this is not drawn: a face's cover
+# it about twice, those of an untrained network ten thousand times, which would take minutes.
+MOST_COVERS = 100
 # OpenCV draws at fractions of a pixel: coordinates in units of 2^-4 px.
 SUBPIXEL_BITS = 4
 
@@ -101,6 +104,7 @@ def draw_mesh(
     opacity: float = 0.75,
 ) -> np.ndarray:
     """The mesh over the picture, lit from the camera; back faces and hidden parts are not drawn.
+    Of a mesh that is no surface (`MOST_COVERS`) the picture alone is left.
 
     Raises:
         ValueError: as `prnet.geometry.rasterize.rasterize`.
@@ -108,6 +112,11 @@ def draw_mesh(
     height, width = _require_picture(picture).shape[:2]
     mesh = torch.as_tensor(vertices).detach().float()[None]
     triangles = triangles.to(mesh.device)
+    require_mesh(mesh, triangles)
+    x, y = mesh[0, triangles, 0].clamp(0, width), mesh[0, triangles, 1].clamp(0, height)  # (T, 3)
+    boxes = (x.amax(1) - x.amin(1)) * (y.amax(1) - y.amin(1))
+    if boxes.sum() > MOST_COVERS * height * width:
+        return picture.copy()
     raster = rasterize(mesh, triangles, height=height, width=width, cull_back_faces=True)
     covered = raster.triangle[0] >= 0
     corner_normals = vertex_normals(mesh, triangles)[0, triangles[raster.triangle[0][covered]]]

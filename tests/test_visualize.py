@@ -6,6 +6,7 @@ import torch
 
 from prnet.visualize import (
     LANDMARK_LINES,
+    MOST_COVERS,
     POINT_COLOUR,
     draw_landmarks,
     draw_map_error,
@@ -101,6 +102,18 @@ def test_back_faces_show_the_photo() -> None:
     for mesh in (inside_out[vertices[triangles][..., 2].min(1) > 0], far_half.flip(1)):
         assert (draw_mesh(canvas(), vertices, mesh) == canvas()).all()
     assert (draw_mesh(canvas(), vertices, far_half) != canvas()).any()
+
+
+def test_mesh_that_is_no_surface_is_left_out() -> None:
+    """What an untrained network predicts covers every pixel hundreds of times; a face many times
+    the picture's size does not."""
+    vertices, triangles = sphere(60.0, (90.0, 100.0, 0.0))
+    triangles = torch.from_numpy(triangles)
+    scattered = np.random.default_rng(0).uniform(-1e4, 1e4, vertices.shape)
+    assert len(triangles) > 4 * MOST_COVERS
+    assert (draw_mesh(canvas(), scattered, triangles) == canvas()).all()
+    large, _ = sphere(6000.0, (90.0, 100.0, 0.0))
+    assert (draw_mesh(canvas(), large, triangles) != canvas()).any(-1).all()
 
 
 def test_opacity_blends_with_the_photo() -> None:
