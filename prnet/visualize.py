@@ -34,7 +34,7 @@ LINE_COLOUR = (255, 255, 255)
 POINT_COLOUR = (0, 220, 60)
 MESH_COLOUR = (150, 190, 255)
 # A mesh whose triangles' boxes cover the picture more often than this is not drawn: a face's cover
-# it about twice, those of an untrained network ten thousand times, which would take minutes.
+# it once, those of an untrained network ten thousand times, which takes seconds to draw.
 MOST_COVERS = 100
 # OpenCV draws at fractions of a pixel: coordinates in units of 2^-4 px.
 SUBPIXEL_BITS = 4

@@ -1,10 +1,8 @@
 """scripts/benchmark.py at toy sizes: what it makes, how it divides, what it prints. No times."""
 
-import importlib.util
 import json
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +10,9 @@ import torch
 
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.geometry.mesh import vertex_normals
+from tests.scripts import load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load_script()
+benchmark = load_script("benchmark")
 data_rows = sys.modules["benchmarks.data_rows"]
 made_data = sys.modules["benchmarks.made_data"]
 network_rows = sys.modules["benchmarks.network_rows"]

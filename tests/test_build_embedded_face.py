@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import importlib.util
 import sys
 import zipfile
 from pathlib import Path
@@ -13,26 +12,20 @@ import pytest
 
 from prnet.faces.embedded import load_head
 from prnet.geometry.subdivision import NO_CORNER, catmull_clark, quad_triangles
+from tests.scripts import SCRIPTS, load_script
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
-
-def load_script():
+def load_builder():
     """The script's own folder is on the path when it runs; here while it is imported."""
-    spec = importlib.util.spec_from_file_location(
-        "build_embedded_face", SCRIPTS / "build_embedded_face.py"
-    )
-    module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(SCRIPTS))
     try:
-        spec.loader.exec_module(module)
+        return load_script("build_embedded_face")
     finally:
         while str(SCRIPTS) in sys.path:
             sys.path.remove(str(SCRIPTS))
-    return module
 
 
-build_embedded_face = load_script()
+build_embedded_face = load_builder()
 attributes = sys.modules["embedded_face.attributes"]
 expression = sys.modules["embedded_face.expression"]
 identity = sys.modules["embedded_face.identity"]

@@ -1,6 +1,5 @@
 """scripts/convert_bfm.py on made-up raw files of the real sizes with few bases."""
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -11,19 +10,12 @@ import scipy.io
 import torch
 
 from prnet.faces.bfm import load_bfm
+from tests.scripts import load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "convert_bfm.py"
 RAW, KEPT, TRIANGLES, GRID = 53490, 53215, 105840, 231
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("convert_bfm", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-convert_bfm = load_script()
+convert_bfm = load_script("convert_bfm")
 
 
 def grid_triangles() -> np.ndarray:

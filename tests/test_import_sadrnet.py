@@ -1,6 +1,5 @@
 """scripts/import_sadrnet.py: from a file like the public one to a checkpoint that eval takes."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,9 @@ import torch
 from prnet.eval import load_model
 from prnet.export.sadrnet import MEAN_SHAPE_MAP, released_names
 from prnet.models.sadrnet import SHAPE_UNIT, SADRNet
+from tests.scripts import load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "import_sadrnet.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("import_sadrnet", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-import_sadrnet = load_script()
+import_sadrnet = load_script("import_sadrnet")
 
 
 @pytest.fixture(scope="module")
