@@ -7,24 +7,23 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from prnet.config_path import CONFIG_DIR
-from prnet.contact_sheet import (
+from prnet.building.archives import build_archive, require_archives
+from prnet.building.florence import build_florence, write_renderings_sheet
+from prnet.building.frozen_worlds import freeze
+from prnet.building.landmarks_only import build_landmarks
+from prnet.building.parts import BuildOptions
+from prnet.building.scan_rendering import RenderRule
+from prnet.building.turned_faces import ExtraRule, build_extra
+from prnet.datasets.fits import find_300w_lp, find_aflw2000
+from prnet.datasets.pictures import CropRule
+from prnet.datasets.synthetic import SyntheticRule
+from prnet.drawing.contact_sheet import (
     archive_samples,
     write_contact_sheet,
     write_landmark_sheet,
     write_sheet,
 )
-from prnet.datasets.builder import build_archive, require_archives
-from prnet.datasets.fits import find_300w_lp, find_aflw2000
-from prnet.datasets.florence import build_florence, write_renderings_sheet
-from prnet.datasets.freeze import freeze
-from prnet.datasets.landmarks_only import build_landmarks
-from prnet.datasets.parts import BuildOptions
-from prnet.datasets.pictures import CropRule
-from prnet.datasets.profiling import ExtraRule, build_extra
-from prnet.datasets.scan_rendering import RenderRule
-from prnet.datasets.synthetic import SyntheticRule
-from prnet.entry import num_workers, one_line_errors
+from prnet.entry import CONFIG_DIR, num_workers, one_line_errors
 from prnet.faces.loading import FaceFiles, load_face
 
 log = logging.getLogger(__name__)

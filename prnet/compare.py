@@ -8,16 +8,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from prnet.comparison import Entry, write_comparison
-from prnet.config_path import CONFIG_DIR
-from prnet.entry import one_line_errors, resolve_device, shipped_protocol
+from prnet.datasets.test_sets import own_protocol
+from prnet.entry import CONFIG_DIR, one_line_errors, resolve_device, shipped_protocol
 from prnet.eval import score_saved, truth_face_of
+from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.summaries import with_statistics
 from prnet.files import read_json_object
-from prnet.protocol import Protocol
-from prnet.report_files import SOURCE, read_report
-from prnet.summaries import with_statistics
+from prnet.reports.comparison import Entry, write_comparison
+from prnet.reports.reading import SOURCE, read_report
 from prnet.tables import protocol_words
-from prnet.test_sets import own_protocol
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,5 @@
-"""What the commands share: errors in one line, devices and worker counts by name."""
+"""What the commands share: where the configuration lies, errors in one line, devices and worker
+counts by name."""
 
 import functools
 import logging
@@ -11,9 +12,20 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from prnet.config_path import CONFIG_DIR
-
 log = logging.getLogger(__name__)
+
+
+def find_config_dir(package_dir: Path) -> Path:
+    """The tree of the package at `package_dir`.
+
+    The copy inside the package comes first: only a wheel has one, and a folder named configs beside
+    an installed package belongs to somebody else.
+    """
+    packaged = package_dir / "configs"
+    return packaged if packaged.is_dir() else package_dir.parent / "configs"
+
+
+CONFIG_DIR = str(find_config_dir(Path(__file__).resolve().parent))
 
 
 def one_line_errors(main: Callable) -> Callable:

@@ -12,24 +12,23 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.benchmarks import BENCHMARKS, NO_FITS, log_notes
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
-from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.datasets.test_sets import TEST_SETS, own_protocol, saved_samples, test_samples
+from prnet.drawing.gallery import Gallery
+from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.evaluation.evaluate import evaluate_model, evaluate_predictions, give_face
+from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.reconstructions import workers_for
+from prnet.evaluation.report import name_list, require_json_name, table, write_report
+from prnet.evaluation.summaries import with_statistics
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
-from prnet.gallery import Gallery
-from prnet.models.operations import network_size
-from prnet.protocol import Protocol
-from prnet.reconstructions import workers_for
-from prnet.report import name_list, require_json_name, table, write_report
-from prnet.scoring import evaluate_model, evaluate_predictions, give_face
-from prnet.summaries import with_statistics
-from prnet.test_sets import TEST_SETS, own_protocol, saved_samples, test_samples
+from prnet.models.network_size import network_size
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from prnet.config_path import CONFIG_DIR
-from prnet.contact_sheet import archive_samples, write_sheet
 from prnet.datasets.fits import find_300w_lp, fit_matrix, pad_params, write_fit
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
-from prnet.entry import one_line_errors
+from prnet.drawing.contact_sheet import archive_samples, write_sheet
+from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.files import write_json, written_whole

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from prnet.config_path import CONFIG_DIR
-from prnet.entry import one_line_errors, shipped_protocol
+from prnet.entry import CONFIG_DIR, one_line_errors, shipped_protocol
 from prnet.files import written_whole
-from prnet.published import (
+from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
+from prnet.papers.published import (
     DASH,
     Cell,
     Column,
@@ -27,8 +27,7 @@ from prnet.published import (
     find_tables,
     published_tables,
 )
-from prnet.report_files import Report, find_reports, number_at
-from prnet.table_formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
+from prnet.reports.reading import Report, find_reports, number_at
 
 log = logging.getLogger(__name__)
 

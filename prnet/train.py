@@ -1,4 +1,4 @@
-"""`python -m prnet.train`: from a configuration to a run of `prnet.training.train`."""
+"""`python -m prnet.train`: from a configuration to a run of `prnet.training.loop.train`."""
 
 import logging
 import os
@@ -15,27 +15,26 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, distributed, nn
 from torch.utils.data import ConcatDataset
 
+from prnet.building.archives import build_archive, require_archives
+from prnet.building.parts import BuildOptions
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule, draw_similarity
-from prnet.datasets.builder import build_archive, require_archives
 from prnet.datasets.evaluation import evaluation_loader
-from prnet.datasets.loading import TrainingSets
-from prnet.datasets.parts import BuildOptions
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
+from prnet.datasets.training_sets import TrainingSets
 from prnet.datasets.warp import make_sample
-from prnet.entry import loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
+from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.evaluation.evaluate import evaluate_model, evaluation_mode, give_face
+from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
 from prnet.files import written_whole
 from prnet.geometry.pose_parameters import FitParameters
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.regressor import Regressor
-from prnet.protocol import Protocol
 from prnet.sample import FitBatch
-from prnet.scoring import evaluate_model, evaluation_mode, give_face
-from prnet.training import Plan, Validation, World, train
-from prnet.visualize import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
+from prnet.training.loop import Plan, Validation, World, train
 
 log = logging.getLogger(__name__)
 

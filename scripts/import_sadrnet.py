@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from prnet.checkpoint import load_weights, save_checkpoint
-from prnet.config_path import CONFIG_DIR
+from prnet.entry import CONFIG_DIR
 from prnet.export.sadrnet import read_released_sadrnet
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face

@@ -18,8 +18,8 @@ from torch import nn
 
 from prnet.checkpoint import load_weights, save_checkpoint
 from prnet.eval import load_model
+from prnet.evaluation.evaluate import give_face
 from prnet.faces.embedded import NAME, load_embedded
-from prnet.scoring import give_face
 
 KEPT = ("model", "face", "pixel_origin", "experiment")
 

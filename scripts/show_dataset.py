@@ -8,9 +8,9 @@ python scripts/show_dataset.py --dataset aflw2000 --data-dir DIR --face embedded
 import argparse
 from pathlib import Path
 
-from prnet.contact_sheet import archive_samples, write_sheet, write_world_sheet
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
+from prnet.drawing.contact_sheet import archive_samples, write_sheet, write_world_sheet
 from prnet.faces.loading import FACES, load_face
 
 

@@ -12,14 +12,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from prnet.compare import chosen_protocols, compare, entries_of_reports, method_names
-from prnet.comparison import Entry, comparisons, paired_tests, remarks_of, to_markdown
-from prnet.config_path import CONFIG_DIR
-from prnet.entry import shipped_protocol
+from prnet.entry import CONFIG_DIR, shipped_protocol
+from prnet.evaluation.report import ScoredImage, make_report, write_report
+from prnet.evaluation.summaries import with_statistics
 from prnet.metrics.statistics import paired_difference
-from prnet.report import ScoredImage, make_report, write_report
-from prnet.summaries import with_statistics
-from tests.test_eval import means, run, true_vertices
-from tests.test_nme import shipped
+from prnet.reports.comparison import Entry, comparisons, paired_tests, remarks_of, to_markdown
+from tests.evaluations import means, run, shipped, true_vertices
 from tests.tiny import AFLW2000_YAWS_DEG
 
 NAMES = sorted(AFLW2000_YAWS_DEG)

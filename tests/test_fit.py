@@ -13,9 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.fits import decode_vertices, find_300w_lp, fit_matrix, read_fit
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks, read_landmarks
+from prnet.entry import CONFIG_DIR
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
 from prnet.fit import FitOptions, fit_photos, prior_std

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hatchling.build import build_wheel
 
-from prnet import __version__, config_path
+from prnet import __version__, entry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,13 +62,13 @@ def test_wheel_holds_the_package_and_every_config(wheel):
 
 
 def test_installed_package_uses_its_own_configs(site_packages, tmp_path):
-    code = "from prnet.config_path import CONFIG_DIR; print(CONFIG_DIR)"
+    code = "from prnet.entry import CONFIG_DIR; print(CONFIG_DIR)"
     found = run_installed(site_packages, tmp_path, "-c", code)
     assert found.strip() == str(site_packages / "prnet" / "configs")
 
 
 def test_checkout_uses_the_configs_beside_the_package():
-    assert config_path.CONFIG_DIR == str(ROOT / "configs")
+    assert entry.CONFIG_DIR == str(ROOT / "configs")
     assert (ROOT / "configs" / "train.yaml").is_file()
 
 

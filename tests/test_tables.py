@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from prnet.config_path import CONFIG_DIR
-from prnet.published import (
+from prnet.entry import CONFIG_DIR
+from prnet.papers.formats import FilledRow, FilledTable, escape_latex, to_csv, to_latex, to_markdown
+from prnet.papers.published import (
     TABLES_DIR,
     Cell,
     Footnote,
@@ -22,8 +23,7 @@ from prnet.published import (
     published_tables,
     read_published,
 )
-from prnet.report_files import find_reports, read_report
-from prnet.table_formats import FilledRow, FilledTable, escape_latex, to_csv, to_latex, to_markdown
+from prnet.reports.reading import find_reports, read_report
 from prnet.tables import (
     deviations,
     fill,

@@ -14,50 +14,29 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from prnet.building.archives import build_archive
+from prnet.building.parts import BuildOptions
 from prnet.checkpoint import load_checkpoint
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.builder import build_archive
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
-from prnet.datasets.loading import TrainingSets
-from prnet.datasets.parts import BuildOptions
+from prnet.datasets.training_sets import TrainingSets
+from prnet.entry import CONFIG_DIR
 from prnet.eval import load_model
+from prnet.evaluation.evaluate import evaluate_model
+from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.position_map import PositionMapLoss
 from prnet.models.prn import PRN
-from prnet.protocol import Protocol
-from prnet.schedule import cosine_decay, step_decay
-from prnet.scoring import evaluate_model
 from prnet.train import keep_best
-from prnet.training import Plan, StopSignal, World, train
+from prnet.training.loop import StopSignal, World, train
+from prnet.training.schedule import cosine_decay, step_decay
+from tests.plans import plan
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
-
-
-def plan(**changes) -> Plan:
-    values = {
-        "epochs": 100,
-        "max_steps": 4,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.0,
-        "momentum": 0.9,
-        "batch_size": 2,
-        "precision": "fp32",
-        "channels_last": True,
-        "compile": False,
-        "num_workers": 0,
-        "log_every": 1,
-        "validate_every": 100.0,
-        "save_every": 2,
-        "recompute_batch_norm": 0,
-        "seed": 3,
-    }
-    return Plan(**values | changes)
 
 
 def halving(epoch: float, total_epochs: float) -> float:

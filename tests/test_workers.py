@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from prnet.datasets.workers import in_processes
+from prnet.workers import in_processes
 
 
 def add(part: int, tools: dict, *, more: int) -> tuple[int, int]:

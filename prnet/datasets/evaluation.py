@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from prnet.datasets.attention import attention_target, silhouette
+from prnet.datasets.attention_target import attention_target, silhouette
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.pictures import (
     CROP_SIZE,
@@ -24,9 +24,9 @@ from prnet.datasets.pictures import (
     reduction_for,
 )
 from prnet.datasets.warp import warp_to_crop
-from prnet.datasets.workers import worker_settings
 from prnet.faces.face import Face
 from prnet.geometry import camera
+from prnet.workers import worker_settings
 
 
 class NetworkInput(NamedTuple):

@@ -18,7 +18,7 @@ from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits, 
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.parameters import World
-from prnet.synthetic.render import SIZE_STEP
+from prnet.synthetic.render.renderer import SIZE_STEP
 from prnet.synthetic.world import SyntheticFaces
 
 # Held-out samples are of another seed than the stream's: the same world, other people.
@@ -206,8 +206,8 @@ def held_out_faces(rule: SyntheticRule, crop: CropRule | None = None) -> HeldOut
 
 
 class SyntheticSets:
-    """The stream with the interface of `prnet.datasets.loading.TrainingSets`: epoch e holds the
-    samples from e times `samples_per_epoch` on, and none comes twice."""
+    """The stream with the interface of `prnet.datasets.training_sets.TrainingSets`: epoch e holds
+    the samples from e times `samples_per_epoch` on, and none comes twice."""
 
     pixel_origin = "zero_based"
 

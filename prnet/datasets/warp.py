@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prnet.datasets.attention import attention_target, silhouette
+from prnet.datasets.attention_target import attention_target, silhouette
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.geometry import camera
 from prnet.geometry.landmark_map import move_landmarks

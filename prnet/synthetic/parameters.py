@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.accessories import AccessoryParameters, AccessoryRule, draw_accessories
-from prnet.synthetic.expressions import draw_expression
-from prnet.synthetic.film import FilmParameters, draw_film
-from prnet.synthetic.lighting import Light, draw_light
-from prnet.synthetic.pose import Pose
-from prnet.synthetic.textures import SkinMaterial, draw_material
+from prnet.synthetic.camera.film import FilmParameters, draw_film
+from prnet.synthetic.camera.lighting import Light, draw_light
+from prnet.synthetic.camera.pose import Pose
+from prnet.synthetic.person.expressions import draw_expression
+from prnet.synthetic.person.textures import SkinMaterial, draw_material
+from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
 
 # Position in this tuple is the key of the stream: append, never insert.
 STREAMS = (

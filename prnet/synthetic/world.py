@@ -12,9 +12,9 @@ from torch import Tensor
 from prnet.faces.embedded import load_embedded, load_head
 from prnet.sample import Fit
 from prnet.synthetic.backgrounds import BackgroundFolder
-from prnet.synthetic.bank import Bank
 from prnet.synthetic.parameters import FaceParameters, World, draw
-from prnet.synthetic.render import Renderer, Rendering
+from prnet.synthetic.render.bank import Bank
+from prnet.synthetic.render.renderer import Renderer, Rendering
 
 # Samples that share textures and backgrounds.
 BLOCK = 4096
@@ -66,7 +66,7 @@ class SyntheticFaces:
 
     def texture(self, index: int) -> Tensor:
         """The layers of sample `index`'s skin within the face's window, (256 * 256, L) in [0, 1],
-        rows as those of `prnet.synthetic.textures.skin_layers`."""
+        rows as those of `prnet.synthetic.person.textures.skin_layers`."""
         return self.bank(index // BLOCK).window(self.parameters(index).texture)
 
     def fits(self, indices: Sequence[int]) -> list[Fit]:

@@ -12,17 +12,17 @@ from omegaconf import OmegaConf
 from benchmarks.made_data import Bench, alternate_on_host, repeat_pairs
 from benchmarks.tables import Line
 from benchmarks.timing import alternate, each
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.aflw2000 import AFLW2000
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.fits import decode_vertices, find_aflw2000, read_fit
 from prnet.datasets.pictures import CROP_SIZE, CropRule
 from prnet.datasets.predictions import find_predictions, find_topology, write_prediction
+from prnet.entry import CONFIG_DIR
+from prnet.evaluation.evaluate import evaluate_model, evaluate_predictions
+from prnet.evaluation.protocol import Protocol
 from prnet.geometry.icp import IcpRule, icp
 from prnet.metrics.nme import align_depth, bbox_size, nme
 from prnet.models.prn import PRN
-from prnet.protocol import Protocol
-from prnet.scoring import evaluate_model, evaluate_predictions
 
 
 def clouds(bench: Bench) -> list[np.ndarray]:

@@ -11,10 +11,10 @@ import scipy.io
 import torch
 
 from benchmarks.timing import CPU, Sizes, Timing, alternate
-from prnet.datasets.builder import build_archive
+from prnet.building.archives import build_archive
+from prnet.building.parts import BuildOptions
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.fits import FacePair, decode_vertices, find_aflw2000, fit_matrix
-from prnet.datasets.parts import BuildOptions
 from prnet.datasets.pictures import write_picture
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from benchmarks.made_data import Bench
 from benchmarks.tables import Line, plain
 from benchmarks.timing import CPU, alternate
-from prnet.config_path import CONFIG_DIR
 from prnet.datasets.pictures import CROP_SIZE
+from prnet.entry import CONFIG_DIR
 from prnet.export.onnx import ParametersAlone, example_inputs, write_onnx
-from prnet.models.operations import network_size
+from prnet.models.network_size import network_size
 from prnet.models.prn import PRN
 from prnet.models.regressor import Regressor
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from prnet.datasets import builder
+from prnet.building import archives
 
 CPU = torch.device("cpu")
 REGRESSORS = (  # of configs/model
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
     pictures: int = 64  # made; builds of more repeat them
     picture_side: int = 450
     build: tuple[int, int] = (1, 1025)  # images; what the second takes more than the first counts
-    build_all_cores: tuple[int, int] = (builder.POOL_FROM, 3 * builder.POOL_FROM)
+    build_all_cores: tuple[int, int] = (archives.POOL_FROM, 3 * archives.POOL_FROM)
     loader: int = 256
     loader_batch: int = 64
     map_batch: int = 64

@@ -1,0 +1,266 @@
+"""More yaw from the fits one has: real faces turned in 3D, written beside 300W-LP's own.
+
+DIR/300W_LP/Extra/NAME_YAW.jpg, .mat   the turned photo and its fit; NAME is SUBSET_STEM of the
+                                       source, YAW the head's yaw in degrees ("yaw95", "yaw-95")
+DIR/extra.json                         where each sample comes from, and what could not be read
+
+DIR is a data folder: `data_dir=DIR dataset=300w_lp dataset.subsets=[Extra]` trains on it.
+"""
+
+import functools
+import itertools
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from prnet.building.parts import Unreadable
+from prnet.building.turning import head_pose, require_turnable, turn_fit, turn_photo
+from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
+from prnet.datasets.pictures import decode_picture, write_picture
+from prnet.faces.face import Face
+from prnet.faces.loading import FaceFiles
+from prnet.files import read_json_object, write_json, written_whole
+from prnet.geometry import camera
+from prnet.sample import Fit
+from prnet.workers import in_processes
+
+log = logging.getLogger(__name__)
+
+FOLDER = "300W_LP/Extra"
+# Farther round there is only the back of a head, of which no photo of a face knows.
+LARGEST_YAW_DEG = 120
+PART_SIZE = 8
+
+
+class ExtraRule(NamedTuple):
+    """Which turns are made of which faces. Yaw is `prnet.building.turning.HeadPose`'s, degrees.
+
+    Either `yaw_deg`: every sample gets a yaw drawn from these whole degrees, both ends included, on
+    the side the face looks to already, if a turn of at most `max_turn_deg` leads there. Or
+    `increments_deg`: every face is turned by each of these, away from the camera, or toward it
+    where negative. Turns that end beyond `LARGEST_YAW_DEG` are not made.
+    """
+
+    yaw_deg: tuple[int, int] | None = (90, 105)
+    increments_deg: tuple[int, ...] | None = None
+    max_turn_deg: float = 30.0
+    count: int | None = 5000  # samples in all; None: one of every face, or all its increments
+    seed: int = 0  # of the order of the faces and of the drawn yaws
+
+    def check(self) -> None:
+        """Raise ValueError unless the values make sense together."""
+        if (self.yaw_deg is None) == (self.increments_deg is None):
+            raise ValueError(
+                f"got yaw_deg {self.yaw_deg} and increments_deg {self.increments_deg}, expected "
+                "one of them, and null for the other"
+            )
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count: got {self.count}, expected at least 1, or null for all")
+        degrees = self.yaw_deg if self.yaw_deg is not None else self.increments_deg
+        if any(value != int(value) for value in degrees):
+            raise ValueError(f"got {list(degrees)}, expected whole degrees")
+        if self.yaw_deg is None:
+            if not degrees or len(set(degrees)) != len(degrees):
+                raise ValueError(f"increments_deg: got {list(degrees)}, expected different ones")
+            return
+        if len(degrees) != 2 or not 0 <= degrees[0] <= degrees[1] <= LARGEST_YAW_DEG:
+            raise ValueError(
+                f"yaw_deg: got {list(degrees)}, expected [from, to] within 0 to {LARGEST_YAW_DEG}"
+            )
+        if not self.max_turn_deg > 0:
+            raise ValueError(f"max_turn_deg: got {self.max_turn_deg}, expected more than 0")
+
+
+class Turn(NamedTuple):
+    """One sample to make."""
+
+    name: str  # of the file, without a suffix
+    pair: FacePair
+    yaw_deg: float  # of the source
+    turn_deg: float
+
+
+def build_extra(
+    pairs: Sequence[FacePair],
+    output: Path | str,
+    rule: ExtraRule,
+    face_files: FaceFiles,
+    *,
+    workers: int = 0,
+) -> dict:
+    """Write, or finish writing, the turned faces of `rule`; returns the content of extra.json.
+
+    A sample whose .mat is there is left alone: a killed run goes on where it stopped, a larger
+    count or another rule adds to what is there. A pair that cannot be read or turned is listed with
+    the reason, and with `count` the next face takes its place if its fit is at fault.
+
+    Raises:
+        ValueError: the rule is not one, a listing of another format is in the way, or not one
+            sample came of the pairs.
+    """
+    rule.check()
+    output = Path(output)
+    listing_file = output / "extra.json"
+    listing = {"samples": {}, "unreadable": {}}
+    if listing_file.is_file():
+        listing = read_json_object(listing_file)
+        if set(listing) != {"samples", "unreadable"}:
+            raise ValueError(
+                f"{listing_file}: holds {sorted(listing)}, expected samples and unreadable; "
+                "choose another output="
+            )
+    turns, unreadable = plan_turns(pairs, rule)
+    for turn in turns:
+        listing["unreadable"].pop(turn.pair.name, None)
+    listing["unreadable"].update(unreadable)
+    pending = [turn for turn in turns if not _fit_file(output, turn.name).is_file()]
+    parts = [pending[start : start + PART_SIZE] for start in range(0, len(pending), PART_SIZE)]
+    with tqdm(
+        total=len(turns), initial=len(turns) - len(pending), desc="turn faces", unit="sample"
+    ) as bar:
+        for part, failed in in_processes(
+            functools.partial(_write_part, output=output),
+            parts,
+            face_files.load,
+            # Processes take longer to start than a few parts to turn.
+            workers=workers if len(parts) > 2 * workers else 0,
+        ):
+            listing["unreadable"].update({one.name: one.reason for one in failed})
+            bar.update(len(part))
+    made = [turn for turn in turns if _fit_file(output, turn.name).is_file()]
+    for turn in made:
+        listing["samples"][turn.name] = {
+            "source": turn.pair.name,
+            "yaw_deg": round(turn.yaw_deg + turn.turn_deg, 3),
+            "turn_deg": round(turn.turn_deg, 3),
+        }
+    if not made:
+        reasons = "; ".join(f"{name}: {why}" for name, why in [*listing["unreadable"].items()][:3])
+        raise ValueError(
+            f"{output}: not one of {len(pairs)} faces could be turned as asked "
+            f"({reasons or 'they look elsewhere: allow a larger max_turn_deg'})"
+        )
+    write_json(listing_file, listing)
+    log.info(
+        "%s: %d samples, %d unreadable", output / FOLDER, len(made), len(listing["unreadable"])
+    )
+    if rule.count is not None and len(made) < rule.count:
+        log.warning("%d samples were asked for: these faces allow no more", rule.count)
+    return listing
+
+
+def plan_turns(pairs: Sequence[FacePair], rule: ExtraRule) -> tuple[list[Turn], dict[str, str]]:
+    """The samples to make, and why fits on the way could not be read, {name: reason}.
+
+    Faces come in the seed's order; where there are fewer than `count`, each comes again with
+    another yaw.
+    """
+    order = np.random.default_rng(rule.seed).permutation(len(pairs)).tolist()
+    unreadable: dict[str, str] = {}
+    readable: dict[int, float] = {}
+
+    def turns() -> Iterator[Turn]:
+        left = order
+        for round_number in itertools.count():
+            useful = []
+            for index in left:
+                pair = pairs[index]
+                if round_number == 0:
+                    try:
+                        readable[index] = math.degrees(head_pose(read_fit(pair.fit).fit).yaw)
+                    except (OSError, ValueError) as error:
+                        unreadable[pair.name] = str(error)
+                        continue
+                found = _turns_of(pair, readable[index], rule)
+                mine = found[round_number : round_number + 1] if rule.yaw_deg else found
+                yield from mine
+                if mine:
+                    useful.append(index)
+            left = useful
+            # Increments are all made in the first round, and without a count so is one yaw each.
+            if not left or rule.count is None or rule.yaw_deg is None:
+                return
+
+    return list(itertools.islice(turns(), rule.count)), unreadable
+
+
+def _turns_of(pair: FacePair, yaw_deg: float, rule: ExtraRule) -> list[Turn]:
+    """Every turn the rule allows this face, in the order in which they are taken."""
+    side = 1 if yaw_deg >= 0 else -1
+    if rule.yaw_deg is None:
+        asked = [side * increment for increment in rule.increments_deg]
+    else:
+        random = np.random.default_rng([rule.seed, zlib.crc32(pair.name.encode())])
+        targets = random.permutation(np.arange(int(rule.yaw_deg[0]), int(rule.yaw_deg[1]) + 1))
+        asked = [side * target - yaw_deg for target in targets.tolist()]
+        asked = [turn for turn in asked if abs(turn) <= rule.max_turn_deg]
+    stem = pair.name.replace("/", "_")
+    return [
+        Turn(f"{stem}_yaw{math.floor(yaw_deg + turn + 0.5)}", pair, yaw_deg, turn)
+        for turn in asked
+        if abs(yaw_deg + turn) <= LARGEST_YAW_DEG
+    ]
+
+
+def read_source(turn: Turn, face: Face) -> tuple[np.ndarray, Fit]:
+    """The photo, (H, W, 3) uint8 RGB, and the fit that a sample is made from.
+
+    Raises:
+        ValueError, OSError: picture or fit cannot be read, or the face not be turned.
+    """
+    fit = read_fit(turn.pair.fit).fit
+    if not turn.pair.picture.is_file():
+        raise FileNotFoundError(f"no picture {turn.pair.picture.name} beside the fit")
+    photo = decode_picture(turn.pair.picture.read_bytes(), source=turn.pair.picture.name)
+    require_turnable(fit, _landmarks(fit, face, photo.shape[0]), *photo.shape[:2])
+    return photo, fit
+
+
+def write_turned(turn: Turn, photo: np.ndarray, fit: Fit, output: Path, face: Face) -> None:
+    """Make and write one sample of the source's photo (H, W, 3); the .mat comes last and marks it
+    as finished."""
+    height, width = photo.shape[:2]
+    turned = turn_fit(fit, face, math.radians(turn.turn_deg), height=height, width=width)
+    picture = turn_photo(photo, fit, turned, face)
+    with written_whole(output / FOLDER / f"{turn.name}.jpg") as temporary:
+        write_picture(temporary, picture)
+    write_fit(
+        _fit_file(output, turn.name),
+        turned,
+        height=height,
+        width=width,
+        landmarks=_landmarks(turned, face, height, pixel_origin="matlab"),
+        with_depth=False,
+    )
+
+
+def _landmarks(
+    fit: Fit, face: Face, height: int, *, pixel_origin: str = "zero_based"
+) -> np.ndarray:
+    """(68, 3), image px."""
+    landmark_model = face.morphable_model.at_vertices(face.landmark_index)
+    image_from_model = fit_matrix(fit, height, pixel_origin=pixel_origin)
+    vertices = decode_vertices(landmark_model, fit).double()
+    return camera.transform_points(image_from_model, vertices).numpy()
+
+
+def _fit_file(output: Path, name: str) -> Path:
+    return output / FOLDER / f"{name}.mat"
+
+
+def _write_part(part: list[Turn], face: Face, *, output: Path) -> list[Unreadable]:
+    failed = []
+    for turn in part:
+        try:
+            source = read_source(turn, face)
+        except (OSError, ValueError) as error:
+            failed.append(Unreadable(turn.pair.name, str(error)))
+            continue
+        write_turned(turn, *source, output, face)
+    return failed

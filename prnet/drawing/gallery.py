@@ -1,0 +1,73 @@
+"""What a network made of some test images, to look at: the first ones and the worst."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prnet.datasets.pictures import write_picture
+from prnet.drawing.pictures import draw_landmarks, draw_mesh, tile, to_picture
+from prnet.faces.face import Face
+from prnet.files import written_whole
+
+COLUMNS = 8
+
+
+class Shown(NamedTuple):
+    """One image kept."""
+
+    error: float
+    photo: np.ndarray  # (H, W, 3), uint8
+    position_map: Tensor  # (3, H, W), crop px
+
+
+class Gallery:
+    """Collects the first `count` images and the `count` of the largest error."""
+
+    def __init__(self, face: Face, *, count: int = COLUMNS) -> None:
+        self.face = face
+        self.count = count
+        self.first: list[Shown] = []
+        self.worst: list[Shown] = []
+
+    def add(
+        self,
+        images: Tensor,  # (B, 3, H, W), RGB in [0, 1]
+        position_maps: Tensor,  # (B, 3, H, W), crop px
+        errors: Sequence[float],  # (B,)
+    ) -> None:
+        """Look at one batch."""
+        least = self.worst[-1].error if len(self.worst) == self.count else -float("inf")
+        for image, position_map, error in zip(images, position_maps, errors, strict=True):
+            if len(self.first) == self.count and error <= least:
+                continue
+            shown = Shown(error, to_picture(image), position_map.float().cpu())
+            if len(self.first) < self.count:
+                self.first.append(shown)
+            self.worst.append(shown)
+        self.worst = sorted(self.worst, key=lambda shown: -shown.error)[: self.count]
+
+    def write(self, path: Path | str) -> None:
+        """Landmarks over photos and meshes over photos: the first images, then the worst."""
+        uv = self.face.uv
+        pictures = []
+        for row in (self.first, self.worst):
+            points = [uv.landmarks(s.position_map[None].to(uv.face_index.device))[0] for s in row]
+            pictures += [draw_landmarks(s.photo, p) for s, p in zip(row, points, strict=True)]
+            pictures += [self._mesh(shown) for shown in row]
+        with written_whole(path) as temporary:
+            write_picture(temporary, tile(pictures, columns=len(self.first)))
+
+    def _mesh(self, shown: Shown) -> np.ndarray:
+        uv = self.face.uv
+        vertices = uv.face_points(shown.position_map[None].to(uv.face_index.device))[0]
+        return draw_mesh(shown.photo, vertices, uv.grid_triangles)
+
+
+def errors_to_rank(scores: dict[str, Tensor], count: int) -> list[float]:  # metric -> (B,)
+    """One number an image to tell the worst by: its first metric; 0 where none is computed."""
+    values = next(iter(scores.values()), torch.zeros(count))
+    return values.tolist()

@@ -1,0 +1,299 @@
+"""An evaluation protocol as data: every choice that moves a number of the table, by name.
+
+Published systems agree on the formulas and on little else. Which points are the truth, where the
+pixels have their origin, what becomes of depth and whose box is the unit move a result by more than
+the papers differ: 2 px of origin alone are 1.1 % NME on AFLW2000-3D. A protocol says it all and is
+stored in the report.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prnet.geometry.camera import PIXEL_ORIGINS
+from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
+from prnet.metrics import reconstruction
+from prnet.metrics.nme import Z_ALIGNMENTS
+
+
+class MetricKind(NamedTuple):
+    points: str  # field of `prnet.evaluation.score.FacePoints` that is compared
+    dimensions: int
+    title: str
+    unit: str = "%"  # or "deg"
+
+
+METRICS = {
+    "nme_68_2d": MetricKind("landmarks", 2, "68 landmarks, 2D"),
+    "nme_68_3d": MetricKind("landmarks", 3, "68 landmarks, 3D"),
+    "nme_dense_2d": MetricKind("dense", 2, "dense, 2D"),
+    "nme_dense_3d": MetricKind("dense", 3, "dense, 3D"),
+    "nme_points_2d": MetricKind("points", 2, "the data set's own points, 2D"),
+    "nme_rec": MetricKind("surface", 3, "reconstruction"),
+    "pose_mae_yaw": MetricKind("rotation", 3, "yaw", "deg"),
+    "pose_mae_pitch": MetricKind("rotation", 3, "pitch", "deg"),
+    "pose_mae_roll": MetricKind("rotation", 3, "roll", "deg"),
+    "pose_mae": MetricKind("rotation", 3, "mean of yaw, pitch, roll", "deg"),
+    "pose_geodesic": MetricKind("rotation", 3, "angle between the rotations", "deg"),
+}
+CHOICES = {
+    "landmarks": ("pt3d_68", "map"),
+    "dense": ("none", "vertices", "map"),
+    "pixel_origin": tuple(PIXEL_ORIGINS),
+    "z_alignment": Z_ALIGNMENTS,
+    "normalizer": ("box_68", "box_points"),
+    "yaw_source": ("pose_para", "labels"),
+}
+CROP_SOURCES = ("landmarks", "box")
+POSE_POINTS = ("dense", "landmarks")
+POSE_IMAGES = ("all", "plausible")
+LARGEST_YAW_DEG = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """The square of the image that a network is given; see `prnet.datasets.pictures.CropRule`.
+
+    `source` "landmarks" frames the ground-truth landmarks, "box" the rectangle of the file `boxes`
+    (CSV: name,left,top,right,bottom, image px).
+    """
+
+    source: str
+    scale: float
+    jitter: float
+    span: float
+    boxes: str | None
+
+    def __post_init__(self) -> None:
+        _require_choice("crop.source", self.source, CROP_SOURCES)
+        if not (self.scale > 0 and self.span > 0 and self.jitter >= 0):
+            raise ValueError(
+                f"protocol.crop: got scale {self.scale}, span {self.span}, jitter {self.jitter}; "
+                "expected scale and span above 0, jitter at least 0"
+            )
+        if self.source == "box" and self.boxes is None:
+            raise ValueError(
+                "protocol.crop.source is box: give protocol.crop.boxes=FILE.csv with columns "
+                "name,left,top,right,bottom in image px"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What `nme_rec` is: one of `prnet.metrics.reconstruction.METRICS`, its unit, and, for those
+    with an ICP of ours, its rule (`prnet.geometry.icp.IcpRule`)."""
+
+    metric: str
+    normalizer: str
+    direction: str
+    iterations: int
+    tolerance: float
+    trim: float
+    start: str
+    levels: tuple[int, ...]
+    memory: int
+
+    def __post_init__(self) -> None:
+        _require_choice("reconstruction.metric", self.metric, reconstruction.METRICS)
+        _require_choice("reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS)
+        _require_choice("reconstruction.direction", self.direction, DIRECTIONS)
+        _require_choice("reconstruction.start", self.start, STARTS)
+
+    @property
+    def by_index(self) -> bool:
+        """Whether both sides have to be the same points in the same order."""
+        return self.metric in reconstruction.BY_INDEX
+
+    @property
+    def rule(self) -> IcpRule:
+        return IcpRule(**{field: getattr(self, field) for field in IcpRule._fields})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """Whose head pose is scored, and how a prediction without one gets it.
+
+    points: the rotation is that of the similarity from the mean face to the predicted face pixels
+        ("dense") or to the 68 "landmarks". A network that predicts a pose has its own.
+    images: "all", or without the truths beyond 99 degrees ("plausible"), which leaves 1,969 of
+        AFLW2000-3D.
+    fix: also without the images that SADRNet's row "fix" leaves out by their predictions.
+    """
+
+    points: str
+    images: str
+    fix: bool
+
+    def __post_init__(self) -> None:
+        _require_choice("pose.points", self.points, POSE_POINTS)
+        _require_choice("pose.images", self.images, POSE_IMAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced:
+    """Random subsets with as many images of each bin; `per_bin` None: none are drawn."""
+
+    per_bin: int | None
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or (self.per_bin is not None and self.per_bin < 1):
+            raise ValueError(
+                f"protocol.balanced: got per_bin {self.per_bin}, draws {self.draws}; expected at "
+                "least 1 of both, or per_bin null"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Where cumulative curves end: their area is up to there, a failure is an error beyond."""
+
+    limit_percent: float
+    limit_deg: float
+
+    def __post_init__(self) -> None:
+        for limit in (self.limit_percent, self.limit_deg):
+            if not (math.isfinite(limit) and limit > 0):
+                raise ValueError(f"protocol.curve: got a limit of {limit}, expected it above 0")
+
+    def limit(self, metric: str) -> float:
+        return self.limit_deg if METRICS[metric].unit == "deg" else self.limit_percent
+
+
+PARTS = {
+    "crop": Crop,
+    "reconstruction": Reconstruction,
+    "pose": Pose,
+    "balanced": Balanced,
+    "curve": Curve,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How predictions meet the truth.
+
+    landmarks: "pt3d_68" of the file, or the 68 cells of the ground-truth position "map".
+    dense: all "vertices" of the fit, its position "map" at the face pixels, or "none". They are
+        also the surface that a reconstruction is measured on.
+    pixel_origin: of all ground truth made from a fit; one of `camera.PIXEL_ORIGINS`.
+    convert_origin: pt3d_68 and predictions are converted to `pixel_origin` from their own. Where
+        false, they are scored as stored (pt3d_68 is "matlab"), as the published scripts do.
+    z_alignment: both sides lose their own "mean" or "min" of z over the points scored, or "none".
+        Then a position map's z counts from the smallest of its mesh, any other as in its file.
+    normalizer: whose box is the unit, that of the ground-truth 68 ("box_68") or of the ground-truth
+        points scored ("box_points").
+    yaw_source: Pose_Para of the fit, or the labels of the file `yaw_labels`: CSV (name,yaw_deg), or
+        an .npy of degrees in the order of all file names.
+    bins: upper edges of |yaw| in degrees, closed on the right; the last bin is open.
+    drop_worst: so many images of the largest error are left out of every metric, each its own.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    landmarks: str
+    dense: str
+    pixel_origin: str
+    convert_origin: bool
+    z_alignment: str
+    normalizer: str
+    yaw_source: str
+    yaw_labels: str | None
+    bins: tuple[float, ...]
+    exclude: tuple[str, ...]
+    drop_worst: int
+    crop: Crop
+    reconstruction: Reconstruction
+    pose: Pose
+    balanced: Balanced
+    curve: Curve
+
+    def __post_init__(self) -> None:
+        for field, choices in CHOICES.items():
+            _require_choice(field, getattr(self, field), choices)
+        if not self.metrics:
+            raise ValueError(f"protocol.metrics is empty; choose among {', '.join(METRICS)}")
+        for metric in self.metrics:
+            _require_choice("metrics", metric, METRICS)
+        edges = [0.0, *self.bins, float(LARGEST_YAW_DEG)]
+        if not self.bins or any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
+            raise ValueError(
+                f"protocol.bins: got {list(self.bins)}, expected ascending degrees between 0 and 90"
+            )
+        if self.yaw_source == "labels" and self.yaw_labels is None:
+            raise ValueError(
+                "protocol.yaw_source is labels: give protocol.yaw_labels=FILE.csv with columns "
+                "name,yaw_deg, or an .npy"
+            )
+        if self.drop_worst < 0:
+            raise ValueError(f"protocol.drop_worst: got {self.drop_worst}, expected at least 0")
+        if "nme_rec" in self.metrics and self.reconstruction.metric == "rec_2dasl":
+            if self.dense == "map":
+                raise ValueError(
+                    "protocol.reconstruction.metric is rec_2dasl, which takes every 50th vertex: "
+                    "choose protocol.dense=vertices"
+                )
+
+    @classmethod
+    def from_values(cls, values: dict) -> "Protocol":
+        """From the plain values of a configuration.
+
+        Raises:
+            ValueError: a value is not one of its choices.
+        """
+        levels = tuple(values["reconstruction"]["levels"])
+        parts = {**values, "reconstruction": {**values["reconstruction"], "levels": levels}}
+        return cls(
+            **{
+                **values,
+                "metrics": tuple(values["metrics"]),
+                "bins": tuple(values["bins"]),
+                "exclude": tuple(str(name) for name in values["exclude"]),
+                **{name: kind(**parts[name]) for name, kind in PARTS.items()},
+            }
+        )
+
+    def to_values(self) -> dict:
+        """As plain values, for a report."""
+        return _plain(dataclasses.asdict(self))
+
+    @property
+    def landmark_origin(self) -> str:
+        """The pixel origin that the ground-truth landmarks are scored in."""
+        return "matlab" if self.landmarks_as_stored else self.pixel_origin
+
+    @property
+    def landmarks_as_stored(self) -> bool:
+        return self.landmarks == "pt3d_68" and not self.convert_origin
+
+    def scores(self, *kinds: str) -> bool:
+        """Whether a metric compares one of these fields of `FacePoints`."""
+        return any(METRICS[metric].points in kinds for metric in self.metrics)
+
+    @property
+    def scores_dense(self) -> bool:
+        """Whether dense points are needed, to compare them or as a surface."""
+        return self.scores("dense", "surface") and self.dense != "none"
+
+    @property
+    def bin_labels(self) -> list[str]:
+        edges = [0, *self.bins, LARGEST_YAW_DEG]
+        return [f"{low:g}-{high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+
+    def bin_label(self, yaw_deg: float) -> str:
+        """The bin of a signed yaw; beyond 90 degrees it is the last."""
+        index = sum(abs(yaw_deg) > edge for edge in self.bins)
+        return self.bin_labels[index]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _require_choice(field: str, value: object, choices: object) -> None:
+    if value not in choices:
+        raise ValueError(f"protocol.{field}: got {value!r}, expected one of {', '.join(choices)}")

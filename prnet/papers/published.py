@@ -1,0 +1,241 @@
+"""The tables of the papers as data, one file of `assets/tables` a table, checked when it is read.
+
+A text of a table - a value, a method, the name of a column - may end in marks, `5.42 [misprint]`:
+the footnotes that go with it. A value is what the paper prints, "-" where it prints a dash, and "?"
+where it could not be read; numbers keep the paper's decimals.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from prnet.files import read_json_object, take
+
+TABLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "tables"
+
+DASH = "-"
+UNREADABLE = "?"
+DIRECTIONS = ("lower", "higher", None)
+# Where a report has a number: its mean of all images, of bins, their deviation, or of one yaw bin.
+SUMMARIES = ("mean", "mean_of_bins", "std_of_bins")
+BIN = re.compile(r"\d+-\d+")
+MARKED = re.compile(r"(?P<text>.*?)(?P<marks>(?: \[[a-z0-9_]+\])*)")
+
+
+class Footnote(NamedTuple):
+    text: str
+    comparable: bool = True  # false: a number that carries it does not compete for the best
+    of_protocol: bool = False  # true: our numbers under the same protocol carry it too
+
+
+class Cell(NamedTuple):
+    text: str
+    marks: tuple[str, ...] = ()  # names of footnotes
+
+    @property
+    def number(self) -> float | None:
+        try:
+            return float(self.text)
+        except ValueError:
+            return None
+
+
+class ReportKey(NamedTuple):
+    """Which number of a report a column holds."""
+
+    metric: str
+    at: str  # one of SUMMARIES, or a yaw bin such as 30-60
+    dataset: str | None  # None: any
+    protocol: str | None  # None: any
+
+
+class Column(NamedTuple):
+    group: str
+    name: Cell
+    better: str | None  # one of DIRECTIONS; None: no best is marked
+    experiment_suffix: str  # the column is of the row's experiment with this behind its name
+    report: ReportKey | None  # None: words about the method
+
+    @property
+    def title(self) -> str:
+        return f"{self.group}: {self.name.text}" if self.group else self.name.text
+
+
+class Row(NamedTuple):
+    method: Cell
+    experiments: tuple[str, ...]  # ours that reproduce it
+    protocol: Mapping[str, str]  # protocol of a column -> what this row has instead
+    cells: tuple[Cell, ...] | None  # one a column; None: only we have the row
+
+
+class PublishedTable(NamedTuple):
+    paper: str
+    table: str
+    citation: str
+    printed_as: str
+    where: str
+    title: str
+    unit: str
+    protocol: str  # how the published numbers were made
+    images: Mapping[str, int]  # dataset -> how many it has
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: Mapping[str, Footnote]
+    notes: tuple[str, ...]  # what could not be read, and where the paper contradicts itself
+
+    @property
+    def protocols(self) -> list[str]:
+        """Names of all protocols that our numbers need, once each."""
+        columns = [column.report.protocol for column in self.columns if column.report]
+        rows = [name for row in self.rows for name in row.protocol.values()]
+        return [name for name in dict.fromkeys(columns + rows) if name is not None]
+
+    @property
+    def experiments(self) -> list[str]:
+        """Names of all experiments that make a row of ours, once each."""
+        suffixes = [column.experiment_suffix for column in self.columns if column.report]
+        return list(
+            dict.fromkeys(
+                name + suffix
+                for suffix in dict.fromkeys(suffixes)
+                for row in self.rows
+                for name in row.experiments
+            )
+        )
+
+
+def parse_marked(text: str) -> Cell:
+    """`5.42 [misprint] [bins]` -> ("5.42", ("misprint", "bins"))."""
+    match = MARKED.fullmatch(text)
+    return Cell(match["text"], tuple(re.findall(r"\[(\w+)\]", match["marks"])))
+
+
+def read_published(path: Path) -> PublishedTable:
+    """A table file.
+
+    Raises:
+        ValueError: not JSON, or of another schema; names file and key.
+    """
+    values = read_json_object(path)
+    text = {key: take(values, key, str, path) for key in PublishedTable._fields[:8]}
+    columns = tuple(
+        _column(entry, f"{path}: columns[{index}]")
+        for index, entry in enumerate(take(values, "columns", list, path))
+    )
+    table = PublishedTable(
+        **text,
+        images=take(values, "images", dict, path),
+        columns=columns,
+        rows=tuple(
+            _row(entry, len(columns), f"{path}: rows[{index}]")
+            for index, entry in enumerate(take(values, "rows", list, path))
+        ),
+        footnotes={
+            name: _footnote(entry, f"{path}: footnotes.{name}")
+            for name, entry in take(values, "footnotes", dict, path).items()
+        },
+        notes=tuple(take(values, "notes", list, path)),
+    )
+    _require_keys(values, PublishedTable._fields, path)
+    _require_consistent(table, path)
+    return table
+
+
+def published_tables(directory: Path = TABLES_DIR) -> list[PublishedTable]:
+    """Every table there is, by paper, the tables before the figures."""
+    tables = [read_published(path) for path in sorted(directory.glob("*.json"))]
+    return sorted(tables, key=_order)
+
+
+def find_tables(paper: str, table: str | None = None) -> list[PublishedTable]:
+    """The table of a paper, or all of them where `table` is None.
+
+    Raises:
+        ValueError: there is none; lists those there are.
+    """
+    every = published_tables()
+    of_paper = [entry for entry in every if entry.paper == paper]
+    if not of_paper:
+        papers = dict.fromkeys(entry.paper for entry in every)
+        raise ValueError(f"paper: got {paper!r}, expected one of {', '.join(papers)}")
+    found = [entry for entry in of_paper if table in (None, entry.table)]
+    if not found:
+        names = ", ".join(entry.table for entry in of_paper)
+        raise ValueError(f"table: got {table!r}, {paper} has {names}")
+    return found
+
+
+def _column(entry: object, where: str) -> Column:
+    column = Column(
+        group=take(entry, "group", str, where),
+        name=parse_marked(take(entry, "name", str, where)),
+        better=take(entry, "better", (str, type(None)), where),
+        experiment_suffix=take({"experiment_suffix": "", **entry}, "experiment_suffix", str, where),
+        report=_report_key(take(entry, "report", (dict, type(None)), where), f"{where}.report"),
+    )
+    _require_keys(entry, Column._fields, where)
+    if column.better not in DIRECTIONS:
+        raise ValueError(f"{where}: better is {column.better!r}, expected lower, higher or null")
+    return column
+
+
+def _report_key(entry: dict | None, where: str) -> ReportKey | None:
+    if entry is None:
+        return None
+    key = ReportKey(
+        metric=take(entry, "metric", str, where),
+        at=take(entry, "at", str, where),
+        dataset=take(entry, "dataset", (str, type(None)), where),
+        protocol=take(entry, "protocol", (str, type(None)), where),
+    )
+    _require_keys(entry, ReportKey._fields, where)
+    if key.at not in SUMMARIES and not BIN.fullmatch(key.at):
+        raise ValueError(f"{where}: at is {key.at!r}, expected {', '.join(SUMMARIES)} or a bin")
+    return key
+
+
+def _row(entry: object, num_columns: int, where: str) -> Row:
+    method = parse_marked(take(entry, "method", str, where))
+    experiments = tuple(take(entry, "experiments", list, where))
+    values = take(entry, "values", (list, type(None)), where)
+    _require_keys(entry, ("method", "experiments", "protocol", "values"), where)
+    if values is None:
+        return Row(method, experiments, entry.get("protocol", {}), None)
+    if len(values) != num_columns or not all(isinstance(value, str) for value in values):
+        raise ValueError(
+            f"{where}: values is {values!r}, expected {num_columns} texts, one a column"
+        )
+    return Row(method, experiments, entry.get("protocol", {}), tuple(map(parse_marked, values)))
+
+
+def _footnote(entry: object, where: str) -> Footnote:
+    take(entry, "text", str, where)
+    _require_keys(entry, Footnote._fields, where)
+    return Footnote(**entry)
+
+
+def _require_keys(entry: Mapping, known: tuple[str, ...], where: object) -> None:
+    unknown = sorted(set(entry) - set(known))
+    if unknown:
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
+
+
+def _require_consistent(table: PublishedTable, path: Path) -> None:
+    """Every mark has its footnote, every footnote a mark, every column a title of its own."""
+    cells = [column.name for column in table.columns] + [row.method for row in table.rows]
+    cells += [cell for row in table.rows for cell in row.cells or ()]
+    marks = {mark for cell in cells for mark in cell.marks}
+    if marks != set(table.footnotes):
+        raise ValueError(
+            f"{path}: footnotes has {sorted(table.footnotes)}, the texts are marked {sorted(marks)}"
+        )
+    titles = [column.title for column in table.columns]
+    if len(set(titles)) < len(titles):
+        raise ValueError(f"{path}: columns: two of the same group and name among {titles}")
+
+
+def _order(table: PublishedTable) -> tuple[str, str, int]:
+    """`prn 2` before `prn fig5` before `prn fig10`."""
+    kind = table.table.rstrip("0123456789")
+    return table.paper, kind, int(table.table[len(kind) :])

@@ -1,0 +1,292 @@
+"""Reports of several methods beside each other: one table, curves in one plot, paired tests."""
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prnet.evaluation.protocol import METRICS
+from prnet.evaluation.report import name_list, title, write_curves
+from prnet.evaluation.summaries import scored_rows
+from prnet.files import write_json, written_whole
+from prnet.metrics.statistics import PairedDifference, paired_difference
+
+PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
+COLUMNS = (
+    "count",
+    "mean",
+    "low",
+    "high",
+    "mean_of_bins",
+    "mean_of_bins_low",
+    "mean_of_bins_high",
+    "std_of_bins",
+    "median",
+    "curve_limit",
+    "curve_area",
+    "failure_rate",
+)
+
+
+class Entry(NamedTuple):
+    """A report of one method."""
+
+    method: str
+    protocol: str  # name, and what was changed in it
+    report: dict  # with intervals
+
+
+class Comparison(NamedTuple):
+    """One metric under one protocol on one data set."""
+
+    dataset: str
+    protocol: str
+    metric: str
+    reports: dict[str, dict]  # method -> report that has it
+
+    @property
+    def title(self) -> str:
+        return title(self.metric, next(iter(self.reports.values()))["protocol"])
+
+    @property
+    def stem(self) -> str:
+        return _file_name("_".join((self.dataset, self.protocol, self.metric)))
+
+    def summary(self, method: str) -> dict:
+        return self.reports[method]["metrics"][self.metric]
+
+    def values(self, method: str) -> dict[str, float]:
+        """Image -> error, of the images that the mean is over."""
+        return {r["name"]: r[self.metric] for r in scored_rows(self.reports[method], self.metric)}
+
+
+class Pair(NamedTuple):
+    """Two methods on the images that both have."""
+
+    comparison: Comparison
+    first: str
+    second: str
+    found: PairedDifference
+
+
+def comparisons(entries: Sequence[Entry]) -> list[Comparison]:
+    """What can be held against each other, in the order of the entries.
+
+    Raises:
+        ValueError: a method has two reports under one protocol.
+    """
+    groups: dict[tuple[str, str, str], dict[str, dict]] = {}
+    for entry in entries:
+        for metric in entry.report["metrics"]:
+            key = (entry.report["dataset"], entry.protocol, metric)
+            reports = groups.setdefault(key, {})
+            if entry.method in reports:
+                raise ValueError(
+                    f"{entry.method} has two reports on {key[0]} under protocol {key[1]}; "
+                    "leave one out"
+                )
+            reports[entry.method] = entry.report
+    return [Comparison(*key, reports) for key, reports in groups.items()]
+
+
+def paired_tests(found: Sequence[Comparison]) -> list[Pair]:
+    """Every two methods of every comparison that share an image."""
+    pairs = []
+    for comparison in found:
+        values = {method: comparison.values(method) for method in comparison.reports}
+        for first, second in itertools.combinations(values, 2):
+            names = sorted(values[first].keys() & values[second].keys())
+            if names:
+                columns = ([values[method][name] for name in names] for method in (first, second))
+                pairs.append(Pair(comparison, first, second, paired_difference(*columns)))
+    return pairs
+
+
+def to_markdown(entries: Sequence[Entry], pairs: Sequence[Pair], remarks: Sequence[str]) -> str:
+    """Means with their intervals, mean of bins, paired tests, and what is missing."""
+    found = comparisons(entries)
+    methods = list(dict.fromkeys(entry.method for entry in entries))
+    sections = [f"# {' / '.join(methods)}"]
+    for name, mean, interval in (
+        ("Mean of all images", "mean", "interval"),
+        ("Mean of bins", "mean_of_bins", "mean_of_bins_interval"),
+    ):
+        level = next(iter(entries)).report["intervals"]["level"]
+        sections.append(f"## {name}, {100 * level:g} % interval")
+        lines = [
+            f"| data set | protocol | metric | images | {' | '.join(methods)} |",
+            "|---" * (4 + len(methods)) + "|",
+        ]
+        for comparison in found:
+            cells = _cells(comparison, methods, mean, interval)
+            counts = {comparison.summary(method)["count"] for method in comparison.reports}
+            unit = METRICS[comparison.metric].unit
+            lines.append(
+                f"| {comparison.dataset} | {comparison.protocol} | {comparison.title}, {unit} "
+                f"| {' / '.join(map(str, sorted(counts)))} | {' | '.join(cells)} |"
+            )
+        sections.append("\n".join(lines))
+    sections.append(
+        "Bold: the lowest. Intervals cover the choice of the images alone; two that overlap do not "
+        "mean that the difference is not real."
+    )
+    if pairs:
+        sections.append("## Is the difference real?")
+        lines = [
+            "| data set | protocol | metric | first - second | difference | interval | p "
+            "| first is lower on | images |",
+            "|---" * 9 + "|",
+        ]
+        for comparison, first, second, test in pairs:
+            interval = test.difference
+            lines.append(
+                f"| {comparison.dataset} | {comparison.protocol} | {comparison.title} "
+                f"| {first} - {second} | {interval.mean:+.3f} "
+                f"| {interval.low:+.3f} to {interval.high:+.3f} | {test.p_value:.4f} "
+                f"| {100 * test.share_lower:.0f} % | {test.count} |"
+            )
+        sections += ["\n".join(lines)]
+        sections.append(
+            "On the images that both have. p: sign-flip permutation test of the mean difference, "
+            f"not corrected for the {len(pairs)} tests of this table."
+        )
+    if remarks:
+        sections += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _cells(comparison: Comparison, methods: Sequence[str], mean: str, interval: str) -> list[str]:
+    numbers = {m: comparison.summary(m)[mean] for m in comparison.reports}
+    lowest = min(numbers.values()) if len(numbers) > 1 else None
+    cells = []
+    for method in methods:
+        if method not in numbers:
+            cells.append("-")
+            continue
+        ends = comparison.summary(method)[interval]
+        text = f"{numbers[method]:.3f}"
+        text = f"**{text}**" if numbers[method] == lowest else text
+        cells.append(f"{text} ({ends['low']:.3f} to {ends['high']:.3f})")
+    return cells
+
+
+def remarks_of(entries: Sequence[Entry]) -> list[str]:
+    """What the methods lack: metrics, predictions, images in common."""
+    remarks: dict[str, None] = {}
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for method, protocol, report in entries:
+        for metric, reason in report["not_computed"].items():
+            reasons.setdefault((method, protocol, reason), []).append(metric)
+        for key, what in (
+            ("missing", "images without a prediction"),
+            ("unknown", "predictions without an image"),
+        ):
+            if names := report.get(key):
+                remarks[f"{method}: {what}: {name_list(names)}"] = None
+    for (method, protocol, reason), metrics in reasons.items():
+        remarks[f"{method} under {protocol}: no {', '.join(metrics)}: {reason}"] = None
+    for comparison in comparisons(entries):
+        images = [frozenset(comparison.values(method)) for method in comparison.reports]
+        if len(set(images)) > 1:
+            common = len(frozenset.intersection(*images))
+            remarks[
+                f"{comparison.dataset}, {comparison.protocol}, {comparison.title}: the methods' "
+                f"means are not over the same images, {common} are common to all"
+            ] = None
+    return list(remarks)
+
+
+def means_as_csv(found: Sequence[Comparison]) -> str:
+    """A line a method and metric."""
+    labels = list(
+        dict.fromkeys(label for c in found for m in c.reports for label in c.summary(m)["bins"])
+    )
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["dataset", "protocol", "metric", "unit", "method", *COLUMNS, *labels])
+    for comparison in found:
+        for method in comparison.reports:
+            summary = comparison.summary(method)
+            bins = summary["bins"]
+            flat = {
+                **summary,
+                **summary["interval"],
+                **{f"mean_of_bins_{k}": v for k, v in summary["mean_of_bins_interval"].items()},
+            }
+            numbers = [flat[column] for column in COLUMNS]
+            numbers += [bins.get(label, {}).get("mean") for label in labels]
+            writer.writerow(
+                [
+                    comparison.dataset,
+                    comparison.protocol,
+                    comparison.metric,
+                    summary["unit"],
+                    method,
+                    *map(_text, numbers),
+                ]
+            )
+    return stream.getvalue()
+
+
+def pairs_as_csv(pairs: Sequence[Pair]) -> str:
+    """A line a pair of methods and metric."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["dataset", "protocol", "metric", "first", "second", *PAIRED_COLUMNS])
+    for comparison, first, second, test in pairs:
+        interval = test.difference
+        numbers = (interval.mean, interval.low, interval.high, test.p_value, test.standardized)
+        writer.writerow(
+            [
+                comparison.dataset,
+                comparison.protocol,
+                comparison.metric,
+                first,
+                second,
+                *map(_text, (*numbers, test.share_lower, test.count)),
+            ]
+        )
+    return stream.getvalue()
+
+
+def _file_name(words: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
+
+
+def _text(number: float | None) -> str:
+    return "" if number is None else f"{number:.6g}"
+
+
+def write_comparison(
+    entries: Sequence[Entry], directory: Path, *, remarks: Sequence[str] = ()
+) -> list[Path]:
+    """DIRECTORY/compare.md, compare.csv, paired.csv, the curves, and the reports; the paths."""
+    found = comparisons(entries)
+    pairs = paired_tests(found)
+    texts: Mapping[str, str] = {
+        "compare.md": to_markdown(entries, pairs, [*remarks, *remarks_of(entries)]),
+        "compare.csv": means_as_csv(found),
+        "paired.csv": pairs_as_csv(pairs),
+    }
+    written = []
+    for name, text in texts.items():
+        with written_whole(directory / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        written.append(directory / name)
+    for comparison in found:
+        curves = {m: list(comparison.values(m).values()) for m in comparison.reports}
+        summary = comparison.summary(next(iter(curves)))
+        written += write_curves(
+            curves,
+            directory / "curves" / comparison.stem,
+            quantity=f"{comparison.title}, protocol {comparison.protocol}",
+            unit=summary["unit"],
+            limit=summary["curve_limit"],
+        )
+    for method, protocol, report in entries:
+        words = f"{method}_{report['dataset']}_{protocol}"
+        written.append(directory / "reports" / f"{_file_name(words)}.json")
+        write_json(written[-1], report)
+    return written

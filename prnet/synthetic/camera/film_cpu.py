@@ -1,0 +1,171 @@
+"""What `film` does to pictures behind the lens, as compiled loops for a CPU.
+
+Only what will be seen is made: of a picture that was taken smaller, its own pixels and those that
+share a block of JPEG with them. A strip of pixels is worked on at a time.
+
+Letters: S side of the square picture, n side of its part that is made.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from prnet.synthetic.camera.film_noise import noise_quantiles
+from prnet.synthetic.camera.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, quantisation_table
+from prnet.synthetic.camera.jpeg_cpu import compress_cpu
+
+F = np.float32
+LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, linear light
+BLOCK = 16  # px, side of a block of JPEG's chroma
+STRIP = 64
+# Rows of a strip, three of each: light, then value; noise.
+LIGHT, NOISE, ROWS = 0, 3, 6
+OPTIONS = {
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
+}
+
+
+class Exposure(NamedTuple):
+    """How light becomes values in one picture."""
+
+    side: int  # px, of the picture as taken
+    saturation: float
+    gain: np.ndarray  # (3,), of exposure and white balance
+    vignette: float
+    read_noise: float
+    shot_noise: float
+    key: int  # of the noise, 32 bits
+    tone: np.ndarray  # (levels,), over the square root of the light
+
+
+def finish_cpu(
+    image: Tensor,  # (B, 3, S, S), behind the lens; written
+    parameters: NamedTuple,  # `film.FilmParameters`, float32 tensors
+    side: Tensor,  # (B,), px, of the pictures as taken
+    key: Tensor,  # (B,), of `film_noise.noise_key`
+    tables: Tensor,  # (B, levels), of `film.tone_tables`
+) -> None:
+    """Light, sensor, tone curve, JPEG, and back to the full side, in place."""
+    quality = parameters.jpeg_quality
+    exposures = map(
+        Exposure,
+        side.int().tolist(),
+        parameters.saturation.tolist(),
+        (parameters.white_balance * torch.exp2(parameters.exposure)[:, None]).numpy(),
+        parameters.vignette.tolist(),
+        parameters.read_noise.tolist(),
+        parameters.shot_noise.tolist(),
+        key.numpy().view(np.uint32),
+        tables.numpy(),
+    )
+    steps = zip(
+        quantisation_table(LUMINANCE_TABLE, quality).numpy(),
+        quantisation_table(CHROMINANCE_TABLE, quality).numpy(),
+        strict=True,
+    )
+    quantiles = noise_quantiles().numpy()
+    lossy = (quality < 100).tolist()
+    for picture, exposure, step, compressed in zip(
+        image.numpy(), exposures, steps, lossy, strict=True
+    ):
+        size = picture.shape[-1]
+        # Chroma is at half the side, and enlarged from the neighbours.
+        made = min(size, math.ceil((exposure.side + 2) / BLOCK) * BLOCK)
+        # A picture as large as asked for is made in its place.
+        small = picture if exposure.side == size else np.zeros((3, made, made), np.float32)
+        _expose(picture, exposure, quantiles, small)
+        if compressed:
+            compress_cpu(small, *step)
+        if exposure.side < size:
+            for plane, enlarged in zip(small, picture, strict=True):
+                taken = plane[: exposure.side, : exposure.side]
+                cv2.resize(taken, (size, size), dst=enlarged, interpolation=cv2.INTER_LINEAR)
+
+
+@numba.njit(**OPTIONS)
+def _expose(
+    image: np.ndarray,  # (3, S, S)
+    exposure: Exposure,
+    quantiles: np.ndarray,  # (1024,)
+    picture: np.ndarray,  # (3, n, n), written
+) -> None:
+    side, saturation, gain, vignette, read_noise, shot_noise, key, tone = exposure
+    size, made = image.shape[1], picture.shape[1]
+    scale, last = size / side, F(len(tone) - 1)
+    saturation, shot, read = F(saturation), F(shot_noise), F(read_noise**2)
+    light_0, light_1, light_2 = F(LUMA[0]), F(LUMA[1]), F(LUMA[2])
+    strip = np.zeros((ROWS, STRIP), np.float32)
+    bits, number = np.zeros(STRIP, np.uint32), np.zeros(STRIP, np.uint32)
+    falls = np.zeros(STRIP, np.float32)
+    for row in range(made):
+        # Past its side a picture repeats its last pixel.
+        y = min((min(row, side - 1) + 0.5) * scale - 0.5, size - 1.0)
+        down = 2 * y / (size - 1) - 1
+        for left in range(0, made, STRIP):
+            count = min(STRIP, made - left)
+            for pixel in range(count):
+                x = min((min(left + pixel, side - 1) + 0.5) * scale - 0.5, size - 1.0)
+                across = 2 * x / (size - 1) - 1
+                falls[pixel] = 1 - vignette * (across * across + down * down) / 2
+                number[pixel] = row * size + left + pixel + 1
+                if scale == 1:
+                    for channel in range(3):
+                        strip[LIGHT + channel, pixel] = image[channel, row, left + pixel]
+                else:
+                    _sample(image, x, y, strip, pixel)
+            for pixel in range(STRIP):
+                bits[pixel] = _mixed(_mixed(number[pixel]) ^ key)
+            for channel in range(3):
+                for pixel in range(count):
+                    level = (bits[pixel] >> (10 * channel)) & 1023
+                    strip[NOISE + channel, pixel] = quantiles[level]
+            for pixel in range(STRIP):
+                red, green = strip[LIGHT, pixel], strip[LIGHT + 1, pixel]
+                blue = strip[LIGHT + 2, pixel]
+                grey = light_0 * red + light_1 * green + light_2 * blue
+                strip[LIGHT, pixel] = falls[pixel] * (grey + saturation * (red - grey))
+                strip[LIGHT + 1, pixel] = falls[pixel] * (grey + saturation * (green - grey))
+                strip[LIGHT + 2, pixel] = falls[pixel] * (grey + saturation * (blue - grey))
+            for channel in range(3):
+                factor = gain[channel]
+                for pixel in range(STRIP):
+                    value = max(factor * strip[LIGHT + channel, pixel], F(0))
+                    value += np.sqrt(shot * value + read) * strip[NOISE + channel, pixel]
+                    value = last * np.sqrt(min(max(value, F(0)), F(1)))
+                    strip[LIGHT + channel, pixel] = np.rint(value)
+                for pixel in range(count):
+                    level = int(strip[LIGHT + channel, pixel])
+                    picture[channel, row, left + pixel] = tone[level]
+
+
+@numba.njit(forceinline=True, **OPTIONS)
+def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int) -> None:
+    """Bilinear."""
+    x, y = max(x, 0.0), max(y, 0.0)
+    last = image.shape[1] - 1
+    column, row = int(x), int(y)
+    beside, below = min(column + 1, last), min(row + 1, last)
+    right, down = F(x - column), F(y - row)
+    for channel in range(3):
+        upper = image[channel, row, column]
+        upper += right * (image[channel, row, beside] - upper)
+        lower = image[channel, below, column]
+        lower += right * (image[channel, below, beside] - lower)
+        strip[LIGHT + channel, pixel] = upper + down * (lower - upper)
+
+
+@numba.njit(forceinline=True, **OPTIONS)
+def _mixed(bits: int) -> int:
+    """`film_noise.mixed`."""
+    bits = np.uint32(bits ^ (bits >> 16))
+    bits = np.uint32(bits * 0x85EBCA6B)
+    bits = np.uint32(bits ^ (bits >> 13))
+    bits = np.uint32(bits * 0xC2B2AE35)
+    return np.uint32(bits ^ (bits >> 16))

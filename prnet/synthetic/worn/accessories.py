@@ -1,0 +1,259 @@
+"""Everything worn or held: hair, glasses, hats, hoods, clothes, hands and things before the face.
+
+Letters: B batch, N vertices of the head, A vertices and T triangles of the accessories, K kinds.
+The mesh has one fixed topology: a batch shares its triangles, and what a sample does not wear
+sits at one point far behind the head, without area.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prnet.faces.embedded import Head
+from prnet.synthetic.worn.glasses import Glasses, GlassesParameters, draw_glasses
+from prnet.synthetic.worn.hair import Hair, HairParameters, scalp_hair
+from prnet.synthetic.worn.hair_styles import HairRule, draw_hair
+from prnet.synthetic.worn.hand_poses import HandRule, draw_hands
+from prnet.synthetic.worn.hands import HandParameters, Hands
+from prnet.synthetic.worn.head_chart import UM_PER_MM, HeadChart, Measured
+from prnet.synthetic.worn.headwear import Headwear, HeadwearParameters
+from prnet.synthetic.worn.headwear_styles import HeadwearRule, draw_headwear
+from prnet.synthetic.worn.patterns import (
+    BEARD,
+    GARMENT,
+    GLASSES_FRAME,
+    HAIR,
+    HAND,
+    HAT,
+    HOOD,
+    KIND_NAMES,
+    LENSES,
+    OBJECT,
+    accessory_color,
+    draw_paint,
+    with_body_colors,
+)
+from prnet.synthetic.worn.solids import NOWHERE_MM
+
+__all__ = [
+    "CUTOUT",
+    "KIND_NAMES",
+    "LENS",
+    "OPAQUE",
+    "Accessories",
+    "AccessoryParameters",
+    "AccessoryRule",
+    "accessory_color",
+    "accessory_paint",
+    "draw_accessories",
+    "scalp_hair",
+    "stack_accessories",
+]
+
+# How a triangle covers what is behind it: wholly, where alpha says so, or as glass.
+OPAQUE, CUTOUT, LENS = 0, 1, 2
+
+
+class AccessoryRule(NamedTuple):
+    """Probabilities of wearing or holding, by what it is."""
+
+    hair: HairRule = HairRule()
+    headwear: HeadwearRule = HeadwearRule()
+    hands: HandRule = HandRule()
+    glasses: float = 0.08
+    sunglasses: float = 0.06  # besides glasses
+
+
+class AccessoryParameters(NamedTuple):
+    """What one sample wears: float64 scalars and arrays; of a batch: float32 tensors, (B, ...)."""
+
+    hair: HairParameters
+    headwear: HeadwearParameters
+    glasses: GlassesParameters
+    hands: HandParameters
+    paint: np.ndarray  # (K, P)
+
+
+class Accessories:
+    """The mesh of all accessories. Attributes are tensors of fixed size.
+
+    Attributes:
+        triangles: (T, 3) int64. Outward as those of the head.
+        layer: (T,) int64, OPAQUE, CUTOUT or LENS.
+        kind: (T,) int64, into KIND_NAMES.
+        two_sided: (T,) bool. Sheets, listed once and seen from both sides: they are not to be
+            culled, and their normals are to be turned to the viewer. The others are closed.
+        uv: (A, 2) float32, for `accessory_color`.
+        scalp_hair: (N,) float32 in [0, 1], where hair grows on the skin.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.chart = HeadChart(head)
+        self.hair = Hair(self.chart)
+        self.headwear = Headwear()
+        self.glasses = Glasses(head)
+        self.hands = Hands()
+        self.scalp_hair = scalp_hair(head)
+        # In the order of `vertices`.
+        parts = (
+            (self.hair.sheets, CUTOUT, HAIR),
+            (self.hair.beard, CUTOUT, BEARD),
+            (self.hair.bun, CUTOUT, HAIR),
+            (self.headwear.hat, OPAQUE, HAT),
+            (self.headwear.hood, OPAQUE, HOOD),
+            (self.headwear.garment, OPAQUE, GARMENT),
+            (self.glasses.frame, OPAQUE, GLASSES_FRAME),
+            (self.glasses.lenses, LENS, LENSES),
+            (self.hands.hands, OPAQUE, HAND),
+            (self.hands.object, OPAQUE, OBJECT),
+        )
+        starts = np.cumsum([0] + [len(part.uv) for part, _, _ in parts]).tolist()
+        counts = torch.tensor([len(part.triangles) for part, _, _ in parts])
+        self.num_vertices = starts[-1]
+        self.triangles = torch.cat(
+            [part.triangles + start for (part, _, _), start in zip(parts, starts, strict=False)]
+        )
+        self.uv = torch.cat([part.uv for part, _, _ in parts])
+        self.layer = torch.tensor([layer for _, layer, _ in parts]).repeat_interleave(counts)
+        self.kind = torch.tensor([kind for _, _, kind in parts]).repeat_interleave(counts)
+        sides = torch.tensor([part.two_sided for part, _, _ in parts])
+        self.two_sided = sides.repeat_interleave(counts)
+
+    def to(self, device: torch.device | str) -> "Accessories":
+        """The same on another device."""
+        moved = object.__new__(Accessories)
+        moved.__dict__ = {
+            name: value.to(device) if hasattr(value, "to") else value
+            for name, value in self.__dict__.items()
+        }
+        return moved
+
+    def vertices(
+        self,
+        head_vertices: Tensor,  # (B, N, 3), model frame, um
+        parameters: AccessoryParameters,  # of tensors, (B, ...)
+    ) -> Tensor:
+        """The accessories on these heads, (B, A, 3), model frame, um."""
+        chart, hair, headwear, hands = self.chart, self.hair, self.headwear, self.hands
+        everybody = chart.measure(head_vertices)
+
+        def fit(worn: Tensor, count: int, make: Callable, *needed: tuple) -> Tensor:
+            """Only those who wear it are worked on, with the parameters that are needed; the
+            others get `NOWHERE_MM`."""
+            wearers = (worn > 0.5).nonzero().squeeze(1)
+            points = worn.new_tensor(NOWHERE_MM).repeat(len(worn), count, 1)
+            if len(wearers) == 0:
+                return points
+            chosen = (_at(part, wearers) for part in needed)
+            made = make(wearers, everybody.at(wearers), *chosen)
+            return points.index_copy(0, wearers, made)
+
+        def hair_vertices(
+            _: Tensor, heads: Measured, chosen: HairParameters, covering: HeadwearParameters
+        ) -> Tensor:
+            ceiling = headwear.ceiling(chart, covering)
+            # Under a hood, hair cannot stand further off than the hood.
+            hooded = torch.minimum(chosen.hang, covering.hood_hang)
+            hang = torch.where(covering.hood_worn > 0.5, hooded, chosen.hang)
+            return hair.vertices(chart, heads, chosen._replace(hang=hang), ceiling)
+
+        shell, heads, hand = parameters.hair, parameters.headwear, parameters.hands
+        pieces = (
+            fit(shell.worn, len(hair.sheets.uv), hair_vertices, shell, heads),
+            fit(
+                shell.beard_worn,
+                len(hair.beard.uv),
+                lambda _, m, p: hair.beard_vertices(chart, m, p),
+                shell,
+            ),
+            fit(
+                shell.worn * shell.bun_worn * (1 - heads.hood_worn) * (1 - heads.hat_worn),
+                len(hair.bun.uv),
+                lambda _, m, p: hair.bun_vertices(chart, m, p),
+                shell,
+            ),
+            fit(
+                heads.hat_worn,
+                len(headwear.hat.uv),
+                lambda _, m, p: headwear.hat_vertices(chart, m, p),
+                heads,
+            ),
+            fit(
+                torch.maximum(heads.hood_worn, heads.wrap_worn),
+                len(headwear.hood.uv),
+                lambda _, m, p: headwear.hood_vertices(chart, m, p),
+                heads,
+            ),
+            fit(
+                heads.garment_worn,
+                len(headwear.garment.uv),
+                lambda _, m, p: headwear.garment_vertices(chart, m, p),
+                heads,
+            ),
+            fit(
+                parameters.glasses.worn,
+                len(self.glasses.frame.uv) + len(self.glasses.lenses.uv),
+                lambda wearers, m, p: self.glasses.vertices(head_vertices[wearers], m, p),
+                parameters.glasses,
+            ),
+            fit(
+                hand.worn.amax(1),
+                len(hands.hands.uv),
+                lambda _, m, p: hands.hand_vertices(chart, m, p),
+                hand,
+            ),
+            fit(
+                hand.object_worn,
+                len(hands.object.uv),
+                lambda _, m, p: hands.object_vertices(chart, m, p),
+                hand,
+            ),
+        )
+        return torch.cat(pieces, 1) * UM_PER_MM
+
+
+def draw_accessories(generator: np.random.Generator, rule: AccessoryRule) -> AccessoryParameters:
+    """What one sample wears; the same state of the generator gives the same."""
+    eyewear = generator.random()
+    sun = eyewear < rule.sunglasses
+    return AccessoryParameters(
+        hair=draw_hair(generator, rule.hair),
+        headwear=draw_headwear(generator, rule.headwear),
+        hands=draw_hands(generator, rule.hands),
+        glasses=draw_glasses(generator, worn=eyewear < rule.sunglasses + rule.glasses, sun=sun),
+        paint=draw_paint(generator, sun=sun),
+    )
+
+
+def stack_accessories(
+    parameters: Sequence[AccessoryParameters], device: torch.device | str = "cpu"
+) -> AccessoryParameters:
+    """The parameters of several samples as float32 tensors with a leading B."""
+    return _stack(parameters, device)
+
+
+def accessory_paint(
+    parameters: AccessoryParameters,  # of tensors, (B, ...)
+    *,
+    hair_color: Tensor,  # (B, 3), linear RGB
+    skin_color: Tensor,  # (B, 3), linear RGB
+) -> Tensor:
+    """How each kind looks in each sample, (B, K, P): `paint[sample, kind]` is what
+    `accessory_color` takes for a pixel."""
+    return with_body_colors(parameters.paint, hair_color=hair_color, skin_color=skin_color)
+
+
+def _stack(values: Sequence, device: torch.device | str):  # NamedTuples or arrays, all of one kind
+    if isinstance(values[0], tuple):
+        return type(values[0])(*(_stack(field, device) for field in zip(*values, strict=True)))
+    return torch.as_tensor(np.stack(values), dtype=torch.float32, device=device)
+
+
+def _at(values, samples: Tensor):  # NamedTuples of tensors, (B, ...); (b,), int64
+    """The same of some of the samples."""
+    if isinstance(values, tuple):
+        return type(values)(*(_at(field, samples) for field in values))
+    return values.index_select(0, samples)

@@ -1,0 +1,241 @@
+"""Where scans lie and what is in their files."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prnet.building.scan_files import (
+    find_scans,
+    read_landmarks,
+    read_scan,
+    require_trimesh,
+)
+from prnet.datasets.pictures import write_picture
+
+# Two squares that share an edge in space and not in the texture.
+POINTS = np.array([[0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0], [4, 0, 1], [4, 1, 1]], float)
+COORDS = np.array([[0, 0], [0.5, 0], [0.5, 1], [0, 1], [0.5, 0], [1, 0], [1, 1], [0.5, 1]], float)
+QUADS, TEXTURE_QUADS = [[0, 1, 2, 3], [1, 4, 5, 2]], [[0, 1, 2, 3], [4, 5, 6, 7]]
+PREFERRED = ("frontal1", "frontal2")
+
+
+def write_texture(folder: Path) -> np.ndarray:
+    texture = np.random.default_rng(0).integers(0, 256, (4, 8, 3)).astype(np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_picture(folder / "skin.png", texture)
+    return texture
+
+
+def write_textured_obj(path: Path) -> np.ndarray:
+    texture = write_texture(path.parent)
+    path.with_suffix(".mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    lines = [f"mtllib {path.stem}.mtl"]
+    lines += [f"v {x} {y} {z}" for x, y, z in POINTS]
+    lines += [f"vt {u} {v}" for u, v in COORDS]
+    lines.append("usemtl skin")
+    for quad, texture_quad in zip(QUADS, TEXTURE_QUADS, strict=True):
+        lines.append(
+            "f " + " ".join(f"{p + 1}/{t + 1}" for p, t in zip(quad, texture_quad, strict=True))
+        )
+    path.write_text("\n".join(lines) + "\n")
+    return texture
+
+
+def listed(rows: object) -> str:
+    return ", ".join(" ".join(map(str, row)) for row in rows)
+
+
+def polygons(rows: object) -> str:
+    return ", ".join(", ".join(map(str, row)) + ", -1" for row in rows)
+
+
+VRML_97 = """#VRML V2.0 utf8
+Shape {{ appearance Appearance {{ texture ImageTexture {{ url "skin.png" }} }}
+  geometry IndexedFaceSet {{ coord Coordinate {{ point [ {points} ] }}
+    coordIndex [ {quads} ]  # four corners each
+    texCoord TextureCoordinate {{ point [ {coords} ] }} texCoordIndex [ {texture_quads} ] }} }}
+"""
+VRML_1 = """#VRML V1.0 ascii
+Separator {{ Texture2 {{ filename "skin.png" }} Coordinate3 {{ point [ {points} ] }}
+  TextureCoordinate2 {{ point [ {coords} ] }}
+  IndexedFaceSet {{ coordIndex [ {quads} ] textureCoordIndex [ {texture_quads} ] }} }}
+"""
+
+
+def write_vrml(path: Path, template: str) -> np.ndarray:
+    texture = write_texture(path.parent)
+    path.write_text(
+        template.format(
+            points=listed(POINTS),
+            coords=listed(COORDS),
+            quads=polygons(QUADS),
+            texture_quads=polygons(TEXTURE_QUADS),
+        )
+    )
+    return texture
+
+
+def corner_table(scan) -> np.ndarray:
+    """Every corner of every triangle as x, y, z, u, v: what a reader may not change."""
+    rows = np.concatenate([scan.vertices, scan.uv_coords], 1)[scan.triangles].reshape(-1, 5)
+    return rows[np.lexsort(rows.T)]
+
+
+def expected_corners() -> np.ndarray:
+    fans = [(0, 1, 2), (0, 2, 3)]
+    rows = [
+        np.concatenate([POINTS[quad[i]], COORDS[texture_quad[i]]])
+        for quad, texture_quad in zip(QUADS, TEXTURE_QUADS, strict=True)
+        for fan in fans
+        for i in fan
+    ]
+    rows = np.array(rows)
+    return rows[np.lexsort(rows.T)]
+
+
+@pytest.mark.parametrize("kind", ["obj", "vrml 97", "vrml 1"])
+def test_texture_stays_where_it_is_on_the_surface(tmp_path, kind):
+    if kind == "obj":
+        path = tmp_path / "head.obj"
+        texture = write_textured_obj(path)
+    else:
+        path = tmp_path / "head.wrl"
+        texture = write_vrml(path, VRML_97 if kind == "vrml 97" else VRML_1)
+    scan = read_scan(path)
+    np.testing.assert_allclose(corner_table(scan), expected_corners())
+    np.testing.assert_array_equal(scan.texture, texture)
+    assert scan.colors is None
+    assert scan.triangles.shape == (4, 3)
+
+
+def test_vertex_colours(tmp_path):
+    lines = [f"v {x} {y} {z} 1 0.2 0" for x, y, z in [*POINTS, (9, 9, 9)]]
+    path = tmp_path / "head.obj"
+    path.write_text("\n".join([*lines, "f 1 2 3", "f 1 3 4"]) + "\n")
+    scan = read_scan(path)
+    # Two corners of the second square and a stray point belong to no triangle.
+    assert scan.vertices.shape == (4, 3)
+    np.testing.assert_array_equal(scan.colors, np.tile([255, 51, 0], (4, 1)))
+    assert scan.texture is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "head.obj: "),
+        ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "no texture and no vertex colours"),
+        (
+            "v nan 0 0 1 1 1\nv 1 0 0 1 1 1\nv 0 1 0 1 1 1\nf 1 2 3\n",
+            "not finite",
+        ),
+    ],
+)
+def test_unusable_obj(tmp_path, content, message):
+    (tmp_path / "head.obj").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_scan(tmp_path / "head.obj")
+
+
+def test_unusable_vrml(tmp_path):
+    path = tmp_path / "head.wrl"
+    write_vrml(path, VRML_97 + VRML_97)
+    with pytest.raises(ValueError, match="2 lists"):
+        read_scan(path)
+    write_vrml(path, VRML_97)
+    (tmp_path / "skin.png").unlink()
+    with pytest.raises(ValueError, match=r"skin\.png is not beside it"):
+        read_scan(path)
+    path.write_text(path.read_text().replace('url "skin.png"', ""))
+    with pytest.raises(ValueError, match="no texture and no vertex colours"):
+        read_scan(path)
+    write_vrml(path, VRML_97.replace("{texture_quads}", "0, 1, 2, -1"))
+    with pytest.raises(ValueError, match="4 triangles and 1 in the texture"):
+        read_scan(path)
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_the_archive_s_layout(tmp_path):
+    """MICC's: several scans a subject as OBJ and VRML, of which some may be missing."""
+    model = tmp_path / "subject_01" / "Model"
+    wrl = touch(model / "frontal1" / "vrml" / "110920150452.wrl")
+    obj = touch(model / "frontal1" / "obj" / "110920150452.obj")
+    second = touch(model / "frontal2" / "obj" / "110920150511.obj")
+    touch(model / "sidel" / "obj" / "110920150547.obj")
+    touch(model / "frontal1" / "obj" / "110920150452.bmp")
+    only = touch(tmp_path / "subject_02" / "Model" / "frontal2" / "obj" / "1.obj")
+    touch(tmp_path / "subject_02" / "landmarks.csv")
+    (tmp_path / "subject_03" / "Model" / "frontal1").mkdir(parents=True)
+    first, other = find_scans(tmp_path, PREFERRED)
+    assert (first.name, first.paths) == ("subject_01", (obj, wrl, second))
+    assert (other.name, other.paths) == ("subject_02", (only,))
+    assert first.landmarks is None
+    assert other.landmarks == tmp_path / "subject_02" / "landmarks.csv"
+    assert find_scans(tmp_path, ["sidel"])[0].paths[0].name == "110920150547.obj"
+
+
+def test_any_folder_of_scans(tmp_path):
+    inside = touch(tmp_path / "anna" / "head.PLY")
+    beside = touch(tmp_path / "bert.glb")
+    marked = touch(tmp_path / "bert.csv")
+    touch(tmp_path / "notes" / "readme.txt")
+    assert [tuple(scan) for scan in find_scans(tmp_path, PREFERRED)] == [
+        ("anna", (inside,), None),
+        ("bert", (beside,), marked),
+    ]
+
+
+def test_scans_that_cannot_be_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: missing; unpack"):
+        find_scans(tmp_path / "nowhere", PREFERRED)
+    with pytest.raises(FileNotFoundError, match="no scan found"):
+        find_scans(tmp_path, PREFERRED)
+    touch(tmp_path / "anna" / "a.obj")
+    touch(tmp_path / "anna" / "b.obj")
+    with pytest.raises(ValueError, match=r"several scans \(a\.obj, b\.obj\)"):
+        find_scans(tmp_path, PREFERRED)
+    (tmp_path / "anna" / "b.obj").unlink()
+    touch(tmp_path / "anna.obj")
+    with pytest.raises(ValueError, match="several scans of anna"):
+        find_scans(tmp_path, PREFERRED)
+
+
+def test_without_trimesh(tmp_path, monkeypatch):
+    touch(tmp_path / "a.wrl")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    require_trimesh(find_scans(tmp_path, PREFERRED))
+    touch(tmp_path / "b.obj")
+    with pytest.raises(ValueError, match=r"b\.obj: .* pip install 'prnet\[scans\]'"):
+        require_trimesh(find_scans(tmp_path, PREFERRED))
+
+
+def test_landmarks_of_a_scan(tmp_path):
+    path = tmp_path / "landmarks.csv"
+    path.write_text("index,x,y,z\n36,-40,1,2.5\n45,40,1,2.5\n\n30,0,-20,30\n")
+    points = read_landmarks(path)
+    assert sorted(points) == [30, 36, 45]
+    np.testing.assert_array_equal(points[36], [-40, 1, 2.5])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the first line is"),
+        ("point,x,y,z\n", "the first line is"),
+        ("index,x,y,z\n36,0,0,0\n", r"lacks the outer eye corner\(s\) \[45\]"),
+        ("index,x,y,z\n68,0,0,0\n", "got the line"),
+        ("index,x,y,z\n36,0,0\n", "got the line"),
+        ("index,x,y,z\n36,0,0,nan\n", "got the line"),
+    ],
+)
+def test_unusable_landmarks(tmp_path, content, message):
+    path = tmp_path / "landmarks.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_landmarks(path)

@@ -1,0 +1,234 @@
+"""Augmentation moves image and map by one similarity, exactly."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from prnet.datasets.augment import AugmentRule, augment, draw_similarity, scale_channels
+from prnet.datasets.warp import make_sample, warp_to_crop
+from prnet.entry import CONFIG_DIR
+from prnet.geometry import camera
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.sample import FitBatch
+
+SIZE = 256
+
+
+def blob_picture(points: torch.Tensor, height: int, width: int, sigma: float = 6.0) -> torch.Tensor:
+    """One Gaussian blob per channel at sub-pixel (x, y), (3, height, width) uint8."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    blobs = [torch.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / (2 * sigma**2)) * 255 for p in points]
+    return torch.stack(blobs).round().to(torch.uint8)
+
+
+def centroid(channel: torch.Tensor) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    mass = channel.double()
+    return torch.stack([(x * mass).sum(), (y * mass).sum()]) / mass.sum()
+
+
+@pytest.fixture(scope="module")
+def decoder(face):
+    return PositionMapDecoder(face.morphable_model, face.uv)
+
+
+def frontal_batch(face, count: int) -> tuple[FitBatch, torch.Tensor]:
+    """`count` equal frontal faces whose picture has a blob at landmarks 36, 30 and 54."""
+    crop_from_model = camera.crop_from_image(torch.tensor([150.0, 140.0]), torch.tensor(260.0))
+    image_from_model = camera.image_from_model(
+        torch.tensor(8e-4), torch.zeros(3), torch.tensor([150.0, 160.0, 0.0]), torch.tensor(300.0)
+    )
+    vertices = face.morphable_model.mean[None]
+    image = camera.transform_points(image_from_model, vertices)[0, face.landmark_index]
+    picture = blob_picture(image[[36, 30, 54]], 300, 310)
+    batch = FitBatch(
+        picture=picture.expand(count, -1, -1, -1),
+        crop_from_picture=crop_from_model.expand(count, -1, -1),
+        crop_from_model=(crop_from_model @ image_from_model).expand(count, -1, -1),
+        shape_params=torch.zeros(count, face.morphable_model.num_shape),
+        exp_params=torch.zeros(count, face.morphable_model.num_exp),
+    )
+    return batch, image
+
+
+def test_image_and_map_agree_to_a_hundredth_of_a_pixel(face, decoder):
+    """Blobs painted at landmarks of the photo are found, after warping, where the moved fit puts
+    them."""
+    batch, _ = frontal_batch(face, 12)
+    rule = AugmentRule(rotation_deg=45, translation=0.05, scale=(0.9, 1.2), mirror=0.5)
+    moved, mirrored = draw_similarity(12, rule, torch.Generator().manual_seed(3))
+    assert 0 < mirrored.sum() < 12
+    sample = make_sample(batch, decoder, moved=moved, mirrored=mirrored)
+    vertices = face.morphable_model.mean[None].expand(12, -1, -1)
+    truth = camera.transform_points(moved @ batch.crop_from_model, vertices)[:, face.landmark_index]
+    for i in range(12):
+        for channel, landmark in enumerate((36, 30, 54)):
+            found = centroid(sample.image[i, channel])
+            assert (found - truth[i, landmark, :2]).norm() < 0.005
+
+    # The same through the map: the affine map of the un-augmented one, texel by texel.
+    plain = decoder(batch.shape_params, batch.exp_params, batch.crop_from_model)
+    for i in range(12):
+        source = plain[i].flip(-1) if mirrored[i] else plain[i]
+        points = face.uv.face_points(source[None])
+        expected = camera.transform_points(moved[i], points)
+        got = face.uv.face_points(sample.position_map[i : i + 1])
+        both = points.abs().sum(-1) > 0
+        assert (got - expected)[both].abs().max() < 1e-3
+
+
+def test_mirror_is_an_involution_and_swaps_sides(face, decoder):
+    """Mirroring twice is the identity; the texels of the left eye hold the right eye's place."""
+    batch, _ = frontal_batch(face, 1)
+    rule = AugmentRule(rotation_deg=0, translation=0, scale=(1, 1), mirror=1.0)
+    moved, mirrored = draw_similarity(1, rule, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(moved @ moved, torch.eye(4)[None], atol=1e-4, rtol=0)
+    sample = make_sample(batch, decoder, moved=moved, mirrored=mirrored)
+    plain = make_sample(batch, decoder)
+    torch.testing.assert_close(sample.image.flip(-1), plain.image, atol=1e-3, rtol=0)
+    expected = plain.position_map.flip(-1)
+    covered = expected.abs().sum(1, keepdim=True) > 0
+    expected = torch.cat([(SIZE - 1) - expected[:, :1], expected[:, 1:]], 1) * covered
+    got = sample.position_map * covered
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
+
+
+def test_ranges_of_the_similarity():
+    rule = AugmentRule()
+    matrix, mirrored = draw_similarity(4000, rule, torch.Generator().manual_seed(0))
+    assert not mirrored.any()
+    scale = matrix[:, 2, 2]
+    assert scale.min() >= 0.9
+    assert scale.max() <= 1.2
+    assert scale.min() < 0.91
+    assert scale.max() > 1.19
+    linear = matrix[:, :2, :2] / scale[:, None, None]
+    torch.testing.assert_close(
+        linear @ linear.transpose(1, 2), torch.eye(2).expand(4000, 2, 2), atol=1e-5, rtol=0
+    )
+    angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
+    assert angle.abs().max() <= math.pi / 4 + 1e-5
+    assert angle.abs().max() > 0.95 * math.pi / 4
+    center = torch.tensor([127.5, 127.5, 0.0]).expand(4000, 1, 3)
+    shift = camera.transform_points(matrix, center)[:, 0, :2] - 127.5
+    assert shift.abs().max() <= 0.1 * SIZE + 1e-3
+    # In-plane rotation leaves depth alone, scale applies to it.
+    assert matrix[:, 2, :2].abs().max() == 0
+    assert matrix[:, 2, 3].abs().max() == 0
+
+
+def test_faces_that_leave_the_frame_are_not_clipped(face, decoder):
+    batch, _ = frontal_batch(face, 1)
+    away = torch.eye(4)[None].clone()
+    away[:, 0, 3] = -200.0
+    sample = make_sample(batch, decoder, moved=away)
+    plain = make_sample(batch, decoder)
+    moved = face.uv.face_points(sample.position_map)
+    torch.testing.assert_close(
+        moved, face.uv.face_points(plain.position_map) - torch.tensor([200.0, 0, 0])
+    )
+    assert moved[..., 0].min() < -50
+
+
+def test_warp_reads_zero_outside_and_keeps_identity():
+    picture = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    same = warp_to_crop(picture, torch.eye(4).expand(2, 4, 4))
+    torch.testing.assert_close(same, picture.float() / 255, atol=2e-4, rtol=0)
+    away = torch.eye(4).repeat(2, 1, 1)
+    away[:, 0, 3] = 300.0
+    assert warp_to_crop(picture, away).abs().max() == 0
+
+
+def test_some_images_are_turned_and_the_rest_is_drawn_as_ever():
+    """A rotation's probability takes the angle away, and moves no other random number."""
+    rule = AugmentRule(mirror=0.5)
+    always, mirrored = draw_similarity(2000, rule, torch.Generator().manual_seed(0))
+    quarter, same_mirrored = draw_similarity(
+        2000, rule._replace(rotation_probability=0.25), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(mirrored, same_mirrored)
+    torch.testing.assert_close(always[:, 2, 2], quarter[:, 2, 2])
+    center = torch.tensor([127.5, 127.5, 0.0]).expand(2000, 1, 3)
+    torch.testing.assert_close(
+        camera.transform_points(always, center), camera.transform_points(quarter, center)
+    )
+    upright = quarter[:, 0, 1] == 0
+    assert upright.float().mean() == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close(always[~upright], quarter[~upright])
+
+
+def test_some_images_have_their_channels_scaled():
+    image = torch.full((2000, 3, 1, 1), 0.5)
+    gains = (0.6, 1.4)
+    always = scale_channels(image, gains, torch.Generator().manual_seed(0))
+    half = scale_channels(image, gains, torch.Generator().manual_seed(0), probability=0.5)
+    kept = (half == image).flatten(1).all(1)
+    assert kept.float().mean() == pytest.approx(0.5, abs=0.04)
+    assert torch.equal(half[~kept], always[~kept])
+    assert always.min() >= 0.3
+    assert always.max() <= 0.7
+
+
+@pytest.mark.parametrize("file", sorted(Path(CONFIG_DIR, "augment").glob("*.yaml")))
+def test_configurations_name_every_field(file):
+    """A field can only be changed on the command line if the configuration has it."""
+    assert OmegaConf.load(file).keys() == set(AugmentRule._fields)
+
+
+def test_papers_configurations():
+    """SADRNet III-E, and the rates of its released code."""
+    rules = {
+        name: AugmentRule(**OmegaConf.load(Path(CONFIG_DIR, "augment", f"{name}.yaml")))
+        for name in ("prn", "sadrnet", "sadrnet_released")
+    }
+    assert rules["prn"]._replace(scale=(0.9, 1.2), color=(0.6, 1.4)) == AugmentRule()._replace(
+        occlusion_size=rules["prn"].occlusion_size
+    )
+    paper, released = rules["sadrnet"], rules["sadrnet_released"]
+    assert (paper.rotation_deg, paper.rotation_probability, paper.translation) == (90, 1, 0.1)
+    assert (list(paper.scale), list(paper.color)) == ([0.9, 1.1], [0.6, 1.4])
+    assert released.rotation_probability == released.occlusion == 0.25
+    assert (list(released.scale), released.color_probability) == ([0.97, 1.03], 0.5)
+    assert paper.occluder == released.occluder == "sadrnet"
+
+
+def test_augment_is_reproducible(face, decoder):
+    batch, _ = frontal_batch(face, 3)
+    rule = AugmentRule(mirror=0.5)
+    first, again, other = (
+        augment(batch, decoder, rule, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.position_map, again.position_map)
+    assert not torch.equal(first.position_map, other.position_map)
+    assert first.image.shape == (3, 3, SIZE, SIZE)
+    assert first.image.min() >= 0
+    assert first.image.max() <= 1
+
+
+def test_decoder_equals_mesh_then_uv(face):
+    """One GEMM against the road by way of the vertices."""
+    random = np.random.default_rng(0)
+    model = face.morphable_model
+    shape_params = torch.from_numpy(random.normal(0, 2e4, (3, model.num_shape))).float()
+    exp_params = torch.from_numpy(random.normal(0, 1, (3, model.num_exp))).float()
+    matrix = camera.image_from_model(
+        torch.full((3,), 1e-3), torch.rand(3, 3), torch.rand(3, 3) * 100, torch.full((3,), 256.0)
+    )
+    vertices = camera.transform_points(matrix, model(shape_params, exp_params))
+    expected = face.uv.position_map(vertices)
+    for texels, atol in (("all", 1e-3), ("face", 1e-3)):
+        decoder = PositionMapDecoder(model, face.uv, texels=texels)
+        got = decoder(shape_params, exp_params, matrix)
+        points = (face.uv.face_points(got), face.uv.face_points(expected))
+        torch.testing.assert_close(*points, atol=atol, rtol=0)
+        if texels == "all":
+            torch.testing.assert_close(got, expected, atol=atol, rtol=0)
+    with pytest.raises(ValueError, match="bases"):
+        decoder(shape_params[:, :1], exp_params, matrix)
+    with pytest.raises(ValueError, match="texels"):
+        PositionMapDecoder(model, face.uv, texels="mask")

@@ -1,0 +1,183 @@
+"""Occluders: PRN's noise, SADRNet's shapes, and those of an evaluation."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from prnet.datasets import occluders
+from prnet.datasets.occluders import (
+    OCCLUDERS,
+    Cover,
+    ImageOccluder,
+    draw_cover,
+    noise_cover,
+    noise_texture,
+    shape_cover,
+)
+from prnet.datasets.synthetic import SyntheticRule
+from prnet.entry import CONFIG_DIR
+from prnet.eval import evaluate, occluder_of
+
+SIZE = 64
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_cover_is_laid_over_some_images(name):
+    cover = draw_cover(name, 400, SIZE, generator(), probability=0.5)
+    touched = (cover.gain != 1).flatten(1).any(1)
+    assert 0.35 < touched.float().mean() < 0.55  # some fall outside the frame
+    image = torch.rand(400, 3, SIZE, SIZE, generator=generator(1))
+    covered = cover.over(image)
+    assert torch.equal(covered[~touched], image[~touched])
+    assert covered.min() >= 0
+    assert covered.max() <= 1
+    # Where the face is hidden nothing of the image is left; elsewhere nothing is put over it.
+    gain = cover.gain.expand(-1, 3, -1, -1)
+    assert (gain[cover.hides[:, None].expand_as(gain)] == 0).all()
+    assert (cover.paint[~cover.hides[:, None].expand_as(gain)] == 0).all()
+    for probability, share in ((0.0, 0), (1.0, 1)):
+        cover = draw_cover(name, 20, SIZE, generator(), probability=probability)
+        assert (cover.gain != 1).flatten(1).any(1).float().mean() == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_draws_are_reproducible(name):
+    first, again, other = (
+        draw_cover(name, 4, SIZE, generator(seed), probability=1.0) for seed in (1, 1, 2)
+    )
+    for got, expected in zip(first, again, strict=True):
+        assert torch.equal(got, expected)
+    assert not torch.equal(first.gain, other.gain)
+
+
+def test_noise_is_textured_and_of_the_size_asked():
+    texture = noise_texture(2, SIZE, generator(1))
+    assert texture.min() >= 0
+    assert texture.max() <= 1
+    assert texture.std() > 0.05
+    shares = [
+        noise_cover(300, SIZE, generator(), probability=1.0, sides=sides).hides.float().mean()
+        for sides in ((0.1, 0.1), (0.4, 0.4))
+    ]
+    # Squares or discs, centred on the image: up to 3/4 of one may hang over its border.
+    for share, side in zip(shares, (0.1, 0.4), strict=True):
+        assert 0.6 * side**2 < share < side**2
+
+
+def test_fills_have_the_released_shares(monkeypatch):
+    """A quarter grey; of the rest three quarters one colour and a quarter a tint."""
+    monkeypatch.setattr(occluders, "COUNT_BOUNDS", (2.0, 2.0))
+    cover = shape_cover(4000, 8, generator(), probability=1.0)
+    touched = (cover.gain != 1).flatten(1).any(1)
+    cover = Cover(*(field[touched] for field in cover))
+    paint = cover.paint.flatten(2).amax(2)  # (n, 3): one fill an image
+    solid = cover.hides.flatten(1).any(1)
+    grey = solid & (paint == paint[:, :1]).all(1)
+    for kind, share in ((grey, 0.25), (solid & ~grey, 0.5625), (~solid, 0.1875)):
+        assert kind.float().mean() == pytest.approx(share, abs=0.025)
+    assert paint[solid].mean() == pytest.approx(0.5, abs=0.02)
+    tint = cover.gain[~solid].flatten(2).amin(2)
+    assert tint.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_number_of_occluders(monkeypatch):
+    """One, two or three in 3, 5 and 7 of 15: of tints that all reach the lower right corner the
+    expected -log of their product there is their number, (3 + 10 + 21) / 15."""
+    for name, value in (
+        ("GREY_SHARE", 0.0),
+        ("CONSTANT_SHARE", 0.0),
+        ("AREA", (9.0, 9.0)),
+        ("ASPECT", (1.0, 1.0)),
+        ("WAVE", 0.0),
+    ):
+        monkeypatch.setattr(occluders, name, value)
+    size = 32
+    cover = shape_cover(1500, size, generator(), probability=1.0)
+    corner = cover.gain[:, :, -1, -1]
+    reached = (1 - 0.5 / size) ** 2  # the others begin beyond the last pixel's centre
+    assert -corner.log().mean() == pytest.approx(34 / 15 * reached, abs=0.1)
+
+
+def test_area_aspect_and_outline(monkeypatch):
+    monkeypatch.setattr(occluders, "COUNT_BOUNDS", (2.0, 2.0))
+    found = []
+    for wave in (0.0, occluders.WAVE):
+        monkeypatch.setattr(occluders, "WAVE", wave)
+        hides = shape_cover(600, SIZE, generator(), probability=1.0).hides
+        rows, columns = hides.any(2), hides.any(1)
+        # Those that no border cuts.
+        whole = ~(rows[:, -1] | columns[:, -1] | rows[:, 0] | columns[:, 0]) & rows.any(1)
+        box = (rows.sum(1) * columns.sum(1))[whole]
+        area = hides.flatten(1).sum(1)[whole]
+        found.append((box, area, (columns.sum(1) / rows.sum(1))[whole]))
+    (box, area, aspect), (waved_box, waved_area, _) = found
+    assert torch.equal(box, area)  # rectangles
+    assert len(area) > 60
+    share = area / SIZE**2
+    assert 0.015 < share.min() < 0.04
+    assert 0.2 < share.max() < 0.32
+    assert 0.25 < aspect.min() < 0.6
+    assert 2.2 < aspect.max() < 4
+    assert (waved_area < waved_box).float().mean() > 0.9
+    assert 0.5 < (waved_area / waved_box).mean() < 0.9
+
+
+def test_unknown_occluder_is_refused():
+    with pytest.raises(ValueError, match="got 'fog', expected one of noise, sadrnet"):
+        draw_cover("fog", 1, SIZE, generator(), probability=1.0)
+
+
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_an_images_occluders_depend_on_its_name_alone(name):
+    image = torch.rand(4, 3, SIZE, SIZE, generator=generator())
+    names = ["a", "b", "c", "d"]
+    covered, hides = ImageOccluder(name)(image, names)
+    assert not torch.equal(hides[0], hides[1])
+    order = [2, 0, 3, 1]
+    shuffled, shuffled_hides = ImageOccluder(name)(image[order], [names[i] for i in order])
+    assert torch.equal(shuffled, covered[order])
+    assert torch.equal(shuffled_hides, hides[order])
+    alone, alone_hides = ImageOccluder(name)(image[1:2], ["b"])
+    assert torch.equal(alone[0], covered[1])
+    assert torch.equal(alone_hides[0], hides[1])
+    other, _ = ImageOccluder(name, seed=1)(image, names)
+    assert not torch.equal(other, covered)
+    # The state of torch's own generator plays no part.
+    torch.manual_seed(1)
+    assert torch.equal(ImageOccluder(name)(image, names)[0], covered)
+
+
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_every_image_of_an_evaluation_is_occluded(name):
+    image = torch.full((60, 3, SIZE, SIZE), 0.3)
+    covered, _ = ImageOccluder(name)(image, [f"image{i:05d}" for i in range(60)])
+    assert (covered != image).flatten(1).any(1).float().mean() > 0.9
+
+
+def configuration(*overrides: str):
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return compose("eval", overrides=list(overrides))
+
+
+def test_choices_of_the_evaluation(tmp_path):
+    assert occluder_of(configuration()) is None
+    for dataset in ("aflw2000", "synthetic"):
+        cfg = configuration(f"dataset={dataset}", "dataset.occlusion=sadrnet")
+        assert occluder_of(cfg) == ImageOccluder("sadrnet")
+    with pytest.raises(ValueError, match="got 'fog', expected one of none, noise, sadrnet"):
+        occluder_of(configuration("dataset.occlusion=fog"))
+    cfg = configuration(
+        "dataset=aflw2000", "dataset.occlusion=noise", f"predictions={tmp_path}", "device=cpu"
+    )
+    with pytest.raises(ValueError, match="dataset.occlusion=noise.*made already"):
+        evaluate(cfg, tmp_path)
+
+
+def test_training_refuses_the_evaluations_occluders():
+    with pytest.raises(ValueError, match=r"occlusion=noise: is for prnet.eval.*augment.occluder"):
+        SyntheticRule.from_values({"name": "synthetic", "occlusion": "noise"})
+    assert SyntheticRule.from_values({"occlusion": "none"}) == SyntheticRule()

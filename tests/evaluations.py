@@ -1,0 +1,115 @@
+"""What tests of the evaluator share: its command in this process, the truth of the tiny faces
+written out again, and networks that say what they are told."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from prnet.entry import CONFIG_DIR
+from prnet.eval import evaluate
+from prnet.evaluation.protocol import Protocol
+from prnet.geometry import camera
+from prnet.sample import Prediction
+from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, TinyFit, project, tiny_face
+
+NAMES = sorted(AFLW2000_YAWS_DEG)
+# X and Y of the y-up plane to columns and rows, written out again.
+PLACED = {
+    "zero_based": lambda x, y: (x - 1, HEIGHT - y),
+    "matlab": lambda x, y: (x, HEIGHT + 1 - y),
+    "face3d": lambda x, y: (x, HEIGHT - 1 - y),
+    "sadrnet": lambda x, y: (x, HEIGHT - y),
+}
+POINT_METRICS = "protocol.metrics=[nme_68_2d,nme_68_3d,nme_dense_2d,nme_dense_3d]"
+# An ICP that is short, not right.
+SHORT_ICP = ["protocol.reconstruction.levels=[1]", "protocol.reconstruction.iterations=2"]
+SMALL = 1e-3  # percent; the bases and the UV weights are float32
+
+
+def true_vertices(data_dir: Path, name: str, origin: str) -> np.ndarray:
+    """(98, 3), image px."""
+    content = scipy.io.loadmat(data_dir / "AFLW2000" / f"{name}.mat")
+    fit = TinyFit(
+        content["Shape_Para"].ravel(), content["Exp_Para"].ravel(), content["Pose_Para"].ravel()
+    )
+    x, y, z = project(tiny_face().vertices(fit.shape_params, fit.exp_params), fit.pose).T
+    return np.stack([*PLACED[origin](x, y), z], -1)
+
+
+def at_texels(face, vertices: np.ndarray, texels: np.ndarray) -> np.ndarray:
+    """Barycentric interpolation at flat texel indices."""
+    index = face.uv.vertex_index.numpy().reshape(-1, 3)[texels]
+    weights = face.uv.barycentric.numpy().reshape(-1, 3)[texels].astype(float)
+    return (vertices[index] * weights[:, :, None]).sum(1)
+
+
+def face_pixels(face, vertices: np.ndarray) -> np.ndarray:
+    return at_texels(face, vertices, face.uv.face_index.numpy())
+
+
+def cells(face, vertices: np.ndarray) -> np.ndarray:
+    row, column = face.uv.landmark_cells.numpy().T
+    return at_texels(face, vertices, 256 * row + column)
+
+
+def box_size(points: np.ndarray) -> float:
+    return float(np.sqrt(np.prod(np.ptp(points[:, :2], axis=0))))
+
+
+def run(data_dir: Path, tmp_path: Path, *overrides: str) -> dict:
+    """The report of `python -m prnet.eval`, in this process."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose(
+            "eval", overrides=["dataset=aflw2000", f"data_dir={data_dir}", "device=cpu", *overrides]
+        )
+    return evaluate(cfg, tmp_path)
+
+
+def means(report: dict) -> dict[str, float]:
+    return {metric: summary["mean"] for metric, summary in report["metrics"].items()}
+
+
+def nme_means(report: dict) -> dict[str, float]:
+    """Without the head pose, which is that of the mean face, not of the true one."""
+    return {metric: mean for metric, mean in means(report).items() if metric.startswith("nme")}
+
+
+@functools.cache
+def shipped(name: str, *overrides: str) -> Protocol:
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("eval", overrides=[f"protocol={name}", *overrides])
+    return Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+
+
+class Scripted(nn.Module):
+    """Returns given position maps in turn, and counts the images it has seen."""
+
+    def __init__(self, position_maps: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.position_maps = position_maps
+        self.images: list[torch.Tensor] = []
+        self.modes: list[bool] = []
+
+    def forward(self, image: torch.Tensor) -> Prediction:
+        start = len(self.images)
+        self.images += list(image)
+        self.modes.append(self.training)
+        return Prediction(torch.stack(self.position_maps[start : start + len(image)]))
+
+
+def true_maps(batches, face) -> list[torch.Tensor]:
+    """What a perfect network would say: each sample's position map in its crop."""
+    maps = []
+    for batch in batches:
+        vertices = face.morphable_model(batch.shape_params, batch.exp_params).double()
+        crop_from_image = camera.invert_affine(batch.image_from_crop)
+        points = camera.transform_points(crop_from_image @ batch.image_from_model, vertices)
+        maps += list(face.uv.position_map(points).float())
+    return maps

@@ -1,0 +1,552 @@
+"""2DASL: the network and its landmark maps, the losses, the critic, every experiment, resuming."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prnet.building.landmarks_only import build_landmarks
+from prnet.checkpoint import load_checkpoint, save_checkpoint
+from prnet.datasets.augment import AugmentRule
+from prnet.datasets.pictures import CropRule
+from prnet.datasets.training_sets import TrainingSets
+from prnet.entry import CONFIG_DIR
+from prnet.eval import evaluate
+from prnet.evaluation.evaluate import give_face
+from prnet.geometry.landmark_map import POINTS_18
+from prnet.geometry.pose_parameters import DEPTH, FitParameters
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.losses.critic import Critic, critic_loss, deception_loss
+from prnet.losses.two_dasl import RELATIVE_WEIGHTS, TwoDASLLoss
+from prnet.models.two_dasl import TwoDASL
+from prnet.sample import FaceSample, PosedFit, Prediction
+from prnet.train import parameter_statistics
+from prnet.training.loop import Plan, World, train
+from tests.tiny import NUM_EXP, NUM_SHAPE
+
+BASES = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP}
+SMALL = {**BASES, "backbone": "mobilenet_v2", "input_side": 64}
+NUM_PARAMETERS = 12 + NUM_SHAPE + NUM_EXP
+EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("2dasl*.yaml"))
+CPU = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def built_dirs(built_dir, tiny_data_dir, tmp_path_factory) -> list[Path]:
+    """A set with fits and one with landmarks alone."""
+    landmarks_dir = tmp_path_factory.mktemp("two_dasl") / "landmarks"
+    build_landmarks(tiny_data_dir / "AFLW2000", landmarks_dir, crop=CropRule())
+    return [built_dir, landmarks_dir]
+
+
+@pytest.fixture
+def model(face):
+    torch.manual_seed(0)
+    network = TwoDASL(**SMALL)
+    give_face(network, face)
+    scale = torch.ones(NUM_PARAMETERS)
+    scale[[0, 1, 2, 4, 5, 6, 8, 9, 10]] = 1e-4
+    scale[[3, 7]] = 10.0
+    mean = torch.zeros(NUM_PARAMETERS)
+    mean[[0, 5, 10]] = 1e-3
+    mean[[3, 7, 11]] = torch.tensor([128.0, -128.0, 60.0])
+    network.set_statistics(mean, scale)
+    return network
+
+
+def a_batch(face, count: int = 4, *, seed: int = 0) -> tuple[FaceSample, torch.Tensor]:
+    """Faces, and predictions beside their truth."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random)
+
+    matrix = torch.zeros(count, 4, 4)
+    matrix[:, :3, :3] = torch.diag(torch.tensor([1e-3, -1e-3, 1e-3])) + 1e-4 * normal(count, 3, 3)
+    matrix[:, :3, 3] = torch.tensor([128.0, 128.0, 60.0]) + 5 * normal(count, 3)
+    matrix[:, 3, 3] = 1
+    fit = PosedFit(
+        2e4 * normal(count, NUM_SHAPE),
+        normal(count, NUM_EXP),
+        matrix,
+        torch.zeros(count, dtype=torch.bool),
+    )
+    true = FitParameters(face.morphable_model, face.mirror_index)(fit)
+    sample = FaceSample(
+        torch.rand(count, 3, 64, 64, generator=random),
+        fit=fit,
+        landmarks=256 * torch.rand(count, 68, 2, generator=random),
+        landmarks_visible=torch.rand(count, 68, generator=random) > 0.1,
+    )
+    spread = torch.full((NUM_PARAMETERS,), 2e-5)
+    spread[[3, 7, 11]] = 3.0
+    spread[12:] = 0.3
+    return sample, true + spread * normal(count, NUM_PARAMETERS)
+
+
+def a_loss(face, **settings) -> TwoDASLLoss:
+    loss_fn = TwoDASLLoss(**BASES, num_random=10, **settings)
+    give_face(loss_fn, face)
+    std, mean = torch.std_mean(loss_fn.supervised.fit_parameters(a_batch(face)[0].fit), dim=0)
+    loss_fn.set_statistics(mean, std)
+    return loss_fn
+
+
+# The network.
+
+
+def test_network_is_the_papers():
+    """ResNet-50 of four channels, 8 x 8 features without the last stride, pooling by 7: 23.64 M."""
+    network = TwoDASL()
+    assert sum(p.numel() for p in network.parameters()) == 23_638_206
+    body = network.backbone
+    assert body.conv1.weight.shape == (64, 4, 7, 7)
+    features = {}
+    body.layer4.register_forward_hook(lambda *args: features.update(layer4=args[2].shape[1:]))
+    body.avgpool.register_forward_hook(lambda *args: features.update(pooled=args[2]))
+    seen = torch.rand(1, 4, 120, 120)
+    with torch.inference_mode():
+        assert network.eval().whitened(seen).shape == (1, 62)
+    assert features["layer4"] == (2048, 8, 8)
+    assert features["pooled"].shape == (1, 2048, 1, 1)
+
+
+def test_own_map_is_made_of_what_an_empty_one_gives(model, face):
+    """Two passes by hand: landmarks of the first, given to the second."""
+    model.eval()
+    image = torch.rand(2, 3, 256, 256)
+    with torch.inference_mode():
+        own = model(image)
+        model.choose_landmark_map("empty")
+        first = model(image)
+        points = face.morphable_model.at_vertices(face.landmark_index)
+        matrix = torch.cat([first.parameters[:, :12].unflatten(1, (3, 4))], 1)
+        vertices = points(first.parameters[:, 12 : 12 + NUM_SHAPE], first.parameters[:, -NUM_EXP:])
+        landmarks = torch.einsum("bij,bkj->bki", matrix[..., :3], vertices) + matrix[:, None, :, 3]
+        model.choose_landmark_map("given")
+        second = model(image, (landmarks * torch.tensor([1.0, -1.0, 1.0]))[..., :2])
+    assert own.cycle_parameters is None
+    torch.testing.assert_close(own.parameters, second.parameters)
+    torch.testing.assert_close(own.position_map, second.position_map)
+    assert not torch.allclose(own.parameters, first.parameters, rtol=1e-6, atol=0)
+
+
+def test_given_map_needs_landmarks_and_choices_are_named(model):
+    model.eval()
+    model.choose_landmark_map("given")
+    with pytest.raises(ValueError, match="no landmarks"):
+        model(torch.rand(1, 3, 256, 256))
+    with pytest.raises(ValueError, match=r"landmark_map: got 'fan'"):
+        TwoDASL(landmark_map="fan", **SMALL)
+    with pytest.raises(ValueError, match="cycle"):
+        TwoDASL(landmark_map="empty", cycle=True, **SMALL)
+    with pytest.raises(ValueError, match=r"input_side: got 64"):
+        TwoDASL(input_side=64)
+    with pytest.raises(ValueError, match="empty_map_share"):
+        TwoDASL(empty_map_share=1.5, **SMALL)
+
+
+def test_a_share_of_a_training_batch_sees_an_empty_map(model):
+    seen = []
+    model.whitened = lambda image: (
+        seen.append(image[:, 3]) or image.new_zeros(len(image), NUM_PARAMETERS)
+    )
+    model.train()
+    prediction = model(torch.rand(4, 3, 256, 256), torch.full((4, 68, 2), 100.0))
+    assert prediction.position_map is None
+    given, again = seen
+    assert [(one > 0).sum().item() for one in given] == [0, 0, 1, 1]
+    # 100 in a crop of 256 px lies in pixel floor(100.5 / 4) of 64.
+    assert (given[2] > 0).nonzero().tolist() == [[25, 25]]
+    assert all((one > 0).any() for one in again)
+
+
+def test_gradient_of_the_cycle_passes_the_last_pass_alone(model):
+    model.train()
+    landmarks = 256 * torch.rand(2, 68, 2)
+    prediction = model(torch.rand(2, 3, 256, 256), landmarks)
+    through_map = torch.autograd.grad(
+        prediction.cycle_parameters.sum(),
+        prediction.parameters,
+        allow_unused=True,
+        retain_graph=True,
+    )
+    assert through_map == (None,)
+    weight = next(model.backbone.parameters())
+    (gradient,) = torch.autograd.grad(prediction.cycle_parameters.sum(), weight)
+    assert gradient.abs().sum() > 0
+
+
+# The losses.
+
+
+def directly(loss_fn, face, parameters, cycle, sample) -> dict[str, float]:
+    """The terms as the paper writes them, point by point, float64 numpy."""
+
+    def landmarks(vector: np.ndarray) -> np.ndarray:
+        coefficients = vector[12:]
+        vertices = face.morphable_model.mean + torch.einsum(
+            "c,cnd->nd", torch.from_numpy(coefficients).float(), face.morphable_model.basis
+        )
+        pose = vector[:12].reshape(3, 4).copy()
+        pose[2, 3] = 0
+        points = vertices[face.landmark_index].double().numpy() @ pose[:, :3].T + pose[:, 3]
+        return points * [1, -1, 1] / 256
+
+    weights = np.array(RELATIVE_WEIGHTS) * 18 / sum(RELATIVE_WEIGHTS)
+    terms = {"landmarks_2d": 0.0, "landmarks_3d": 0.0, "cycle": 0.0}
+    count = len(parameters)
+    for first, second, given, visible in zip(
+        parameters.double().numpy(),
+        cycle.double().numpy(),
+        sample.landmarks.numpy() / 256,
+        sample.landmarks_visible.numpy(),
+        strict=True,
+    ):
+        once, again = landmarks(first), landmarks(second)
+        for x, y in zip(once, again, strict=True):
+            terms["landmarks_3d"] += math.dist(x, y) / count
+        for weight, parts in zip(weights, POINTS_18, strict=True):
+            if not all(visible[part] for part in parts):
+                continue
+            target = np.mean([given[part] for part in parts], 0)
+            for name, points in (("landmarks_2d", once), ("cycle", again)):
+                middle = np.mean([points[part] for part in parts], 0)
+                terms[name] += weight * math.dist(middle[:2], target) / count
+    return {name: value * loss_fn.weights[name] for name, value in terms.items()}
+
+
+def test_losses_are_the_papers_sums(face):
+    sample, parameters = a_batch(face)
+    _, cycle = a_batch(face, seed=1)
+    loss_fn = a_loss(face)
+    losses = loss_fn(Prediction(parameters=parameters, cycle_parameters=cycle), sample)
+    assert list(losses) == ["wpdc", "landmarks_2d", "landmarks_3d", "cycle", "self_critic"]
+    for name, value in directly(loss_fn, face, parameters, cycle, sample).items():
+        assert float(losses[name]) == pytest.approx(value, rel=2e-3), name
+    assert loss_fn.weights == {
+        "landmarks_2d": 0.005,
+        "landmarks_3d": 0.005,
+        "cycle": 1.0,
+        "self_critic": 0.005,
+    }
+    whitened = (parameters - loss_fn.parameter_mean) / loss_fn.parameter_std
+    whitened[:, DEPTH] = 0
+    belief = torch.sigmoid(loss_fn.critic(sample.image, whitened))
+    expected = 0.005 * (1 - belief).log().mean()
+    torch.testing.assert_close(losses["self_critic"], expected)
+
+
+def test_point_weights_keep_their_mean_and_their_proportions():
+    mask = TwoDASLLoss(**BASES).point_weights
+    plain = TwoDASLLoss(**BASES, weighted_points=False).point_weights
+    assert float(mask.mean()) == pytest.approx(1)
+    assert plain.tolist() == [1.0] * 18
+    ratios = (mask / mask.min()).round().int().tolist()
+    # Nose tip 4, an eye corner 2, a brow 1.
+    assert (ratios[13], ratios[6], ratios[0]) == (4, 2, 1)
+
+
+def test_unit_of_points(face):
+    sample, parameters = a_batch(face)
+    prediction = Prediction(parameters=parameters, cycle_parameters=parameters)
+    side, px = (
+        a_loss(face, point_unit=unit)(prediction, sample)["landmarks_2d"] for unit in ("side", "px")
+    )
+    torch.testing.assert_close(px, 120 * side)
+
+
+def test_supervision_is_over_the_images_with_a_fit(face):
+    sample, parameters = a_batch(face)
+    has_fit = torch.tensor([True, False, True, False])
+    loss_fn = a_loss(face, landmarks_2d=0, landmarks_3d=0, cycle=0, self_critic=0)
+    leaf = parameters.clone().requires_grad_()
+    losses = loss_fn(Prediction(parameters=leaf), sample._replace(has_fit=has_fit))
+    part = sample._replace(fit=PosedFit(*(field[has_fit] for field in sample.fit)))
+    alone = loss_fn(Prediction(parameters=parameters[has_fit]), part)
+    torch.testing.assert_close(losses["wpdc"].detach(), alone["wpdc"])
+    losses["wpdc"].backward()
+    assert (leaf.grad.abs().sum(1) > 0).tolist() == has_fit.tolist()
+
+    none = sample._replace(has_fit=torch.zeros(4, dtype=torch.bool))
+    leaf = parameters.clone().requires_grad_()
+    losses = loss_fn(Prediction(parameters=leaf), none)
+    assert float(losses["wpdc"].detach()) == 0
+    losses["wpdc"].backward()
+    assert (leaf.grad == 0).all()
+
+
+def test_second_stage_is_the_vertex_distance_alone(face):
+    sample, parameters = a_batch(face)
+    prediction = Prediction(parameters=parameters, cycle_parameters=parameters)
+    loss_fn = a_loss(face, finetune_from=2)
+    names = []
+    for epoch in (0.0, 1.9, 2.0):
+        loss_fn.start_step(epoch)
+        names.append(list(loss_fn(prediction, sample)))
+    assert names[0] == names[1]
+    assert len(names[0]) == 5
+    assert names[2] == ["vdc"]
+    before = [p.clone() for p in loss_fn.critic.parameters()]
+    assert loss_fn.after_step(prediction, sample) == {}
+    assert all(map(torch.equal, before, loss_fn.critic.parameters()))
+
+
+def test_loss_refuses_what_it_cannot_do(face):
+    sample, parameters = a_batch(face)
+    with pytest.raises(ValueError, match=r"no cycle.*model.network.cycle"):
+        a_loss(face)(Prediction(parameters=parameters), sample)
+    with pytest.raises(ValueError, match="no parameters"):
+        a_loss(face)(Prediction(position_map=sample.image), sample)
+    with pytest.raises(ValueError, match=r"loss cycle: got -1"):
+        TwoDASLLoss(cycle=-1)
+    with pytest.raises(ValueError, match=r"supervision: got 'l2'"):
+        TwoDASLLoss(supervision="l2")
+    with pytest.raises(ValueError, match=r"point_unit: got 'mm'"):
+        TwoDASLLoss(point_unit="mm")
+    with pytest.raises(ValueError, match="set_face"):
+        TwoDASLLoss(**BASES)(Prediction(parameters=parameters), sample)
+
+
+# The critic.
+
+
+def test_critic_losses_are_the_papers_logarithms():
+    true, made = torch.tensor([0.3, -2.0]), torch.tensor([1.5, 0.0, -4.0])
+    expected = -true.sigmoid().log().mean() - (1 - made.sigmoid()).log().mean()
+    torch.testing.assert_close(critic_loss(true, made), expected)
+    torch.testing.assert_close(deception_loss(made), (1 - made.sigmoid()).log().mean())
+    torch.testing.assert_close(critic_loss(true, made[:0]), -true.sigmoid().log().mean())
+    # To be taken for true lowers the regressor's loss.
+    assert deception_loss(made + 1) < deception_loss(made)
+
+
+def test_critic_learns_which_parameters_are_made(face):
+    """`after_step` alone: the true ones against shifted ones, in a set of both kinds."""
+    torch.manual_seed(0)
+    loss_fn = a_loss(face, critic_learning_rate=1e-3)
+    taught = []
+    for step in range(30):
+        sample, _ = a_batch(face, seed=step)
+        true = loss_fn.supervised.fit_parameters(sample.fit)
+        std = true.std(0)
+        loss_fn.set_statistics(true.mean(0), std)
+        sample = sample._replace(has_fit=torch.tensor([True, True, False, False]))
+        taught.append(loss_fn.after_step(Prediction(parameters=true + 2 * std), sample)["critic"])
+    assert taught[0] == pytest.approx(2 * math.log(2), abs=0.1)
+    assert sum(taught[-5:]) / 5 < 0.3
+    with torch.no_grad():
+        scores = [
+            loss_fn.critic(sample.image, (true + shift * std - true.mean(0)) / std).mean()
+            for shift in (0, 2)
+        ]
+    assert scores[0] > scores[1] + 2
+
+
+def test_critic_is_not_taught_by_the_regressors_step(face):
+    sample, parameters = a_batch(face)
+    loss_fn = a_loss(face)
+    prediction = Prediction(
+        parameters=parameters.clone().requires_grad_(), cycle_parameters=parameters
+    )
+    sum(loss_fn(prediction, sample).values()).backward()
+    assert (prediction.parameters.grad.abs().sum(1) > 0).all()
+    stepped, fresh = (a_loss(face) for _ in range(2))
+    for one in (stepped, fresh):
+        one.critic.load_state_dict(loss_fn.critic.state_dict())
+    for p in stepped.critic.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    for one in (stepped, fresh):
+        one.after_step(prediction, sample)
+    for a, b in zip(stepped.critic.parameters(), fresh.critic.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_critic_has_the_papers_layers():
+    critic = Critic(62)
+    linear = [m.out_features for m in critic.layers if isinstance(m, torch.nn.Linear)]
+    assert linear == [512, 1024, 1024, 1]
+    kinds = [type(m).__name__ for m in critic.encoder]
+    assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 6 + ["Flatten"]
+    with torch.no_grad():
+        assert critic(torch.rand(2, 3, 256, 256), torch.rand(2, 62)).shape == (2,)
+
+
+# The experiments.
+
+
+def configuration(name: str, *overrides: str):
+    small = [f"model.network.{key}={value}" for key, value in SMALL.items()]
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return compose("train", overrides=[f"+experiment={name}", *small, *overrides])
+
+
+def run(cfg, built_dirs, face, run_dir, *, steps: int, resume: dict | None = None) -> dict:
+    """Steps of an experiment on photos of both kinds; its last checkpoint."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    sets = TrainingSets(
+        built_dirs,
+        validation_fraction=0.0,
+        face=face.describe(),
+        hide_fits=0.3,
+        landmark_images=None if cfg.landmark_images is None else 4,
+    )
+    torch.manual_seed(0)
+    model = instantiate(cfg.model.network)
+    loss_fn = instantiate(cfg.loss, uv=face.uv)
+    rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
+    give_face(model, face)
+    give_face(loss_fn, face)
+    if resume is None:
+        model.set_statistics(*parameter_statistics(sets, model, face, rule))
+    else:
+        model.load_state_dict(resume["weights"])
+    loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
+    optimizer = OmegaConf.to_container(cfg.optimizer)
+    settings = OmegaConf.to_container(cfg.trainer) | {
+        "batch_size": 4,
+        "max_steps": steps,
+        "num_workers": 0,
+        "recompute_batch_norm": 0,
+        "save_every": 2,
+    }
+    train(
+        model,
+        loss_fn,
+        sets,
+        PositionMapDecoder(face.morphable_model, face.uv, landmark_index=face.landmark_index),
+        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **settings, seed=1),
+        rule=rule,
+        schedule=instantiate(cfg.scheduler),
+        world=CPU,
+        run_dir=run_dir,
+        header={"model": {"name": "2dasl"}, "face": face.describe()},
+        validate=None,
+        resume=resume and resume["training"],
+    )
+    return load_checkpoint(run_dir / "last.pt")
+
+
+def test_rows_of_tables_2_and_3_all_have_their_experiments():
+    variants = ["2dasl", "2dasl_base", "2dasl_cyc", "2dasl_sc"]
+    names = [name + mask for name, mask in itertools.product(variants, ("", "_no_mask"))]
+    names += [f"2dasl_{count}" for count in (77228, 115126, 175534)]
+    expected = {name + stage for name, stage in itertools.product(names, ("", "_stage1"))}
+    assert set(EXPERIMENTS) == expected | {"2dasl_stage2"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_is_its_row_and_trains_on_photos_of_both_kinds(name, built_dirs, face, tmp_path):
+    cfg = configuration(name)
+    assert cfg.name == name
+    cycle = not ("_base" in name or "_sc" in name)
+    critic = not ("_base" in name or "_cyc" in name)
+    assert cfg.model.network.landmark_map == ("own" if cycle else "empty")
+    assert cfg.model.network.cycle == (cycle and name != "2dasl_stage2")
+    assert (cfg.loss.cycle, cfg.loss.landmarks_3d) == ((1.0, 0.005) if cycle else (0, 0))
+    assert cfg.loss.self_critic == (0.005 if critic else 0)
+    assert cfg.loss.landmarks_2d == 0.005
+    assert cfg.loss.weighted_points == ("no_mask" not in name)
+    stage = {"_stage1": None, "_stage2": 0}.get(name[-7:], 2)
+    assert cfg.loss.finetune_from == stage
+    count = next((int(part) for part in name.split("_") if part.isdigit()), None)
+    assert cfg.landmark_images == count
+
+    before = instantiate(cfg.model.network)
+    trained = run(cfg, built_dirs, face, tmp_path, steps=1)
+    assert trained["training"]["step"] == 1
+    assert bool(trained["training"]["loss"]) == critic
+    assert all(v.isfinite().all() for v in trained["weights"].values() if v.is_floating_point())
+    assert before.state_dict().keys() == trained["weights"].keys()
+
+
+def test_papers_values():
+    """Section 4.1: SGD from 5e-5, critic's Adam 1e-4, batch 32; the weights of the losses."""
+    cfg = configuration("2dasl")
+    assert (cfg.optimizer.name, cfg.optimizer.learning_rate) == ("sgd", 5e-5)
+    assert cfg.loss.critic_learning_rate == 1e-4
+    assert cfg.trainer.batch_size == 32
+    assert cfg.loss.supervision == "wpdc"
+    schedule = instantiate(cfg.scheduler)
+    rates = np.array([schedule(epoch, 10) for epoch in range(6)])
+    np.testing.assert_allclose(rates[1:] / rates[:-1], rates[1])
+    assert rates[1] < 1
+
+
+def assert_equal_states(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, dict):
+            assert_equal_states(value, second[key])
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[key]), key
+        else:
+            assert value == second[key], key
+
+
+def test_resumed_run_is_bit_equal_with_its_critic(built_dirs, face, tmp_path):
+    """Weights, momenta, critic and the critic's Adam of 4 steps = 2 steps, stop, 2 steps, across
+    the end of an epoch."""
+    cfg = configuration("2dasl", "loss.finetune_from=null", "loss.critic_learning_rate=1e-2")
+    whole = run(cfg, built_dirs, face, tmp_path / "whole", steps=4)
+    half = run(cfg, built_dirs, face, tmp_path / "half", steps=2)
+    resumed = run(cfg, built_dirs, face, tmp_path / "resumed", steps=4, resume=half)
+    assert whole["training"]["loss"]["critic_optimizer"]["state"][0]["step"] == 4
+    assert_equal_states(whole, resumed)
+    moved = half["training"]["loss"]["critic"]["layers.0.weight"]
+    assert not torch.equal(moved, whole["training"]["loss"]["critic"]["layers.0.weight"])
+    plain = configuration("2dasl_cyc", "loss.finetune_from=null")
+    with pytest.raises(ValueError, match=r"had a critic, this loss has none"):
+        run(plain, built_dirs, face, tmp_path / "other", steps=4, resume=half)
+
+
+def test_evaluation_says_whose_landmarks(tiny_data_dir, built_dirs, face, tmp_path):
+    """The three sources score differently, and reports and errors name them."""
+    cfg = configuration("2dasl_stage1")
+    network = OmegaConf.to_container(cfg.model.network)
+    del network["_target_"]
+    trained = run(cfg, built_dirs, face, tmp_path, steps=1)
+    header = {"model": {"name": "2dasl", **network}, "face": face.describe()}
+    save_checkpoint(tmp_path / "best.pt", {**header, "weights": trained["weights"]})
+
+    def score(*words: str) -> dict:
+        settings = ["dataset=aflw2000", f"data_dir={tiny_data_dir}", "device=cpu"]
+        settings += ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            return evaluate(compose("eval", overrides=[*settings, *words]), tmp_path)
+
+    given = f"landmarks={tiny_data_dir / 'AFLW2000'}"
+    reports = [score(), score(given), score("landmark_map=empty")]
+    assert [report["landmark_map"] for report in reports] == ["own", "given", "empty"]
+    assert "sees the image alone" in (tmp_path / "report.md").read_text()
+    errors = {report["metrics"]["nme_68_2d"]["mean"] for report in reports}
+    assert len(errors) == 3
+    with pytest.raises(ValueError, match="landmarks=FILE"):
+        score("landmark_map=given")
+    with pytest.raises(ValueError, match=r"landmark_map: got 'fan'"):
+        score("landmark_map=fan")
+
+
+def test_fits_alone_are_refused_photos_without_one(tiny_data_dir, built_dirs, tmp_path):
+    """A loss that knows no landmarks, and sets of both kinds."""
+    arguments = ["loss=wpdc", "dataset=300w_lp", "model=2dasl", "device=cpu"]
+    arguments += [f"data_dir={tiny_data_dir}", f"built=[{built_dirs[0]},{built_dirs[1]}]"]
+    arguments += [f"model.network.{key}={value}" for key, value in SMALL.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "prnet.train", *arguments, f"hydra.run.dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert "6 training samples have none; choose loss=2dasl" in done.stdout + done.stderr

@@ -1,0 +1,303 @@
+"""scripts/benchmark.py at toy sizes: what it makes, how it divides, what it prints. No times."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from prnet.datasets.fits import find_aflw2000, read_fit
+from prnet.geometry.mesh import vertex_normals
+from tests.load_script import load_script
+
+benchmark = load_script("benchmark")
+data_rows = sys.modules["benchmarks.data_rows"]
+made_data = sys.modules["benchmarks.made_data"]
+network_rows = sys.modules["benchmarks.network_rows"]
+peers = sys.modules["benchmarks.peers"]
+regressor_rows = sys.modules["benchmarks.regressor_rows"]
+tables = sys.modules["benchmarks.tables"]
+timing = sys.modules["benchmarks.timing"]
+SIZES = timing.Sizes(
+    vertex_rows=23,
+    vertex_columns=21,
+    shape_bases=5,
+    exp_bases=3,
+    pictures=3,
+    picture_side=96,
+    build=(1, 4),
+    build_all_cores=(1, 3),
+    loader=3,
+    loader_batch=2,
+    map_batch=2,
+    network_width=1,
+    inference=(1,),
+    regressors=("mobilenet_v2",),
+    step=1,
+    evaluation=3,
+    evaluation_batch=2,
+    nme=2,
+    icp=1,
+    raster=(24, 256),
+    synthetic=2,
+    synthetic_sides=(48,),
+    sgemm=32,
+    copy=1024,
+    stretch_seconds=0,
+)
+PEER_MACHINE = timing.Ceilings(peers.PEER_SGEMM, peers.PEER_COPY)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """Made data and the set built of them."""
+    work_dir = tmp_path_factory.mktemp("benchmark")
+    return made_data.prepare(None, work_dir, rounds=2, compile=False, sizes=SIZES)
+
+
+def test_real_sizes_are_those_of_the_bfm():
+    sizes = timing.Sizes()
+    assert sizes.vertex_rows * sizes.vertex_columns == 53_215
+    assert (sizes.shape_bases, sizes.exp_bases) == (199, 29)
+    # Below POOL_FROM samples `build_set` would not start a process.
+    assert min(sizes.build_all_cores) >= timing.archives.POOL_FROM
+
+
+def test_made_face_is_outward_and_covers_the_layout(bench):
+    vertices = bench.face.morphable_model.mean * torch.tensor([1.0, -1.0, 1.0])
+    normals = vertex_normals(vertices[None], bench.face.triangles)[0]
+    assert (normals[:, 2] > 0).all()
+    assert bench.face.describe()["vertices"] == 23 * 21
+    assert len(bench.face.triangles) == 2 * 22 * 20
+    corner_sum = bench.face.uv.barycentric.sum(-1)
+    torch.testing.assert_close(corner_sum, torch.ones_like(corner_sum))
+    tip = bench.face.landmark_index[30]
+    assert vertices[tip, 0].abs() < 1e-3 * vertices[:, 0].max()
+
+
+def test_made_fits_agree_with_their_landmarks(bench):
+    """The builder's audit finds nothing, and the faces lie in their pictures."""
+    build = json.loads((bench.built.directory / "build.json").read_text())
+    assert build["count"] == 3
+    assert not any(build["audit"].values())
+    for pair in bench.pairs:
+        landmarks = read_fit(pair.fit).landmarks
+        assert 1 <= landmarks[:, :2].min() <= landmarks[:, :2].max() <= SIZES.picture_side
+        assert np.ptp(landmarks[:, 1]) > 0.2 * SIZES.picture_side
+
+
+def test_pairs_are_repeated_in_order(bench, tmp_path):
+    made_data.repeat_pairs(bench.pairs, tmp_path, 7)
+    repeated = find_aflw2000(tmp_path)
+    assert [pair.picture.resolve() for pair in repeated] == [
+        bench.pairs[i % 3].picture.resolve() for i in range(7)
+    ]
+    assert repeated[6].fit.resolve() == bench.pairs[0].fit.resolve()
+
+
+@pytest.mark.parametrize(
+    ("bound", "sgemm", "copy", "expected"),
+    [
+        ("compute", 0.5, 0.1, 20.0),
+        ("memory", 0.5, 0.1, 100.0),
+        ("scalar", 0.5, 0.1, 20.0),
+        ("scalar", 0.5, 4.0, 2.5),
+        ("compute", 1.0, 1.0, 10.0),
+    ],
+)
+def test_peers_are_carried_over_by_their_ceiling(bound, sgemm, copy, expected):
+    peer = peers.Peer("system", 10.0, bound, "")
+    ceilings = timing.Ceilings(sgemm * peers.PEER_SGEMM, copy * peers.PEER_COPY)
+    assert peers.carried_over(peer, ceilings) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.0123456, "0.0123"), (0.75, "0.750"), (13.64, "13.6"), (151.6, "152")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert tables.plain(value) == text
+
+
+def test_large_numbers_have_no_exponent():
+    assert tables.plain(1_234_567) == "1,230,000"
+
+
+def test_ratios_are_medians_over_rounds(monkeypatch):
+    """Of 1, 10 and 2 ms against 4, 20 and 40 ms: 4, 2 and 20 times, not 20 / 2."""
+    monkeypatch.setitem(peers.PEERS, "some", peers.Peer("system", 10.0, "compute", "somewhere"))
+    half = timing.Ceilings(peers.PEER_SGEMM / 2, peers.PEER_COPY)
+    line = tables.Line(
+        "work",
+        [0.001, 0.010, 0.002],
+        [PEER_MACHINE, half, PEER_MACHINE],
+        ("some",),
+        "slow",
+        [0.004, 0.020, 0.040],
+    )
+    assert tables.time_row(line) == (
+        "| work | 2.00 (1.00 to 10.0) | 500 | system: 10.0, here 10.0 | 5.00 x | 4.00 x slow |"
+    )
+
+
+def test_calls_are_warmed_up_then_alternated():
+    calls = []
+    timed = timing.alternate(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")},
+        device=torch.device("cpu"),
+        ceiling_device=torch.device("cpu"),
+        rounds=3,
+        sizes=SIZES,
+    )
+    assert calls == ["a", "b"] + 3 * ["a", "b"]
+    assert set(timed.seconds) == {"a", "b"}
+    assert [len(values) for values in timed.seconds.values()] == [3, 3]
+    assert len(timed.ceilings) == 3
+    assert min(min(ceilings) for ceilings in timed.ceilings) > 0
+
+
+def test_short_calls_are_repeated():
+    """A call of under a millisecond fills 20 ms, as its mean."""
+    calls = []
+    timed = timing.alternate(
+        {"a": lambda: calls.append(1)},
+        device=torch.device("cpu"),
+        ceiling_device=torch.device("cpu"),
+        rounds=1,
+        sizes=SIZES._replace(stretch_seconds=0.02),
+    )
+    assert len(calls) > 20
+    assert timed.seconds["a"][0] < 0.02
+
+
+def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
+    monkeypatch.setattr(data_rows, "num_workers", lambda _setting: 2)
+    benchmark.main(["--rounds", "2", "--no-compile", "--device", "cpu"], sizes=SIZES)
+    printed = capsys.readouterr().out
+    tables = [line for line in printed.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {5, 6, 7}
+    times = [line.split("|")[1:-1] for line in tables if line.count("|") == 7][2:]
+    whats = [cells[0].strip() for cells in times]
+    for start, count in {
+        "build, in this process": 1,
+        "build, with all 2 cores": 1,
+        "position map, ": 5,
+        "loader, ": 2,
+        "PRN inference, batch 1, ": 2,
+        "PRN training step, batch 1, ": 2,
+        "SADRNet inference, batch 1, ": 2,
+        "SADRNet, batch 1, network alone": 1,
+        "SADRNet, batch 1, self-alignment alone": 1,
+        "SADRNet training step, batch 1, ": 2,
+        "mobilenet_v2, one face, 120 px, torch eager": 1,
+        "NME 3D of 2 x ": 1,
+        "score saved predictions, 3 faces (2,000: ": 1,
+        "evaluate PRN, batch 2, 3 faces (2,000: ": 1,
+        "raster, 880 triangles, ": 2,
+    }.items():
+        assert sum(what.startswith(start) for what in whats) == count, start
+    number = r"-?[\d,]+(\.\d+)?"
+    for _, ours, rate, peer, indirect, direct in times:
+        assert re.fullmatch(rf" {number} \({number} to {number}\) ", ours)
+        assert re.fullmatch(rf" {number} ", rate)
+        assert peer.count("here") == indirect.count(" x") == peer.count("<br>") + 1 or peer == "  "
+        assert re.fullmatch(rf" {number} x .+|  ", direct)
+    assert "made by this script; face of 483 vertices, 5 shape and 3 expression bases" in printed
+    assert "2 rounds" in printed
+    # 62 outputs; 2.16 times mb05's 0.046e9 operations.
+    assert "| mobilenet_v2 | 2.303 | 0.0992 | 2.16 x | 4.61 |" in printed
+
+
+def test_only_the_rows_asked_for_on_given_data(tiny_data_dir, capsys):
+    benchmark.main(
+        ["--rounds", "1", "--rows", "raster", "--data-dir", str(tiny_data_dir)], sizes=SIZES
+    )
+    printed = capsys.readouterr().out
+    assert f"AFLW2000-3D and BFM of {tiny_data_dir}; face of 98 vertices" in printed
+    assert printed.count("| raster, ") == 2
+    assert "loader, " not in printed
+    assert "* face3d, 4.04 ms" in printed
+    assert "example 8, 23.1 ms" not in printed
+
+
+def test_disk_table_counts_every_byte(bench):
+    map_row, whole_row = tables.disk_table(bench.built)[2:]
+    files = [path for path in bench.built.directory.rglob("*") if path.is_file()]
+    pictures = sum(pair.picture.stat().st_size for pair in bench.pairs) / 3
+    whole = sum(path.stat().st_size for path in files) / 3
+    assert f"| {whole:,.0f} | 807,060 | {tables.plain(807_060 / whole)} x |" in whole_row
+    assert f"| {whole - pictures:,.0f} | 786,560 |" in map_row
+
+
+def test_only_compiled_variants_are_compiled(bench, monkeypatch):
+    compiled = []
+
+    def compile_nothing(model, **_options):
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    lines = network_rows.prn_rows(bench._replace(compile=True))
+    variants = [line.what.rsplit("1, ", 1)[1] for line in lines]
+    assert variants == 2 * list(network_rows.VARIANTS)  # inference, then steps
+    assert len(compiled) == 2
+    baselines = ["", network_rows.LITERAL, network_rows.LITERAL]
+    assert [line.baseline for line in lines] == 2 * baselines
+
+
+def test_networks_run_in_onnx_runtime_too(bench, monkeypatch):
+    """Beside torch, as its multiple; the file itself is tested with the export."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(regressor_rows, "runtime_call", lambda _model, _path: int)
+    runtime, eager = regressor_rows.regressor_rows(bench._replace(compile=True))
+    assert runtime.what == "mobilenet_v2, one face, 120 px, ONNX Runtime"
+    assert runtime.peers == ("mobilenet_ort",)
+    assert runtime.baseline_seconds == eager.seconds
+
+
+def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys):
+    def fail(_model, **_options):
+        def call(_image):
+            raise RuntimeError("no C++ compiler\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    lines = network_rows.prn_rows(bench._replace(compile=True))
+    assert not [line for line in lines if "compiled" in line.what]
+    assert len(lines) == 4
+    assert "left out: compiled, channels_last: no C++ compiler\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "maps,mpas"], r"got mpas; choose of build, maps, loader"),
+        (["--rounds", "0"], r"--rounds: got 0, expected at least 1"),
+        (["--threads", "0"], r"--threads: got 0, expected at least 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(arguments, sizes=SIZES)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*BFM\.mat: missing"):
+        benchmark.main(["--data-dir", str(tmp_path)], sizes=SIZES)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(SystemExit, match="error: device: got 'tpu'"):
+        benchmark.main(["--device", "tpu"], sizes=SIZES)
+
+
+def test_one_core_has_no_pool_to_time(bench, monkeypatch):
+    monkeypatch.setattr(data_rows, "num_workers", lambda _setting: 1)
+    (line,) = data_rows.build_rows(bench)
+    assert line.what.startswith("build, in this process, from 1 (")
+    assert line.baseline_seconds is None
