@@ -11,7 +11,7 @@ from torch import Tensor
 from prnet.synthetic.camera import film as film_module
 from prnet.synthetic.camera import jpeg
 from prnet.synthetic.camera.film import FilmParameters, develop, draw_film, srgb_encode
-from prnet.synthetic.camera.film_cpu import finish_cpu
+from prnet.synthetic.camera.exposure import finish
 from prnet.synthetic.camera.film_noise import hash_noise
 from prnet.synthetic.camera.jpeg_cpu import compress_cpu
 from tests.films import IDENTITY_FILM
@@ -345,7 +345,7 @@ def finished(images: Tensor, films: list[FilmParameters], on_cpu: bool) -> Tenso
         return film_module._finish(images, film, film, side, numbers)
     result = images.clone()
     tables = film_module.tone_tables(film)
-    finish_cpu(result, film, side, film_module.noise_key(numbers), tables)
+    finish(result, film, side, film_module.noise_key(numbers), tables)
     return result
 
 

@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from prnet.synthetic.render import strips_cpu
-from prnet.synthetic.render.strips_cpu import F, exp, kept, sin, smooth
+from prnet.synthetic.render import strips
+from prnet.synthetic.render.strips import F, exp, kept, sin, smooth
 
 
 @numba.njit
@@ -38,7 +38,7 @@ def test_exponentials_far_out_are_zero_and_finite() -> None:
 def test_compiled_code_is_kept_by_the_sources_it_was_made_of(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strips_cpu, "__file__", str(tmp_path / "render" / "strips_cpu.py"))
+    monkeypatch.setattr(strips, "__file__", str(tmp_path / "render" / "strips.py"))
     source = tmp_path / "colors.py"
 
     def name() -> str:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prnet.synthetic.camera.blur_cpu import blur_cpu
-from prnet.synthetic.camera.film_cpu import LUMA, finish_cpu
+from prnet.synthetic.camera.blur import blur
+from prnet.synthetic.camera.exposure import LUMA, finish
 from prnet.synthetic.camera.film_noise import hash_noise, noise_key
 from prnet.synthetic.camera.jpeg import compress
 
@@ -114,7 +114,7 @@ def develop(
 
     image = _lens(image, there, parameters, size / side.to(image.device))
     if image.device.type == "cpu":
-        finish_cpu(image, there, side, noise_key(seeds), tone_tables(there))
+        finish(image, there, side, noise_key(seeds), tone_tables(there))
         return image
     return _finish(image, there, parameters, side, seeds)
 
@@ -170,7 +170,7 @@ def _lens(
     sharpening = there.sharpening.tolist()
     for number in (~skewed).nonzero()[:, 0].tolist():
         arguments = variance[number], sharpening[number], scale**2, BORDER
-        blur_cpu(image[number], *arguments, result[number])
+        blur(image[number], *arguments, result[number])
     rest = _chosen(skewed, image.device)
     if len(rest):
         chosen = (FilmParameters(*(field[rest] for field in all_)) for all_ in (there, parameters))

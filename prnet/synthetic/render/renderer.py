@@ -21,7 +21,7 @@ from prnet.synthetic.camera.film import develop
 from prnet.synthetic.camera.pose import frame
 from prnet.synthetic.parameters import FaceParameters, stack
 from prnet.synthetic.render.bank import Bank
-from prnet.synthetic.render.draw_cpu import draw_cpu
+from prnet.synthetic.render.draw import draw_sample
 from prnet.synthetic.render.looks import (
     HIDING,
     Person,
@@ -120,7 +120,7 @@ class Renderer:
             palettes = palettes_of(self.scene, persons, bank.textures)
             casts = (batch.light.shadow > 0).tolist()
             seen = [
-                draw_cpu(self.scene, *arguments, casts_shadow=cast)
+                draw_sample(self.scene, *arguments, casts_shadow=cast)
                 for *arguments, cast in zip(points, palettes, image, casts, strict=True)
             ]
             attention, depth = map(torch.stack, zip(*seen, strict=True))

@@ -45,7 +45,7 @@ class Exposure(NamedTuple):
     tone: np.ndarray  # (levels,), over the square root of the light
 
 
-def finish_cpu(
+def finish(
     image: Tensor,  # (B, 3, S, S), behind the lens; written
     parameters: NamedTuple,  # `film.FilmParameters`, float32 tensors
     side: Tensor,  # (B,), px, of the pictures as taken

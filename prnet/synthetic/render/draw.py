@@ -10,13 +10,13 @@ from torch import Tensor
 from prnet.synthetic.rasterize_cpu import z_buffer
 from prnet.synthetic.render.looks import HIDING, layer_in_use
 from prnet.synthetic.render.palette import Canvas, Palette
-from prnet.synthetic.render.pixels_cpu import draw_layer_cpu
+from prnet.synthetic.render.pixels import draw_layer
 from prnet.synthetic.render.scene import Scene
 from prnet.synthetic.render.shadow import ShadowMap
 from prnet.synthetic.worn.accessories import LENS, OPAQUE
 
 
-def draw_cpu(
+def draw_sample(
     scene: Scene,
     points: Tensor,  # (V, 3), crop px
     palette: Palette,
@@ -38,7 +38,7 @@ def draw_cpu(
         if kind != OPAQUE and not layer_in_use(points[None], scene.layers[kind], side):
             continue
         seen = z_buffer(points.numpy(), mesh.triangles, side, side, cull_back_faces=True)
-        draw_layer_cpu(
+        draw_layer(
             points.numpy(),
             normals.numpy(),
             mesh,

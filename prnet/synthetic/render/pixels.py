@@ -16,7 +16,7 @@ from prnet.synthetic.render.palette import Canvas, Palette
 from prnet.synthetic.render.scene import ACCESSORY_LOOK, EYE, LOOKS, MOUTH_LOOK, SKIN, Mesh
 from prnet.synthetic.render.shading import SKIN_WRAP
 from prnet.synthetic.render.shadow import BIAS, GRAZING_BIAS, MOST_BIAS
-from prnet.synthetic.render.strips_cpu import (
+from prnet.synthetic.render.strips import (
     ALPHA,
     COLOR,
     COSINE,
@@ -35,7 +35,7 @@ from prnet.synthetic.render.strips_cpu import (
     exp,
     kept,
 )
-from prnet.synthetic.render.surfaces_cpu import accessories, between, eyes, mouth, skin
+from prnet.synthetic.render.surfaces import accessories, between, eyes, mouth, skin
 
 NUM_LOOKS = len(LOOKS)
 WRAP = np.array(SKIN_WRAP, np.float32)
@@ -43,7 +43,7 @@ MIRRORED, BRIGHT = FREE, FREE + 1  # rows
 
 
 @kept
-def draw_layer_cpu(
+def draw_layer(
     points: np.ndarray,  # (V, 3), crop px
     normals: np.ndarray,  # (V, 3)
     mesh: Mesh,

@@ -13,7 +13,7 @@ from prnet.synthetic.render.bank import TEXTURE_SIZE
 from prnet.synthetic.render.looks import DULL_HAIR, EYE_HIGHLIGHT, MOUTH_HIGHLIGHT, WET_LIPS
 from prnet.synthetic.render.palette import Palette
 from prnet.synthetic.render.shading import SCLERA_EDGE
-from prnet.synthetic.render.strips_cpu import (
+from prnet.synthetic.render.strips import (
     ALPHA,
     COLOR,
     FREE,

@@ -13,7 +13,7 @@ from torch import Tensor
 TAIL = 5e-4
 
 
-def blur_cpu(
+def blur(
     image: Tensor,  # (3, S, S), not written to
     variance: float,  # of the blur, px^2
     sharpening: float,  # gain of the detail finer than `detail`
