@@ -97,10 +97,9 @@ class Indices(NamedTuple):
 class RenderedFaces(Dataset):
     """Sample k of a stream as a `FitItem`; a loader's batch is rendered at once."""
 
-    def __init__(self, rule: SyntheticRule, *, seed: int, device: str = "cpu") -> None:
+    def __init__(self, rule: SyntheticRule, *, seed: int) -> None:
         self.rule = rule
         self.seed = seed
-        self.device = device
         self._faces: SyntheticFaces | None = None
 
     def __getstate__(self) -> dict:
@@ -115,15 +114,14 @@ class RenderedFaces(Dataset):
                 self.rule.world,
                 self.seed,
                 size=self.rule.size,
-                device=self.device,
                 backgrounds=self.rule.backgrounds,
             )
         return self._faces
 
     def fits(self, indices: Sequence[int]) -> FitBatch:
-        """The samples as a training batch, on the device."""
+        """The samples as a training batch."""
         rendered = self.faces.batch(indices)
-        enlarge = crop_from_rendered(self.rule.size).to(rendered.image.device)
+        enlarge = crop_from_rendered(self.rule.size)
         return FitBatch(
             picture=to_bytes(rendered.image),
             crop_from_picture=enlarge.float().expand(len(rendered.image), 4, 4),
@@ -226,9 +224,7 @@ class SyntheticSets:
         self.on_device = rule.render_on == "device" or (
             rule.render_on == "auto" and device.type == "cuda"
         )
-        self.rendered = RenderedFaces(
-            rule, seed=rule.seed, device=str(device) if self.on_device else "cpu"
-        )
+        self.rendered = RenderedFaces(rule, seed=rule.seed)
         self.validation = [held_out_faces(rule)] if rule.held_out else []
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""The z-buffer of `prnet.geometry.rasterize`, and normals, as compiled loops: several times faster
+"""The z-buffer of `prnet.geometry.rasterize`, as compiled loops: several times faster
 on a CPU.
 
-Letters: B batch, N vertices, T triangles, Q quads, H W picture.
+Letters: B batch, N vertices, T triangles, H W picture.
 """
 
 import numba
@@ -72,48 +72,6 @@ def z_buffer(
     columns = np.arange(width + LANES, dtype=np.float32)
     _draw(points, triangles, cull_back_faces, columns, height, width, numbers, depth)
     return numbers[:-LANES].reshape(height, width), depth[:-LANES].reshape(height, width)
-
-
-def quad_normals_cpu(
-    points: Tensor,  # (N, 3), crop px, float32
-    diagonals: Tensor,  # (Q, 4), start and end of one, then of the other; a triangle (a, c, b, c)
-) -> Tensor:
-    """Unit normals of the vertices, (N, 3): means over their quads, weighted by area."""
-    normals = torch.zeros_like(points)
-    _add_normals(points.contiguous().numpy(), diagonals.numpy(), normals.numpy())
-    return normals
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _add_normals(
-    points: np.ndarray,  # (N, 3)
-    diagonals: np.ndarray,  # (Q, 4)
-    normals: np.ndarray,  # (N, 3), zeros; written
-) -> None:
-    for quad in range(len(diagonals)):
-        a, c, b, d = diagonals[quad, 0], diagonals[quad, 1], diagonals[quad, 2], diagonals[quad, 3]
-        x_1, y_1 = points[c, 0] - points[a, 0], points[c, 1] - points[a, 1]
-        x_2, y_2 = points[d, 0] - points[b, 0], points[d, 1] - points[b, 1]
-        z_1, z_2 = points[c, 2] - points[a, 2], points[d, 2] - points[b, 2]
-        x, y, z = y_1 * z_2 - z_1 * y_2, z_1 * x_2 - x_1 * z_2, x_1 * y_2 - y_1 * x_2
-        _add(normals, a, x, y, z)
-        _add(normals, b, x, y, z)
-        _add(normals, c, x, y, z)
-        # A triangle is a quad with its last corner twice, which counts once.
-        if d != c:
-            _add(normals, d, x, y, z)
-    for vertex in range(len(normals)):
-        x, y, z = normals[vertex, 0], normals[vertex, 1], normals[vertex, 2]
-        length = max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
-        normals[vertex, 0], normals[vertex, 1] = x / length, y / length
-        normals[vertex, 2] = z / length
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _add(normals: np.ndarray, vertex: int, x: float, y: float, z: float) -> None:
-    normals[vertex, 0] += x
-    normals[vertex, 1] += y
-    normals[vertex, 2] += z
 
 
 @numba.njit(cache=True, error_model="numpy")

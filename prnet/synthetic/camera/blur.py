@@ -1,4 +1,4 @@
-"""Round blur on a CPU: the transfer function of `film` as two passes of a few taps.
+"""Round blur: the transfer function of `lens.transferred` as two passes of a few taps.
 
 Letters: S side of the picture, R reach of the blur.
 """

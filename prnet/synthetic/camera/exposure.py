@@ -1,9 +1,11 @@
-"""What `film` does to pictures behind the lens, as compiled loops for a CPU.
+"""Behind the lens: light, sensor, tone curve and JPEG, mostly as compiled loops.
 
 Only what will be seen is made: of a picture that was taken smaller, its own pixels and those that
 share a block of JPEG with them. A strip of pixels is worked on at a time.
 
-Letters: S side of the square picture, n side of its part that is made.
+Noise comes from an integer hash of seed and pixel, and a table: the same bits on every machine.
+
+Letters: B batch, S side of the square picture, n side of its part that is made.
 """
 
 import math
@@ -15,14 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.camera.film_noise import noise_quantiles
+from prnet.synthetic.camera.film import FilmParameters
 from prnet.synthetic.camera.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, quantisation_table
 from prnet.synthetic.camera.jpeg_cpu import compress_cpu
+from prnet.synthetic.srgb import srgb_encode
 
 F = np.float32
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, linear light
 BLOCK = 16  # px, side of a block of JPEG's chroma
 STRIP = 64
+TONE_LEVELS = 4096
+NOISE_BITS = 10
 # Rows of a strip, three of each: light, then value; noise.
 LIGHT, NOISE, ROWS = 0, 3, 6
 OPTIONS = {
@@ -41,30 +46,33 @@ class Exposure(NamedTuple):
     vignette: float
     read_noise: float
     shot_noise: float
-    key: int  # of the noise, 32 bits
+    seed: int  # of the noise, 64 bits
     tone: np.ndarray  # (levels,), over the square root of the light
 
 
-def finish(
+def expose(
     image: Tensor,  # (B, 3, S, S), behind the lens; written
-    parameters: NamedTuple,  # `film.FilmParameters`, float32 tensors
+    film: FilmParameters,  # float32 tensors, leading B
     side: Tensor,  # (B,), px, of the pictures as taken
-    key: Tensor,  # (B,), of `film_noise.noise_key`
-    tables: Tensor,  # (B, levels), of `film.tone_tables`
+    seeds: Tensor,  # (B,), int64
 ) -> None:
-    """Light, sensor, tone curve, JPEG, and back to the full side, in place."""
-    quality = parameters.jpeg_quality
+    """Light, sensor, tone curve, JPEG, and back to the full side, in place.
+
+    Light: saturation, then exposure and white balance, then less light in the corners. Sensor:
+    noise of variance read_noise^2 + shot_noise x.
+    """
     exposures = map(
         Exposure,
         side.int().tolist(),
-        parameters.saturation.tolist(),
-        (parameters.white_balance * torch.exp2(parameters.exposure)[:, None]).numpy(),
-        parameters.vignette.tolist(),
-        parameters.read_noise.tolist(),
-        parameters.shot_noise.tolist(),
-        key.numpy().view(np.uint32),
-        tables.numpy(),
+        film.saturation.tolist(),
+        (film.white_balance * torch.exp2(film.exposure)[:, None]).numpy(),
+        film.vignette.tolist(),
+        film.read_noise.tolist(),
+        film.shot_noise.tolist(),
+        seeds.tolist(),
+        tone_tables(film.gamma, film.contrast).numpy(),
     )
+    quality = film.jpeg_quality
     steps = zip(
         quantisation_table(LUMINANCE_TABLE, quality).numpy(),
         quantisation_table(CHROMINANCE_TABLE, quality).numpy(),
@@ -89,6 +97,25 @@ def finish(
                 cv2.resize(taken, (size, size), dst=enlarged, interpolation=cv2.INTER_LINEAR)
 
 
+def tone_tables(gamma: Tensor, contrast: Tensor) -> Tensor:  # (B,), (B,)
+    """sRGB encoding, gamma and contrast: values, (B, levels), at equal steps of the square root of
+    the light.
+
+    They are nearly equal steps of the encoding: the table is within 0.1/255 of the curve.
+    """
+    level = torch.linspace(0, 1, TONE_LEVELS)
+    encoded = srgb_encode(level**2) ** gamma[:, None]
+    return (0.5 + contrast[:, None] * (encoded - 0.5)).clamp(0, 1)
+
+
+def noise_quantiles() -> Tensor:
+    """The normal distribution in equal shares, (1024,), variance 1."""
+    levels = 1 << NOISE_BITS
+    share = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
+    quantiles = torch.special.ndtri(share)
+    return (quantiles / quantiles.square().mean().sqrt()).float()
+
+
 @numba.njit(**OPTIONS)
 def _expose(
     image: np.ndarray,  # (3, S, S)
@@ -96,8 +123,9 @@ def _expose(
     quantiles: np.ndarray,  # (1024,)
     picture: np.ndarray,  # (3, n, n), written
 ) -> None:
-    side, saturation, gain, vignette, read_noise, shot_noise, key, tone = exposure
+    side, saturation, gain, vignette, read_noise, shot_noise, seed, tone = exposure
     size, made = image.shape[1], picture.shape[1]
+    key = _mixed(np.uint32(_mixed(np.uint32(seed + 1)) ^ np.uint32(seed >> 32)))
     scale, last = size / side, F(len(tone) - 1)
     saturation, shot, read = F(saturation), F(shot_noise), F(read_noise**2)
     light_0, light_1, light_2 = F(LUMA[0]), F(LUMA[1]), F(LUMA[2])
@@ -124,7 +152,7 @@ def _expose(
                 bits[pixel] = _mixed(_mixed(number[pixel]) ^ key)
             for channel in range(3):
                 for pixel in range(count):
-                    level = (bits[pixel] >> (10 * channel)) & 1023
+                    level = (bits[pixel] >> (NOISE_BITS * channel)) & ((1 << NOISE_BITS) - 1)
                     strip[NOISE + channel, pixel] = quantiles[level]
             for pixel in range(STRIP):
                 red, green = strip[LIGHT, pixel], strip[LIGHT + 1, pixel]
@@ -163,7 +191,7 @@ def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int
 
 @numba.njit(forceinline=True, **OPTIONS)
 def _mixed(bits: int) -> int:
-    """`film_noise.mixed`."""
+    """MurmurHash3's 32-bit finaliser, uint32."""
     bits = np.uint32(bits ^ (bits >> 16))
     bits = np.uint32(bits * 0x85EBCA6B)
     bits = np.uint32(bits ^ (bits >> 13))

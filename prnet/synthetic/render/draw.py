@@ -1,6 +1,6 @@
-"""Drawing one sample on a CPU: the compiled z-buffer and the compiled loop over its pixels.
+"""Drawing one sample: the z-buffer of each layer, and the compiled loop over its pixels.
 
-Letters: V vertices, T triangles, S side of the picture.
+Letters: V vertices, S side of the picture.
 """
 
 import numpy as np
@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from prnet.synthetic.rasterize_cpu import z_buffer
-from prnet.synthetic.render.looks import HIDING, layer_in_use
-from prnet.synthetic.render.palette import Canvas, Palette
-from prnet.synthetic.render.pixels import draw_layer
+from prnet.synthetic.render.palette import Palette
+from prnet.synthetic.render.pixels import Canvas, draw_layer
 from prnet.synthetic.render.scene import Scene
-from prnet.synthetic.render.shadow import ShadowMap
+from prnet.synthetic.render.shadow import shadow_map
 from prnet.synthetic.worn.accessories import LENS, OPAQUE
+
+# A pixel hides what is behind it when it covers at least this share.
+HIDING = 0.5
+# What lies this many sides behind the face is not worn.
+BEHIND = -4.0
 
 
 def draw_sample(
@@ -24,24 +28,23 @@ def draw_sample(
     *,
     casts_shadow: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Draw one sample; attention and depth, (S, S)."""
-    normals, side = scene.normals(points[None])[0], image.shape[-1]
+    """Draw one sample; attention (S, S) bool, and depth (S, S), -inf where there is background."""
+    normals, side = scene.normals(points), image.shape[-1]
     depth = torch.full_like(image[0], -torch.inf)
     attention = torch.zeros_like(depth, dtype=torch.bool)
     canvas = Canvas(image.numpy(), attention.numpy(), depth.numpy())
     matrix, seen_by_light = np.zeros((3, 4), np.float32), np.zeros((0, 0), np.float32)
     if casts_shadow:
-        direction = torch.from_numpy(palette.directions[:1])
-        shadow_map = ShadowMap(points[None], scene, direction, _depth, side // 2)
-        matrix, seen_by_light = shadow_map.matrix[0].numpy(), shadow_map.depth[0].numpy()
-    for kind, mesh in scene.meshes.items():
-        if kind != OPAQUE and not layer_in_use(points[None], scene.layers[kind], side):
+        direction = torch.from_numpy(palette.directions[0])
+        matrix, seen_by_light = shadow_map(points, scene, direction, side // 2)
+    for kind, layer in scene.layers.items():
+        if kind != OPAQUE and points[scene.worn[kind], 2].amax() <= BEHIND * side:
             continue
-        seen = z_buffer(points.numpy(), mesh.triangles, side, side, cull_back_faces=True)
+        seen = z_buffer(points.numpy(), layer.triangles, side, side, cull_back_faces=True)
         draw_layer(
             points.numpy(),
             normals.numpy(),
-            mesh,
+            layer,
             *seen,
             palette,
             matrix,
@@ -51,9 +54,3 @@ def draw_sample(
             kind == LENS,
         )
     return attention, depth
-
-
-def _depth(points: Tensor, scene: Scene, side: int) -> Tensor:  # (1, V, 3)
-    """Of what casts shadows, (1, side, side)."""
-    _, depth = z_buffer(points[0].numpy(), scene.casting_corners, side, side, cull_back_faces=True)
-    return torch.from_numpy(depth)[None]

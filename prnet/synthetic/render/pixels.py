@@ -1,20 +1,24 @@
-"""What `looks`, `shading` and `shadow` say of a sample's pixels, as compiled loops for a CPU.
+"""A sample's pixels as compiled loops: what is seen there, its shadow, its light.
 
 The pixels that a layer shows are sorted by what is seen there, and drawn a strip at a time: what
 has to be looked up is, pixel by pixel, and then loops over the strip compute, several pixels an
-instruction. Nothing but the picture goes through memory. The formulas are those of the torch
-modules, which remain what they are and what a GPU runs; the two agree to rounding.
+instruction. Nothing but the picture goes through memory.
+
+Matte: irradiance of the soft lights times occlusion, plus the hard light with a clamped cosine
+that reaches beyond the terminator on skin. Highlights: a spherical Gaussian
+exp(sharpness (n . h - 1)) about the half vector h of each light. Everything is linear RGB, in the
+crop frame (x right, y down, z toward the camera).
 
 Letters: S side of the picture, R side of the shadow map.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from prnet.synthetic.render.palette import Canvas, Palette
-from prnet.synthetic.render.scene import ACCESSORY_LOOK, EYE, LOOKS, MOUTH_LOOK, SKIN, Mesh
-from prnet.synthetic.render.shading import SKIN_WRAP
+from prnet.synthetic.render.palette import Palette
+from prnet.synthetic.render.scene import ACCESSORY_LOOK, EYE, LOOKS, MOUTH_LOOK, SKIN, Layer
 from prnet.synthetic.render.shadow import BIAS, GRAZING_BIAS, MOST_BIAS
 from prnet.synthetic.render.strips import (
     ALPHA,
@@ -38,15 +42,24 @@ from prnet.synthetic.render.strips import (
 from prnet.synthetic.render.surfaces import accessories, between, eyes, mouth, skin
 
 NUM_LOOKS = len(LOOKS)
-WRAP = np.array(SKIN_WRAP, np.float32)
+# How far beyond the terminator light still leaks through skin, for red, green and blue.
+SKIN_WRAP = np.array((0.30, 0.12, 0.07), np.float32)
 MIRRORED, BRIGHT = FREE, FREE + 1  # rows
+
+
+class Canvas(NamedTuple):
+    """What is drawn; written."""
+
+    image: np.ndarray  # (3, S, S)
+    attention: np.ndarray  # (S, S), bool
+    depth: np.ndarray  # (S, S), of the nearest thing that hides
 
 
 @kept
 def draw_layer(
     points: np.ndarray,  # (V, 3), crop px
     normals: np.ndarray,  # (V, 3)
-    mesh: Mesh,
+    layer: Layer,
     numbers: np.ndarray,  # (S, S), of the triangle seen at each pixel; -1 where none
     near: np.ndarray,  # (S, S), its depth
     palette: Palette,
@@ -58,7 +71,7 @@ def draw_layer(
 ) -> None:
     """Draw a layer where it is nearer than what is drawn already."""
     # Arrays are taken out of their tuples once: each time costs a count of references.
-    triangles, two_sided, looks, attributes, eye_direction = mesh
+    triangles, two_sided, looks, attributes, eye_direction = layer
     image, attention, depth = canvas
     mouth_colors, paint, highlights = palette.mouth_colors, palette.paint, palette.highlights
     places, ends = _sorted(looks, numbers, near, depth)
@@ -188,7 +201,7 @@ def _turn(strip: np.ndarray, directions: np.ndarray) -> None:
 def _lit(
     matrix: np.ndarray, depth: np.ndarray, x: float, y: float, z: float, cosine: float
 ) -> float:
-    """`ShadowMap.lit` of one pixel."""
+    """Share of the hard light that arrives at a pixel: four texels, weighed by their distance."""
     last = len(depth) - 1
     across = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
     down = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
@@ -216,7 +229,7 @@ def _shade(
     directions: np.ndarray,  # (3, 3)
     lights: np.ndarray,  # (2, 3)
 ) -> None:
-    """`shading.shade`."""
+    """Light on each surface, toward the camera."""
     x_1, y_1, z_1 = directions[1, 0], directions[1, 1], directions[1, 2]
     x_2, y_2, z_2 = directions[2, 0], directions[2, 1], directions[2, 2]
     for pixel in range(STRIP):
@@ -240,7 +253,7 @@ def _shade(
         of_xx, of_yy, of_xy = irradiance[4, channel], irradiance[5, channel], irradiance[6, channel]
         of_xz, of_yz = irradiance[7, channel], irradiance[8, channel]
         light_0, light_1 = lights[0, channel], lights[1, channel]
-        wrapped = WRAP[channel]
+        wrapped = SKIN_WRAP[channel]
         for pixel in range(STRIP):
             x, y, z = strip[NORMAL, pixel], strip[NORMAL + 1, pixel], strip[NORMAL + 2, pixel]
             soft = one + x * (of_x + x * of_xx + y * of_xy + z * of_xz)

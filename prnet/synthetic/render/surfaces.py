@@ -1,7 +1,7 @@
-"""What `looks`, `textures`, `patterns` and `shading` say of surfaces, for strips of pixels.
+"""What a strip of pixels is made of: skin, eyes, mouth, hair, cloth, glass.
 
 Each function fills colour, alpha, gloss, sharpness and translucency of a strip, and tells which
-of its pixels are face.
+of its pixels are face. Colours are linear RGB.
 """
 
 import math
@@ -10,9 +10,13 @@ import numpy as np
 
 from prnet.synthetic.person.textures import ABSORPTION, NUM_ABSORBING, SKIN_LAYERS
 from prnet.synthetic.render.bank import TEXTURE_SIZE
-from prnet.synthetic.render.looks import DULL_HAIR, EYE_HIGHLIGHT, MOUTH_HIGHLIGHT, WET_LIPS
-from prnet.synthetic.render.palette import Palette
-from prnet.synthetic.render.shading import SCLERA_EDGE
+from prnet.synthetic.render.palette import (
+    DULL_HAIR,
+    EYE_HIGHLIGHT,
+    MOUTH_HIGHLIGHT,
+    WET_LIPS,
+    Palette,
+)
 from prnet.synthetic.render.strips import (
     ALPHA,
     COLOR,
@@ -28,7 +32,7 @@ from prnet.synthetic.render.strips import (
     sin,
     smooth,
 )
-from prnet.synthetic.worn.patterns import BEARD, HASH_BITS, LENSES
+from prnet.synthetic.worn.patterns import BEARD, LENSES
 
 LIPS, BEARD_LAYER = SKIN_LAYERS.index("lips"), SKIN_LAYERS.index("beard")
 NUM_LAYERS = len(SKIN_LAYERS)
@@ -39,6 +43,8 @@ SCALP = LAYERS + NUM_LAYERS
 ACROSS, ALONG, FINE, DOWN, UP = range(FREE, FREE + 5)
 # Bits of a half shifted into those of a float make it this many times too small.
 FLOAT_FROM_HALF = F(2.0**112)
+HASH_BITS = 16
+SCLERA_EDGE = 0.06  # half width of the edge of the iris, over its radius
 
 
 @compiled
@@ -61,10 +67,11 @@ def skin(
     count: int,  # of the strip's pixels
     corners: np.ndarray,  # (3, STRIP)
     weights: np.ndarray,  # (3, STRIP)
-    attributes: np.ndarray,  # of `Mesh`
+    attributes: np.ndarray,  # of `Layer`
     palette: Palette,
 ) -> None:
-    """`looks._skin`."""
+    """Albedo of `prnet.synthetic.person.textures.compose_albedo` with the scalp's stubble over it;
+    lips shine, hair does not."""
     texture, face_mask, gains = palette.texture, palette.face_mask, palette.gains
     for pixel in range(count):
         u = between(attributes, 0, corners, weights, pixel)
@@ -146,7 +153,7 @@ def eyes(
     directions: np.ndarray,  # (V, 3), from the eye's centre
     palette: Palette,
 ) -> None:
-    """`shading.eye_color`; few pixels, so one at a time."""
+    """Sclera, limbus, iris with radial fibres, pupil; few pixels, so one at a time."""
     gaze, colors = palette.gaze, palette.eye_colors
     iris_angle, pupil = palette.eye
     for pixel in range(count):
@@ -172,7 +179,7 @@ def eyes(
                 colors[1, channel] * (F(1) - red) - iris
             )
         is_face[pixel] = True
-    _plain(strip, EYE_HIGHLIGHT)
+    _uniform(strip, EYE_HIGHLIGHT)
 
 
 @compiled
@@ -184,11 +191,11 @@ def mouth(
     for channel in range(3):
         strip[COLOR + channel] = color[channel]
     is_face[:] = True
-    _plain(strip, MOUTH_HIGHLIGHT)
+    _uniform(strip, MOUTH_HIGHLIGHT)
 
 
 @compiled
-def _plain(strip: np.ndarray, highlight: tuple[float, float]) -> None:
+def _uniform(strip: np.ndarray, highlight: tuple[float, float]) -> None:
     """Nothing shines through; gloss and sharpness are the same everywhere."""
     strip[ALPHA] = F(1)
     strip[TRANSLUCENCY] = F(0)
@@ -202,17 +209,17 @@ def accessories(
     count: int,
     corners: np.ndarray,  # (3, STRIP)
     weights: np.ndarray,  # (3, STRIP)
-    attributes: np.ndarray,  # of `Mesh`
+    attributes: np.ndarray,  # of `Layer`
     kind: int,
     paint: np.ndarray,  # (P,), of `patterns.Paint`
     highlight: np.ndarray,  # (2,)
 ) -> None:
-    """`patterns.accessory_color`."""
+    """Hair of strands and tresses, striped cloth, lenses with the sky in them."""
     is_hair, is_lens = kind <= BEARD, kind == LENSES
     scale_u, scale_v, contrast = paint[6], paint[7], paint[8]
     mix, opacity, ragged, seed = paint[9], paint[10], paint[11], paint[12]
     is_face[:] = False
-    _plain(strip, highlight)
+    _uniform(strip, highlight)
     # Where one cell ends and the next begins is worked out in float64.
     for pixel in range(count):
         u = between(attributes, 0, corners, weights, pixel)
@@ -263,6 +270,8 @@ def accessories(
 
 @compiled
 def _cell_noise(column: float, row: float) -> float:
+    """Uniform noise in [0, 1), one value for every cell: an integer hash, so that a surface needs
+    no table."""
     mixed = (np.int64(column) * 73856093) ^ (np.int64(row) * 19349663)
     mixed = (mixed ^ (mixed >> 13)) * 1274126177
     return ((mixed ^ (mixed >> 16)) & (2**HASH_BITS - 1)) / 2**HASH_BITS
