@@ -14,7 +14,7 @@ from prnet.building.scan_files import OUTER_EYES, Scan
 from prnet.building.scan_fitting import NOSE_TIP, FaceOnScan
 from prnet.geometry import camera
 from prnet.geometry.mesh import vertex_normals
-from prnet.synthetic.rasterize_cpu import rasterize_cpu
+from prnet.geometry.rasterize import rasterize
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 REGIONS = ("nose_radius", "uv_mask")
@@ -138,7 +138,7 @@ def render(
     vertices[:, :2] += (fine - 1) / 2
     points = torch.from_numpy(vertices).float()[None]
     triangles = torch.from_numpy(scan.triangles)
-    raster = rasterize_cpu(points, triangles, height=side, width=side)
+    raster = rasterize(points, triangles, height=side, width=side)
     seen = raster.triangle[0].numpy() >= 0
     corners = scan.triangles[raster.triangle[0].numpy()[seen]]  # (P, 3)
     weights = raster.barycentric[0].numpy()[seen][..., None]  # (P, 3, 1)

@@ -11,7 +11,6 @@ from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.camera.lighting import Light, polynomial_terms, soft_light
 from prnet.synthetic.camera.pose import Pose
 from prnet.synthetic.parameters import FaceParameters, World, select, stack
-from prnet.synthetic.rasterize_cpu import rasterize_cpu
 from prnet.synthetic.render.normals import quads_of
 from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
@@ -80,7 +79,7 @@ def seen_looks(faces: SyntheticFaces, items: list[FaceParameters]) -> torch.Tens
     layer = faces.renderer.scene.layers[OPAQUE]
     triangles = torch.from_numpy(layer.triangles.astype(np.int64))
     head = (triangles < faces.renderer.scene.num_head).all(1).nonzero().squeeze(1)
-    raster = rasterize_cpu(
+    raster = rasterize(
         head_points(faces, rendering),
         triangles[head],
         height=SIZE,
@@ -89,41 +88,6 @@ def seen_looks(faces: SyntheticFaces, items: list[FaceParameters]) -> torch.Tens
     )
     looks = torch.from_numpy(layer.look)[head[raster.triangle.clamp(min=0)]].long()
     return looks.where(raster.triangle >= 0, -1)
-
-
-@pytest.mark.parametrize("cull", [False, True])
-@pytest.mark.parametrize("whole_numbers", [False, True])
-def test_cpu_raster_has_the_bits_of_the_torch_raster(cull: bool, whole_numbers: bool) -> None:
-    random = torch.Generator().manual_seed(int(whole_numbers))
-    for _ in range(8):
-        vertices = 60 * torch.rand(3, 60, 3, generator=random) - 4
-        if whole_numbers:
-            vertices = vertices.round()
-        triangles = torch.randint(0, 60, (150, 3), generator=random)
-        options = {"height": 48, "width": 52, "cull_back_faces": cull}
-        expected = rasterize(vertices, triangles, **options)
-        got = rasterize_cpu(vertices, triangles, **options)
-        assert (expected.triangle >= 0).any()
-        for name, one, other in zip(expected._fields, expected, got, strict=True):
-            assert torch.equal(one, other), name
-
-
-def test_cpu_raster_of_the_head_has_the_bits_of_the_torch_raster(faces: SyntheticFaces) -> None:
-    points = head_points(faces, render(faces, [bare(faces, 3, yaw_deg=40, jawOpen=0.6)]))
-    for cull in (False, True):
-        options = {"height": SIZE, "width": SIZE, "cull_back_faces": cull}
-        expected = rasterize(points, faces.head.triangles, **options)
-        got = rasterize_cpu(points, faces.head.triangles, **options)
-        assert torch.equal(expected.triangle, got.triangle)
-        assert torch.equal(expected.depth, got.depth)
-
-
-def test_cpu_raster_refuses_what_it_cannot_draw() -> None:
-    triangles = torch.tensor([[0, 1, 2]])
-    with pytest.raises(ValueError, match="float64"):
-        rasterize_cpu(torch.zeros(1, 3, 3).double(), triangles, height=4, width=4)
-    with pytest.raises(ValueError, match="not finite"):
-        rasterize_cpu(torch.full((1, 3, 3), torch.nan), triangles, height=4, width=4)
 
 
 def test_quads_join_triangles_that_share_an_edge() -> None:
@@ -324,7 +288,7 @@ def test_position_map_agrees_with_what_is_drawn(faces: SyntheticFaces, yaw_deg: 
 
     head = faces.head
     points = head_points(faces, rendering)
-    raster = rasterize_cpu(points, head.triangles, height=SIZE, width=SIZE, cull_back_faces=True)
+    raster = rasterize(points, head.triangles, height=SIZE, width=SIZE, cull_back_faces=True)
     skin = head.region_names.index("skin")
     chosen = (raster.triangle >= 0) & rendering.attention
     chosen &= head.triangle_region[raster.triangle.clamp(min=0)] == skin

@@ -9,8 +9,11 @@ import numba
 import numpy as np
 from torch import Tensor
 
+from prnet.geometry.compiled import cached
+
 # Taps beyond this much of the blur's weight are left out.
 TAIL = 5e-4
+RELAXED = {"contract", "nsz"}
 
 
 def blur(
@@ -45,7 +48,7 @@ def _taps(variance: float, side: int, border: int) -> np.ndarray:
     return (half / (2 * half.sum() - half[0])).astype(np.float32)
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+@cached(fastmath=RELAXED)
 def _add_blurred(
     image: np.ndarray,  # (3, S, S)
     taps: np.ndarray,  # (R + 1,)
@@ -73,13 +76,13 @@ def _add_blurred(
                 total[channel, row, column] += gain * result[column]
 
 
-@numba.njit(forceinline=True, error_model="numpy", fastmath={"contract", "nsz"})
+@numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
 def _start(values: np.ndarray, weight: float, total: np.ndarray) -> None:
     for place in range(len(total)):
         total[place] = weight * values[place]
 
 
-@numba.njit(forceinline=True, error_model="numpy", fastmath={"contract", "nsz"})
+@numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
 def _accumulate(one: np.ndarray, other: np.ndarray, weight: float, total: np.ndarray) -> None:
     for place in range(len(total)):
         total[place] += weight * (one[place] + other[place])

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.geometry.compiled import cached
 from prnet.synthetic.camera.film import FilmParameters
 from prnet.synthetic.camera.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, quantisation_table
 from prnet.synthetic.camera.jpeg_cpu import compress_cpu
@@ -30,11 +31,8 @@ TONE_LEVELS = 4096
 NOISE_BITS = 10
 # Rows of a strip, three of each: light, then value; noise.
 LIGHT, NOISE, ROWS = 0, 3, 6
-OPTIONS = {
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
-}
+RELAXED = {"contract", "reassoc", "arcp", "nsz"}
+inlined = numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
 
 
 class Exposure(NamedTuple):
@@ -116,7 +114,7 @@ def noise_quantiles() -> Tensor:
     return (quantiles / quantiles.square().mean().sqrt()).float()
 
 
-@numba.njit(**OPTIONS)
+@cached(fastmath=RELAXED)
 def _expose(
     image: np.ndarray,  # (3, S, S)
     exposure: Exposure,
@@ -173,7 +171,7 @@ def _expose(
                     picture[channel, row, left + pixel] = tone[level]
 
 
-@numba.njit(forceinline=True, **OPTIONS)
+@inlined
 def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int) -> None:
     """Bilinear."""
     x, y = max(x, 0.0), max(y, 0.0)
@@ -189,7 +187,7 @@ def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int
         strip[LIGHT + channel, pixel] = upper + down * (lower - upper)
 
 
-@numba.njit(forceinline=True, **OPTIONS)
+@inlined
 def _mixed(bits: int) -> int:
     """MurmurHash3's 32-bit finaliser, uint32."""
     bits = np.uint32(bits ^ (bits >> 16))

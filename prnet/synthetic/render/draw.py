@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.rasterize_cpu import z_buffer
+from prnet.geometry.rasterize import z_buffer
 from prnet.synthetic.render.palette import Palette
 from prnet.synthetic.render.pixels import Canvas, draw_layer
 from prnet.synthetic.render.scene import Scene

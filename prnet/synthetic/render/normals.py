@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.geometry.compiled import cached
+
 
 def quad_normals(
     points: Tensor,  # (N, 3), crop px, float32
@@ -41,7 +43,7 @@ def quads_of(triangles: Tensor) -> Tensor:  # (T, 3)
     return torch.cat([torch.cat([near, far], 1)[joined], single[alone]])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached()
 def _add_normals(
     points: np.ndarray,  # (N, 3)
     diagonals: np.ndarray,  # (Q, 4)
@@ -66,7 +68,7 @@ def _add_normals(
         normals[vertex, 2] = z / length
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(error_model="numpy")
 def _add(normals: np.ndarray, vertex: int, x: float, y: float, z: float) -> None:
     normals[vertex, 0] += x
     normals[vertex, 1] += y

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.geometry.compiled import cached
 from prnet.synthetic.render.palette import Palette
 from prnet.synthetic.render.scene import ACCESSORY_LOOK, EYE, LOOKS, MOUTH_LOOK, SKIN, Layer
 from prnet.synthetic.render.shadow import BIAS, GRAZING_BIAS, MOST_BIAS
@@ -29,6 +30,7 @@ from prnet.synthetic.render.strips import (
     LIT,
     NORMAL,
     OCCLUSION,
+    RELAXED,
     ROWS,
     SHARPNESS,
     STRIP,
@@ -37,7 +39,6 @@ from prnet.synthetic.render.strips import (
     clamp,
     compiled,
     exp,
-    kept,
 )
 from prnet.synthetic.render.surfaces import accessories, between, eyes, mouth, skin
 
@@ -55,7 +56,7 @@ class Canvas(NamedTuple):
     depth: np.ndarray  # (S, S), of the nearest thing that hides
 
 
-@kept
+@cached(fastmath=RELAXED)
 def draw_layer(
     points: np.ndarray,  # (V, 3), crop px
     normals: np.ndarray,  # (V, 3)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from prnet.faces.embedded import SEAM_SPAN, Head, window_triangles
 from prnet.faces.face import Face
-from prnet.synthetic.rasterize_cpu import corners_of
+from prnet.geometry.rasterize import corners_of
 from prnet.synthetic.render.bank import MARGIN, texel_of
 from prnet.synthetic.render.normals import diagonals_of, quad_normals
 from prnet.synthetic.worn.accessories import (

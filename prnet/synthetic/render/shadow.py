@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.rasterize_cpu import z_buffer
+from prnet.geometry.rasterize import z_buffer
 from prnet.synthetic.render.scene import Scene, transform
 
 # Part of the map's side that stays free around the head, for hair and hats.

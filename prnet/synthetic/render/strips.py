@@ -8,9 +8,6 @@ sum a float64.
 """
 
 import math
-import zlib
-from collections.abc import Callable
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -37,15 +34,6 @@ EXP_1 = F(math.log(2))
 SIN_3, SIN_5, SIN_7, SIN_9 = (
     F((-1) ** (power // 2) / math.factorial(power)) for power in (3, 5, 7, 9)
 )
-
-
-def kept(function: Callable) -> Callable:
-    """Compile with all that is called, once, and keep that until a source of `prnet.synthetic`
-    changes: functions and constants of any of them may end up in the compiled code."""
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
-    version = zlib.crc32(b"".join(source.read_bytes() for source in sources))
-    function.__qualname__ += f"_{version:08x}"  # names the file that is kept
-    return numba.njit(cache=True, error_model="numpy", fastmath=RELAXED)(function)
 
 
 @compiled
@@ -78,6 +66,7 @@ def clamp(value: float, low: float, high: float) -> float:
 
 @compiled
 def smooth(value: float, low: float, high: float) -> float:
-    """`shading.smooth`; `low` and `high` are best constants."""
+    """0 below `low`, 1 above `high`, with level ends; `low` above `high` falls instead. Both are
+    best constants."""
     share = clamp((value - low) * (F(1) / (high - low)), F(0), F(1))
     return share * share * (F(3) - F(2) * share)
