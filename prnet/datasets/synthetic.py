@@ -17,8 +17,8 @@ from prnet.datasets.fits import fit_matrix
 from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits, posed_fit
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
+from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.parameters import World
-from prnet.synthetic.render.renderer import SIZE_STEP
 from prnet.synthetic.world import SyntheticFaces
 
 # Held-out samples are of another seed than the stream's: the same world, other people.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prnet.synthetic.camera.exposure import expose
 from prnet.synthetic.camera.film import FilmParameters
-from prnet.synthetic.camera.lens import through_lens
+from prnet.synthetic.camera.lens import SIZE_STEP, through_lens
 
 SMALLEST_SIDE = 16
 
@@ -23,12 +23,13 @@ def develop(
     taken (`resolution`), which is then enlarged bilinearly.
 
     Raises:
-        ValueError: a side that is no multiple of 16 (JPEG's chroma blocks).
+        ValueError: a side that is no multiple of `SIZE_STEP`.
     """
     size = image.shape[-1]
-    if image.shape[1:] != (3, size, size) or size % 16:
+    if image.shape[1:] != (3, size, size) or size % SIZE_STEP:
         raise ValueError(
-            f"picture: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of 16"
+            f"picture: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of "
+            f"{SIZE_STEP}"
         )
     parameters = FilmParameters(*(field.float() for field in parameters))
     side = (parameters.resolution * size).round().clamp(SMALLEST_SIDE, size)

@@ -1,14 +1,12 @@
 """Behind the lens: light, sensor, tone curve and JPEG, mostly as compiled loops.
 
-Only what will be seen is made: of a picture that was taken smaller, its own pixels and those that
-share a block of JPEG with them. A strip of pixels is worked on at a time.
+A strip of pixels is worked on at a time.
 
 Noise comes from an integer hash of seed and pixel, and a table: the same bits on every machine.
 
-Letters: B batch, S side of the square picture, n side of its part that is made.
+Letters: B batch, S side of the square picture, n side of the picture as taken.
 """
 
-import math
 from typing import NamedTuple
 
 import cv2
@@ -19,13 +17,10 @@ from torch import Tensor
 
 from prnet.geometry.compiled import cached
 from prnet.synthetic.camera.film import FilmParameters
-from prnet.synthetic.camera.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, quantisation_table
-from prnet.synthetic.camera.jpeg_cpu import compress_cpu
 from prnet.synthetic.srgb import srgb_encode
 
 F = np.float32
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, linear light
-BLOCK = 16  # px, side of a block of JPEG's chroma
 STRIP = 64
 TONE_LEVELS = 4096
 NOISE_BITS = 10
@@ -70,29 +65,30 @@ def expose(
         seeds.tolist(),
         tone_tables(film.gamma, film.contrast).numpy(),
     )
-    quality = film.jpeg_quality
-    steps = zip(
-        quantisation_table(LUMINANCE_TABLE, quality).numpy(),
-        quantisation_table(CHROMINANCE_TABLE, quality).numpy(),
-        strict=True,
-    )
     quantiles = noise_quantiles().numpy()
-    lossy = (quality < 100).tolist()
-    for picture, exposure, step, compressed in zip(
-        image.numpy(), exposures, steps, lossy, strict=True
-    ):
+    qualities = film.jpeg_quality.tolist()
+    for picture, exposure, quality in zip(image.numpy(), exposures, qualities, strict=True):
         size = picture.shape[-1]
-        # Chroma is at half the side, and enlarged from the neighbours.
-        made = min(size, math.ceil((exposure.side + 2) / BLOCK) * BLOCK)
         # A picture as large as asked for is made in its place.
-        small = picture if exposure.side == size else np.zeros((3, made, made), np.float32)
-        _expose(picture, exposure, quantiles, small)
-        if compressed:
-            compress_cpu(small, *step)
+        taken = np.zeros((3, exposure.side, exposure.side), np.float32)
+        if exposure.side == size:
+            taken = picture
+        _expose(picture, exposure, quantiles, taken)
+        if quality < 100:
+            compress(taken, quality)
         if exposure.side < size:
-            for plane, enlarged in zip(small, picture, strict=True):
-                taken = plane[: exposure.side, : exposure.side]
-                cv2.resize(taken, (size, size), dst=enlarged, interpolation=cv2.INTER_LINEAR)
+            for plane, enlarged in zip(taken, picture, strict=True):
+                cv2.resize(plane, (size, size), dst=enlarged, interpolation=cv2.INTER_LINEAR)
+
+
+def compress(picture: np.ndarray, quality: float) -> None:  # (3, n, n), in [0, 1]; written
+    """What JPEG leaves of a picture, with chroma at half the side (4:2:0); quality 1 to 100."""
+    pixels = np.rint(255 * picture[::-1].transpose(1, 2, 0)).astype(np.uint8)  # BGR
+    options = [cv2.IMWRITE_JPEG_QUALITY, round(quality)]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    file = cv2.imencode(".jpg", pixels, options)[1]
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    np.divide(decoded[..., ::-1].transpose(2, 0, 1), 255, out=picture, dtype=np.float32)
 
 
 def tone_tables(gamma: Tensor, contrast: Tensor) -> Tensor:  # (B,), (B,)
@@ -122,7 +118,7 @@ def _expose(
     picture: np.ndarray,  # (3, n, n), written
 ) -> None:
     side, saturation, gain, vignette, read_noise, shot_noise, seed, tone = exposure
-    size, made = image.shape[1], picture.shape[1]
+    size = image.shape[1]
     key = _mixed(np.uint32(_mixed(np.uint32(seed + 1)) ^ np.uint32(seed >> 32)))
     scale, last = size / side, F(len(tone) - 1)
     saturation, shot, read = F(saturation), F(shot_noise), F(read_noise**2)
@@ -130,14 +126,13 @@ def _expose(
     strip = np.zeros((ROWS, STRIP), np.float32)
     bits, number = np.zeros(STRIP, np.uint32), np.zeros(STRIP, np.uint32)
     falls = np.zeros(STRIP, np.float32)
-    for row in range(made):
-        # Past its side a picture repeats its last pixel.
-        y = min((min(row, side - 1) + 0.5) * scale - 0.5, size - 1.0)
+    for row in range(side):
+        y = min((row + 0.5) * scale - 0.5, size - 1.0)
         down = 2 * y / (size - 1) - 1
-        for left in range(0, made, STRIP):
-            count = min(STRIP, made - left)
+        for left in range(0, side, STRIP):
+            count = min(STRIP, side - left)
             for pixel in range(count):
-                x = min((min(left + pixel, side - 1) + 0.5) * scale - 0.5, size - 1.0)
+                x = min((left + pixel + 0.5) * scale - 0.5, size - 1.0)
                 across = 2 * x / (size - 1) - 1
                 falls[pixel] = 1 - vignette * (across * across + down * down) / 2
                 number[pixel] = row * size + left + pixel + 1

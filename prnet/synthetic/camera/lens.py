@@ -15,9 +15,9 @@ from prnet.synthetic.camera.blur import blur
 from prnet.synthetic.camera.film import FilmParameters
 
 REFERENCE_SIDE = 256
-# Blur reaches past the border: the picture is mirrored so far before it. 256 + 2 * 16 and 128 + 32
-# have small prime factors, as the Fourier transform likes them.
-BORDER = 16
+# Blur reaches past the border: the picture is mirrored so far before it. With sides that are
+# multiples of 16 px the padded ones have small prime factors, as the Fourier transform likes them.
+BORDER = SIZE_STEP = 16
 # Sampling every s px needs a blur of about this times s against aliasing: between the standard
 # deviations of a box (0.29) and of a triangle (0.41) of that width.
 ANTIALIAS = 0.37

@@ -15,6 +15,7 @@ from prnet.faces.face import Face
 from prnet.sample import Fit
 from prnet.synthetic.backgrounds import occluder
 from prnet.synthetic.camera.develop import develop
+from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.camera.pose import frame
 from prnet.synthetic.parameters import FaceParameters, stack
 from prnet.synthetic.render.bank import Bank
@@ -27,8 +28,6 @@ from prnet.synthetic.worn.accessories import Accessories
 # A landmark counts as seen when it lies no more than this behind the surface, share of the side:
 # lids and lips are folds, whose points lie a little inside.
 LANDMARK_TOLERANCE = 0.025
-# Pictures are cut into JPEG's blocks of 16 px.
-SIZE_STEP = 16
 # Keeps the noise of neighbouring seeds apart.
 SEED_STRIDE = 1_000_003
 
