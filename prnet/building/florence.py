@@ -31,7 +31,7 @@ from prnet.datasets.florence import FOLDER, RULE_FILE, SUBJECT_FILE
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
-from prnet.files import read_json_object, write_json, written_whole
+from prnet.files import read_json_object, read_npz, write_json, written_whole
 from prnet.geometry import camera
 from prnet.workers import in_processes
 
@@ -140,10 +140,10 @@ def write_renderings_sheet(folder: Path, *, count: int) -> Path:
     cells = []
     for path in sorted(folder.glob("*/*.npz"))[:count]:
         picture = decode_picture(path.with_suffix(".png").read_bytes(), source=path)
-        with np.load(path, allow_pickle=False) as archive:
-            points, eyes = archive["vertices"], archive["outer_eyes"]
+        truth = read_npz(path, "vertices", "outer_eyes", hint="build it again")
         drawn = picture.copy()
-        for points_2d, color in ((points, (0, 255, 0)), (eyes, (255, 0, 0))):
+        for name, color in (("vertices", (0, 255, 0)), ("outer_eyes", (255, 0, 0))):
+            points_2d = truth[name]
             column, row = np.rint(points_2d[:, :2]).astype(int).T
             inside = (column >= 0) & (row >= 0) & (row < len(drawn)) & (column < len(drawn))
             drawn[row[inside], column[inside]] = color

@@ -28,7 +28,7 @@ from prnet.datasets.pictures import (
     reduction_for,
     shift_depth,
 )
-from prnet.files import read_json_object
+from prnet.files import read_json_object, read_npy
 from prnet.sample import Fit
 
 FORMAT = 1
@@ -122,7 +122,9 @@ class BuiltSet(torch.utils.data.Dataset):
         self.info = read_built_info(directory)
         self.names: list[str] = self.info.build["samples"]
         self.crop_rule = CropRule(**self.info.format["crop"])
-        self.records = np.load(self.directory / "records.npy", mmap_mode="r")
+        self.records = read_npy(
+            self.directory / "records.npy", hint="build the set again", mapped=True
+        )
         if len(self.records) != len(self.names):
             raise ValueError(
                 f"{self.directory}: records.npy has {len(self.records)} records, build.json "
