@@ -15,8 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import save_checkpoint
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
 from prnet.datasets.built import BuiltSet

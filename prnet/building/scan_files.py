@@ -23,7 +23,7 @@ LANDMARK_COLUMNS = ["index", "x", "y", "z"]
 OUTER_EYES = (36, 45)
 
 
-class ScanFile(NamedTuple):
+class SubjectScans(NamedTuple):
     """One subject's scans, the preferred first."""
 
     name: str
@@ -41,7 +41,7 @@ class Scan(NamedTuple):
     colors: np.ndarray | None  # (N, 3), uint8 RGB, where there is no texture
 
 
-def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[ScanFile]:
+def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[SubjectScans]:
     """The subjects of a folder, sorted by name.
 
     A subject is a sub-folder with its scan, or with the MICC archive's Model/frontal1/obj/*.obj and
@@ -59,12 +59,12 @@ def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[ScanFile]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             marked = path.with_suffix(".csv")
-            found.append(ScanFile(path.stem, (path,), marked if marked.is_file() else None))
+            found.append(SubjectScans(path.stem, (path,), marked if marked.is_file() else None))
         elif path.is_dir() and not path.name.startswith("."):
             paths = _scans_of(path, preferred)
             if paths:
                 marked = path / LANDMARKS_FILE
-                found.append(ScanFile(path.name, paths, marked if marked.is_file() else None))
+                found.append(SubjectScans(path.name, paths, marked if marked.is_file() else None))
     if not found:
         raise FileNotFoundError(f"{folder}: no scan found ({', '.join(SUFFIXES)}); {hint}")
     names = [scan.name for scan in found]
@@ -99,7 +99,7 @@ def _scan_files(paths: object) -> list[Path]:
     )
 
 
-def require_trimesh(files: Sequence[ScanFile]) -> None:
+def require_trimesh(files: Sequence[SubjectScans]) -> None:
     """Raise ValueError if one of the scans takes trimesh and it is not installed."""
     paths = [path for file in files for path in file.paths]
     taken = [path for path in paths if path.suffix.lower() not in VRML_SUFFIXES]

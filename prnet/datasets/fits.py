@@ -44,6 +44,12 @@ class FacePair(NamedTuple):
     picture: Path
     fit: Path
 
+    def read_picture(self) -> bytes:
+        """The bytes of the picture's file; raises OSError, and says so where there is none."""
+        if not self.picture.is_file():
+            raise FileNotFoundError(f"no picture {self.picture.name} beside the fit")
+        return self.picture.read_bytes()
+
 
 def read_fit(path: Path) -> FitFile:
     """Read one fit; every array becomes float64 before any arithmetic.
