@@ -215,7 +215,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(lines(POINTS))
     with pytest.raises(FileNotFoundError, match="photos: missing; pictures="):
         find_landmarks(tmp_path, pictures=tmp_path / "photos")
-    with pytest.raises(ValueError, match="pixel origin 'corner'"):
+    with pytest.raises(ValueError, match="pixel origin: got 'corner'"):
         find_landmarks(tmp_path, pixel_origin="corner")
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.checks import require_finite
+from prnet.checks import require_choice, require_finite
 from prnet.faces.bfm import read_prnet_face_mask, read_prnet_landmark_cells
 from prnet.faces.face import Face
 from prnet.files import read_mat, read_npz, read_table, written_whole
@@ -195,8 +195,7 @@ def _read_origin(content: dict[str, np.ndarray], key: str, default: str, path: P
     if key not in content:
         return default
     origin = content[key].item() if content[key].size == 1 else content[key].tolist()
-    if not isinstance(origin, str) or origin not in PIXEL_ORIGINS:
-        raise ValueError(f"{path}: {key} is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}")
+    require_choice(f"{path}: {key}", origin, PIXEL_ORIGINS)
     return origin
 
 
