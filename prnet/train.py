@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, distributed, nn
 from torch.utils.data import ConcatDataset
 
-from prnet.building.archives import build_archive, require_archives
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive, require_archives
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.datasets.augment import AugmentRule, draw_similarity
 from prnet.datasets.evaluation import evaluation_loader

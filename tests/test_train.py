@@ -14,8 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from prnet.building.scan_files import OUTER_EYES, Scan
 from prnet.building.scan_fitting import NOSE_TIP, FaceOnScan
+from prnet.checks import require_choice
 from prnet.geometry import camera
 from prnet.geometry.mesh import vertex_normals
 from prnet.geometry.rasterize import rasterize
@@ -50,11 +51,7 @@ class RenderRule(NamedTuple):
         lists = {key: tuple(values[key]) for key in ("pitch_deg", "yaw_deg", "scans")}
         rule = cls(**{**values, **lists})
         for field, choices in (("unit", MILLIMETRES), ("region", REGIONS)):
-            if getattr(rule, field) not in choices:
-                raise ValueError(
-                    f"dataset.{field}: got {getattr(rule, field)!r}, expected one of "
-                    f"{', '.join(choices)}"
-                )
+            require_choice(f"dataset.{field}", getattr(rule, field), choices)
         positive = ("radius_mm", "max_points", "picture_size", "picture_scale")
         if not all(getattr(rule, field) > 0 for field in positive) or not 0 <= rule.shading <= 1:
             raise ValueError(

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
+from prnet.geometry.depth import DepthOrigin
 from prnet.geometry.pose_parameters import (
     NUM_POSE,
-    DepthOrigin,
     split_parameters,
 )
 from prnet.geometry.position_map import PositionMapDecoder

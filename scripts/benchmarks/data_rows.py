@@ -12,8 +12,7 @@ from benchmarks.made_data import Bench, alternate_on_host, repeat_pairs
 from benchmarks.peers import PEERS
 from benchmarks.tables import Line
 from benchmarks.timing import CPU, alternate, each
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.pictures import collate_fits
 from prnet.entry import num_workers

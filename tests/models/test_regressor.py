@@ -10,11 +10,11 @@ from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
 from prnet.evaluation.evaluate import give_face
 from prnet.geometry import camera
+from prnet.geometry.depth import DepthOrigin
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (
     DEPTH,
     NUM_POSE,
-    DepthOrigin,
     FitParameters,
     MirrorImage,
     crop_points,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prnet.faces.embedded import Head
 from prnet.faces.face import Face
+from prnet.geometry.depth import shift_depth
 from prnet.sample import Fit
 from prnet.synthetic.backgrounds import occluder
 from prnet.synthetic.camera.develop import develop
@@ -83,7 +84,7 @@ class Renderer:
         points = transform(matrix, vertices)
         depth_min = points[:, self.scene.window, 2].amin(1)
         points[..., 2] -= depth_min[:, None]
-        matrix[:, 2, 3] -= depth_min
+        matrix = shift_depth(matrix, depth_min)
 
         # The pictures start as backgrounds, and the samples are drawn over them.
         image = bank.background_crops([item.backdrop for item in items], self.size)
