@@ -69,7 +69,7 @@ def freeze(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
     # How the stream is read does not move what is in it.
-    reading = ("samples_per_epoch", "held_out", "render_on")
+    reading = ("samples_per_epoch", "held_out")
     values = {key: value for key, value in rule.to_values().items() if key not in reading}
     plan = json.loads(json.dumps({"format": 1, **values}))
     plan_file = output / "plan.json"
