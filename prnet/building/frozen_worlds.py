@@ -37,7 +37,7 @@ SECONDS = 0.03  # of work in a sample, about
 SCANS_SEED_SHIFT = 2_000_003
 TRAINING, TEST, SCANS = "300W_LP/Synthetic", "AFLW2000", "Florence"
 # Fields of a rule that say how a stream is read, not what is in it.
-READING = ("samples_per_epoch", "held_out", "render_on")
+READING = ("samples_per_epoch", "held_out")
 
 
 class WorldFile(NamedTuple):

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from prnet.entry import CONFIG_DIR
 from prnet.geometry.uv import EYES_NOSE_MOUTH, LANDMARK, OUTSIDE, REST
-from prnet.losses.position_map import PositionMapLoss, read_weight_picture, weighted_norm
+from prnet.losses.prn import PRNLoss, read_weight_picture, weighted_norm
 from prnet.sample import FaceSample, Prediction
+from tests.small_face import with_face
 
 
 def random_maps(seed: int, *, side: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,7 +26,7 @@ def random_maps(seed: int, *, side: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return maps[0], maps[1], weight * (weight > 0.3)
 
 
-def loss_of(loss_fn: PositionMapLoss, prediction: Tensor, target: Tensor) -> Tensor:
+def loss_of(loss_fn: PRNLoss, prediction: Tensor, target: Tensor) -> Tensor:
     image = torch.zeros_like(prediction)
     losses = loss_fn(Prediction(prediction), FaceSample(image, target))
     assert list(losses) == ["position_map"]
@@ -122,7 +123,7 @@ def test_adam_takes_the_same_steps_for_sum_and_mean(face):
     for reduction in ("sum", "mean"):
         shift = torch.nn.Parameter(start.clone())
         optimizer = torch.optim.Adam([shift], lr=0.1, eps=0.0)
-        loss_fn = PositionMapLoss(face.uv, reduction=reduction)
+        loss_fn = with_face(PRNLoss(reduction=reduction), face)
         for _ in range(5):
             optimizer.zero_grad()
             loss_of(loss_fn, shift[:, None, None].expand(1, 3, 256, 256), target).backward()
@@ -156,10 +157,10 @@ def test_shapes_that_do_not_fit_raise(prediction, target, weight, message):
 
 def test_another_reduction_raises(face):
     maps = torch.zeros(1, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"reduction: got 'none', .*'sum', 'mean'"):
+    with pytest.raises(ValueError, match=r"reduction: got 'none', .*sum, mean"):
         weighted_norm(maps, maps, torch.ones(4, 4), reduction="none")
-    with pytest.raises(ValueError, match=r"reduction: got 'avg', .*'sum', 'mean'"):
-        PositionMapLoss(face.uv, reduction="avg")
+    with pytest.raises(ValueError, match=r"reduction: got 'avg', .*sum, mean"):
+        PRNLoss(reduction="avg")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_another_reduction_raises(face):
 )
 def test_published_weights_of_each_region(face, region, weight):
     """A map wrong by 1 px in one region costs that region's weight per texel, on average over B."""
-    loss_fn = PositionMapLoss(face.uv, reduction="sum")
+    loss_fn = with_face(PRNLoss(reduction="sum"), face)
     texels = face.uv.region == region
     assert texels.any()
     target = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(7))
@@ -178,7 +179,7 @@ def test_published_weights_of_each_region(face, region, weight):
 
 
 def test_weight_mask_follows_the_device_and_stays_out_of_the_state(face):
-    loss_fn = PositionMapLoss(face.uv)
+    loss_fn = with_face(PRNLoss(), face)
     assert torch.equal(loss_fn.weight_mask, face.uv.weight_mask((16, 4, 3, 0)))
     assert loss_fn.state_dict() == {}
     assert loss_fn.to("meta").weight_mask.device.type == "meta"
@@ -196,7 +197,7 @@ def test_weight_mask_follows_the_device_and_stays_out_of_the_state(face):
 )
 def test_bad_weights_raise(face, weights, message):
     with pytest.raises(ValueError, match=message):
-        PositionMapLoss(face.uv, weights=weights)
+        PRNLoss(weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ def test_bad_weights_raise(face, weights, message):
 def test_shipped_configurations_are_figure_10(face, name, ratio):
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose(f"loss/{name}")
-    loss_fn = instantiate(cfg.loss, uv=face.uv)
-    assert isinstance(loss_fn, PositionMapLoss)
+    loss_fn = with_face(instantiate(cfg.loss), face)
+    assert isinstance(loss_fn, PRNLoss)
     assert loss_fn.reduction == "mean"
     assert torch.equal(loss_fn.weight_mask, face.uv.weight_mask(ratio))
 
@@ -218,7 +219,7 @@ def test_weight_picture_is_sixteenths_within_the_face(face, tmp_path: Path) -> N
     picture[row, column] = 255
     path = tmp_path / "uv_weight_mask.png"
     assert cv2.imwrite(str(path), picture)
-    mask = PositionMapLoss(face.uv, weight_picture=path).weight_mask
+    mask = with_face(PRNLoss(weight_picture=path), face).weight_mask
     assert mask[row, column] == 255 / 16
     assert set(mask[face.uv.face_mask].unique().tolist()) == {3.0, 255 / 16}
     assert not mask[~face.uv.face_mask].any()
@@ -230,4 +231,4 @@ def test_weight_picture_is_sixteenths_within_the_face(face, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("weights", "outside"), [((1, 1, 1, 1), True), ((16, 4, 3, 0), False)])
 def test_loss_says_whether_it_weighs_texels_off_the_face(face, weights, outside) -> None:
-    assert PositionMapLoss(face.uv, weights=weights).weighs_outside is outside
+    assert with_face(PRNLoss(weights=weights), face).weighs_outside is outside

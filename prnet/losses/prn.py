@@ -1,4 +1,7 @@
-"""Losses on position maps. Letters: B batch, H W map side."""
+"""PRN's loss, eq. 1: the distance of two position maps under a weight mask.
+
+Letters: B batch, H W map side. The mask is `prnet.geometry.uv.UVLayout.weight_mask`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +9,11 @@ from typing import Literal, get_args
 
 import cv2
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prnet.geometry.uv import UVLayout
+from prnet.checks import require_choice
+from prnet.faces.face import Face
+from prnet.losses.loss import Loss
 from prnet.sample import FaceSample, Prediction
 
 Reduction = Literal["sum", "mean"]
@@ -43,8 +48,7 @@ def weighted_norm(
         raise ValueError(
             f"weight: got {tuple(weight.shape)}, expected {tuple(side)} or {(batch, *side)}"
         )
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
+    require_choice("reduction", reduction, get_args(Reduction))
 
     # Written out, several times faster than torch's norm over the channels on a CPU.
     x, y, z = (prediction - target).unbind(1)
@@ -79,31 +83,26 @@ def read_weight_picture(
     return torch.from_numpy(picture).float() / 16 * face_mask.cpu()
 
 
-class PositionMapLoss(nn.Module):
-    """PRN's loss: `weighted_norm` under the weight mask of a UV layout, averaged over the batch.
-
-    Every loss says in `targets` which fields of `FaceSample` it compares with.
-
-    Buffer: `weight_mask` (H, W), not stored in checkpoints.
-    """
+class PRNLoss(Loss):
+    """PRN's loss: `weighted_norm` under the face's weight mask, averaged over the batch."""
 
     targets = frozenset({"position_map"})
+    needs = frozenset({"position_map"})
 
     def __init__(
         self,
-        uv: UVLayout,
         *,
         weights: Sequence[float] = (16, 4, 3, 0),
         weight_picture: Path | str | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        """Weights of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
-
-        `weight_picture` replaces them by PRNet's uv_weight_mask.png (see `read_weight_picture`).
+        """
+        - `weights`: of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
+        - `weight_picture`: replaces them by PRNet's uv_weight_mask.png (see `read_weight_picture`).
+        - `reduction`: see `weighted_norm`.
 
         Raises:
             ValueError: not four finite weights >= 0 with one > 0, or another reduction.
-            FileNotFoundError: as `read_weight_picture`.
         """
         super().__init__()
         ratio = tuple(float(weight) for weight in weights)
@@ -112,16 +111,26 @@ class PositionMapLoss(nn.Module):
                 f"loss weights: got {list(ratio)}, expected four finite numbers >= 0 "
                 "(landmarks; eyes, nose and mouth; rest of the face; outside)"
             )
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"reduction: got {reduction!r}, expected one of {get_args(Reduction)}")
-        weight_mask = uv.weight_mask(ratio)
-        if weight_picture is not None:
-            weight_mask = read_weight_picture(weight_picture, uv.face_mask)
-        if not weight_mask.any():
+        if not any(ratio):
             raise ValueError(f"loss weights: {list(ratio)} leave no texel any weight")
-        self.weighs_outside = bool(weight_mask[~uv.face_mask].any())
+        require_choice("reduction", reduction, get_args(Reduction))
+        self.weights = ratio
+        self.weight_picture = weight_picture
         self.reduction = reduction
-        self.register_buffer("weight_mask", weight_mask, persistent=False)
+
+    def set_face(self, face: Face) -> None:
+        """Make the weight mask of the face's UV layout.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read_weight_picture`, or the picture weighs nothing.
+        """
+        mask = face.uv.weight_mask(self.weights)
+        if self.weight_picture is not None:
+            mask = read_weight_picture(self.weight_picture, face.uv.face_mask).to(mask.device)
+        if not mask.any():
+            raise ValueError(f"{self.weight_picture}: leaves no texel of the face any weight")
+        self.weight_mask = mask
+        self.weighs_outside = bool(mask[~face.uv.face_mask].any())
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
         """The loss as {"position_map": scalar}, in px for the reduction "mean"."""
