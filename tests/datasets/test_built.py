@@ -31,7 +31,7 @@ from prnet.datasets.training_sets import StepSampler, TrainingSets
 from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
-from tests.tiny import HEIGHT, write_tiny_bfm, write_tiny_data_dir
+from tests.tiny import HEIGHT, read_back, write_tiny_bfm, write_tiny_data_dir
 
 AUDIT_KEYS = {
     "large_angles",
@@ -85,7 +85,7 @@ def test_records_meet_the_annotated_landmarks(built, face, tiny_data_dir):
     vertices = face.morphable_model(batch.shape_params, batch.exp_params)
     crop_vertices = camera.transform_points(batch.crop_from_model, vertices)
     position_map = decoder(batch.shape_params, batch.exp_params, batch.crop_from_model)
-    sampled = face.uv.vertices(position_map)[:, face.landmark_index]
+    sampled = read_back(face.uv, position_map)[:, face.landmark_index]
     for i, pair in enumerate(find_aflw2000(tiny_data_dir)):
         item = built[i]  # reduction 1: the picture is the image
         annotated = read_fit(pair.fit).landmarks - np.array([1.0, 1.0, 0.0])
