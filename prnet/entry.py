@@ -12,6 +12,8 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from prnet.checks import require_choice
+
 log = logging.getLogger(__name__)
 
 
@@ -99,8 +101,7 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ValueError: not auto, cpu or cuda, or CUDA is asked for and absent.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: got {name!r}, expected auto, cpu or cuda")
+    require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: cuda is not available here; use device=cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

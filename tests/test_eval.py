@@ -675,7 +675,7 @@ def test_foreign_checkpoints_are_refused(tiny_data_dir, tmp_path, changes, messa
         (["dataset=300w_lp"], "got '300w_lp'; eval scores aflw2000 or synthetic"),
         (["dataset.subsets=[AFW]"], "has no sub-folders"),
         (["report=table.txt"], "ends in .json"),
-        (["device=tpu"], "expected auto, cpu or cuda"),
+        (["device=tpu"], "expected one of auto, cpu, cuda"),
     ],
 )
 def test_contradictions_are_refused(tiny_data_dir, tmp_path, arguments, message):
