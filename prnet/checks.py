@@ -1,6 +1,9 @@
-"""Checks of arguments that many constructors make: one message for each kind of mistake."""
+"""What many messages are made of: one check of a choice, one list of names."""
 
 from collections.abc import Iterable
+
+# Names that a message lists before it only counts.
+MOST_NAMES = 10
 
 
 def require_choice(name: str, value: object, choices: Iterable) -> None:
@@ -8,3 +11,10 @@ def require_choice(name: str, value: object, choices: Iterable) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, choices))}")
+
+
+def name_list(names: Iterable[str]) -> str:
+    """`3: image00002, image00004, image00006`, cut short with an ellipsis, for a message."""
+    names = list(names)
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{len(names)}: {shown}{', ...' if len(names) > MOST_NAMES else ''}"

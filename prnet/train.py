@@ -13,20 +13,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, distributed, nn
-from torch.utils.data import ConcatDataset
 
 from prnet.building.archives import build_archive, require_archives
 from prnet.building.parts import BuildOptions
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.datasets.augment import AugmentRule, draw_similarity
-from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.evaluation import Joined
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
 from prnet.datasets.warp import make_sample
 from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
 from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
-from prnet.evaluation.evaluate import evaluate_model, evaluation_mode, give_face
+from prnet.evaluation.evaluate import EvaluationOptions, evaluate, give_face
 from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.sources import NetworkSource, evaluation_mode
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
 from prnet.files import written_whole
@@ -206,21 +206,18 @@ def make_validate(
         log.warning("no photos are held out: best.pt will be the last state")
         return None
     first, *others = sets.validation
-    samples = ConcatDataset(sets.validation) if others else first
+    test_set = (Joined(sets.validation) if others else first).with_truth_face(face)
+    options = EvaluationOptions(batch_size=cfg.trainer.batch_size, progress=False)
     shown = sets.shown(SHOWN_SAMPLES)
 
     def validate(model: nn.Module) -> Validation:
-        report = evaluate_model(
+        source = NetworkSource(
             model,
-            evaluation_loader(samples, batch_size=cfg.trainer.batch_size),
-            face=face,
-            truth_face=face,
-            protocol=protocol,
-            dataset="held out",
-            source="the network in training",
+            face,
+            description="the network in training",
             precision=cfg.trainer.precision,
-            progress=False,
         )
+        report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}
         return Validation(
             means["nme_68_2d"], means, draw_panel(model, shown.to(device), face, decoder)

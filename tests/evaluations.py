@@ -2,6 +2,7 @@
 written out again, and networks that say what they are told."""
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
+from prnet.datasets.evaluation import EvaluationItem, TestSet
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
+from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.sources import NetworkSource
+from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.sample import Prediction
 from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, TinyFit, project, tiny_face
@@ -68,7 +73,7 @@ def run(data_dir: Path, tmp_path: Path, *overrides: str) -> dict:
         cfg = compose(
             "eval", overrides=["dataset=aflw2000", f"data_dir={data_dir}", "device=cpu", *overrides]
         )
-    return evaluate(cfg, tmp_path)
+    return run_evaluation(cfg, tmp_path)
 
 
 def means(report: dict) -> dict[str, float]:
@@ -102,6 +107,47 @@ class Scripted(nn.Module):
         self.images += list(image)
         self.modes.append(self.training)
         return Prediction(torch.stack(self.position_maps[start : start + len(image)]))
+
+
+class Items(TestSet):
+    """Given items as a test set."""
+
+    name = "items"
+
+    def __init__(
+        self,
+        items: Sequence[EvaluationItem],
+        face: Face | None = None,
+        *,
+        point_groups: Sequence[Sequence[int]] | None = None,
+        yaws_deg: Mapping[str, float] | None = None,
+    ) -> None:
+        self.items = list(items)
+        self.names = [item.name for item in items]
+        self.truth_face = face
+        self.point_groups = point_groups
+        self.yaws_deg = yaws_deg
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        return self.items[index]
+
+    def yaw_labels(self, names: Sequence[str]) -> Mapping[str, float] | None:
+        return self.yaws_deg
+
+
+def score_network(
+    model: nn.Module,
+    test_set: TestSet,
+    face: Face,
+    protocol: Protocol,
+    *,
+    batch_size: int = 4,
+    **options: object,
+) -> dict:
+    """The report of a network of this face."""
+    source = NetworkSource(model, face, description="a network", **options)
+    options = EvaluationOptions(batch_size=batch_size, progress=False)
+    return evaluate(source, test_set, protocol, options)
 
 
 def true_maps(batches, face) -> list[torch.Tensor]:

@@ -19,11 +19,10 @@ from prnet.building.parts import BuildOptions
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR
 from prnet.eval import load_model
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
@@ -33,6 +32,7 @@ from prnet.models.prn import PRN
 from prnet.train import keep_best
 from prnet.training.loop import StopSignal, World, train
 from prnet.training.schedule import cosine_decay, step_decay
+from tests.evaluations import score_network
 from tests.plans import plan
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
@@ -292,15 +292,8 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
     indices = held_out(built.names, 0.25).nonzero()[0]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("eval", overrides=["dataset=aflw2000", f"data_dir={tiny_data_dir}"])
-    report = evaluate_model(
-        model,
-        evaluation_loader(HeldOut(built, indices), batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
-        dataset="held out",
-        source="best.pt",
-    )
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    report = score_network(model, HeldOut(built, indices).with_truth_face(face), face, protocol)
     assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(validated[1]), abs=6e-4)
 
 

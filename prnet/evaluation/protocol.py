@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prnet.checks import require_choice
+from prnet.datasets.evaluation import Demands
+from prnet.datasets.pictures import CropRule
 from prnet.geometry.camera import PIXEL_ORIGINS
 from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
 from prnet.metrics import reconstruction
@@ -66,7 +69,7 @@ class Crop:
     boxes: str | None
 
     def __post_init__(self) -> None:
-        _require_choice("crop.source", self.source, CROP_SOURCES)
+        require_choice("protocol.crop.source", self.source, CROP_SOURCES)
         if not (self.scale > 0 and self.span > 0 and self.jitter >= 0):
             raise ValueError(
                 f"protocol.crop: got scale {self.scale}, span {self.span}, jitter {self.jitter}; "
@@ -95,10 +98,12 @@ class Reconstruction:
     memory: int
 
     def __post_init__(self) -> None:
-        _require_choice("reconstruction.metric", self.metric, reconstruction.METRICS)
-        _require_choice("reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS)
-        _require_choice("reconstruction.direction", self.direction, DIRECTIONS)
-        _require_choice("reconstruction.start", self.start, STARTS)
+        require_choice("protocol.reconstruction.metric", self.metric, reconstruction.METRICS)
+        require_choice(
+            "protocol.reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS
+        )
+        require_choice("protocol.reconstruction.direction", self.direction, DIRECTIONS)
+        require_choice("protocol.reconstruction.start", self.start, STARTS)
 
     @property
     def by_index(self) -> bool:
@@ -126,8 +131,8 @@ class Pose:
     fix: bool
 
     def __post_init__(self) -> None:
-        _require_choice("pose.points", self.points, POSE_POINTS)
-        _require_choice("pose.images", self.images, POSE_IMAGES)
+        require_choice("protocol.pose.points", self.points, POSE_POINTS)
+        require_choice("protocol.pose.images", self.images, POSE_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +217,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
-            _require_choice(field, getattr(self, field), choices)
+            require_choice(f"protocol.{field}", getattr(self, field), choices)
         if not self.metrics:
             raise ValueError(f"protocol.metrics is empty; choose among {', '.join(METRICS)}")
         for metric in self.metrics:
-            _require_choice("metrics", metric, METRICS)
+            require_choice("protocol.metrics", metric, METRICS)
         edges = [0.0, *self.bins, float(LARGEST_YAW_DEG)]
         if not self.bins or any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
             raise ValueError(
@@ -259,6 +264,22 @@ class Protocol:
         """As plain values, for a report."""
         return _plain(dataclasses.asdict(self))
 
+    def measuring(self, metric: str | None) -> "Protocol":
+        """With this metric in place of its own; None: as it is."""
+        return self if metric is None else dataclasses.replace(self, metrics=(metric,))
+
+    def demands(self, *, network: bool) -> Demands:
+        """What a test set has to have; for a `network`, pictures too."""
+        crop = CropRule(self.crop.source, self.crop.scale, self.crop.jitter, self.crop.span)
+        return Demands(
+            crop=crop if network else None,
+            boxes=self.crop.boxes if self.crop.source == "box" else None,
+            yaw_labels=self.yaw_labels if self.yaw_source == "labels" else None,
+            exclude=self.exclude,
+            stored_landmarks=self.landmarks == "pt3d_68",
+            decodes_fits=self.scores_dense or self.landmarks == "map",
+        )
+
     @property
     def landmark_origin(self) -> str:
         """The pixel origin that the ground-truth landmarks are scored in."""
@@ -292,8 +313,3 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _require_choice(field: str, value: object, choices: object) -> None:
-    if value not in choices:
-        raise ValueError(f"protocol.{field}: got {value!r}, expected one of {', '.join(choices)}")

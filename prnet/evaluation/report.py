@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.summaries import balanced_subsets, scored_rows, summarize, worst
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import curves_as_csv
 
-# Names that a message lists before it only counts.
-SHOWN = 10
 # Unit of an error -> what its table and its curves are about, and what follows the report's name.
 QUANTITIES = {"%": ("NME", ""), "deg": ("head pose", "_pose")}
 ORIGIN_NOTES = {
@@ -111,12 +110,6 @@ def make_report(
             list(yaws_deg), list(yaws_deg.values()), {m: kept[m] for m in computed}, protocol
         ),
     }
-
-
-def name_list(names: Iterable[str]) -> str:
-    """`3: image00002, image00004, image00006`, cut short with an ellipsis."""
-    names = list(names)
-    return f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
 
 
 def title(metric: str, protocol: dict) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
-from prnet.evaluation.report import name_list, title, write_curves
+from prnet.evaluation.report import title, write_curves
 from prnet.evaluation.summaries import scored_rows
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import PairedDifference, paired_difference

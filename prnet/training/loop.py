@@ -22,7 +22,7 @@ from prnet.checkpoint import save_checkpoint
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.synthetic import SyntheticSets
 from prnet.datasets.training_sets import StepSampler, TrainingSets, training_loader
-from prnet.evaluation.evaluate import PRECISIONS
+from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.training.batch_norm import forgets_slowly, recompute_batch_norm
 

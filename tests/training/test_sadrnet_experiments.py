@@ -10,14 +10,15 @@ from omegaconf import OmegaConf
 
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR
-from prnet.evaluation.evaluate import evaluate_model, give_face
+from prnet.evaluation.evaluate import give_face
 from prnet.evaluation.protocol import Protocol
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.training.loop import Plan, World, train
 from prnet.training.schedule import warmup_decay
+from tests.evaluations import score_network
 
 # Table IV: attention, self-alignment, deformation; and the terms of eq. 24 that are left.
 ABLATIONS = {
@@ -134,15 +135,7 @@ def test_ablations_are_the_papers_ticks_and_train_and_are_scored(name, built_dir
     assert heads == trained  # every part of the network is taught by a term
 
     built = BuiltSet(built_dir)
-    report = evaluate_model(
-        model,
-        evaluation_loader(HeldOut(built, [0, 1]), batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
-        dataset="held out",
-        source="two steps",
-        progress=False,
-    )
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    report = score_network(model, HeldOut(built, [0, 1]).with_truth_face(face), face, protocol)
     assert report["count"] == 2
     assert math.isfinite(report["metrics"]["nme_dense_3d"]["mean"])
