@@ -28,12 +28,12 @@ from prnet.drawing.gallery import Gallery
 from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate, give_face
 from prnet.evaluation.protocol import Protocol
-from prnet.evaluation.report import require_json_name, table, write_report
+from prnet.evaluation.report import with_statistics
 from prnet.evaluation.sources import NetworkSource, PredictionSource
-from prnet.evaluation.summaries import with_statistics
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.models.network_size import network_size
+from prnet.reports.writing import require_json_name, table, write_report
 
 log = logging.getLogger(__name__)
 

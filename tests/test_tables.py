@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from prnet.entry import CONFIG_DIR
+from prnet.entry import CONFIG_DIR, shipped, shipped_protocol
+from prnet.papers.filling import fill, listing, write_table
 from prnet.papers.formats import FilledRow, FilledTable, escape_latex, to_csv, to_latex, to_markdown
 from prnet.papers.published import (
     TABLES_DIR,
@@ -24,16 +25,10 @@ from prnet.papers.published import (
     read_published,
 )
 from prnet.reports.reading import find_reports, read_report
-from prnet.tables import (
-    deviations,
-    fill,
-    listing,
-    make_tables,
-    protocol_words,
-    shipped_protocol,
-    write_table,
-)
+from prnet.reports.shipped import Shipped
+from prnet.tables import make_tables
 
+SHIPPED = Shipped(**shipped())
 TABLES = {(table.paper, table.table): table for table in published_tables()}
 ROOT = Path(__file__).resolve().parents[1]
 BINS = ("0-30", "30-60", "60-90")
@@ -169,7 +164,7 @@ def made_report(
 
 
 def filled(table, *paths) -> FilledTable:
-    return fill(table, [read_report(path) for path in paths])
+    return fill(table, [read_report(path) for path in paths], SHIPPED)
 
 
 def our_cells(table: FilledTable, method: str) -> list[str]:
@@ -355,7 +350,7 @@ def test_experiments_of_our_rows():
     expected = "prn prn_weights_1110 prn_weights_1111 sadrnet 2dasl mobile_frnet resnext50 "
     expected += "mobile_frnet_no_attention mobilenet_v2 densenet121 resnet50"
     assert set(expected.split()) | {f"sadrnet_ablation_{x}" for x in "abcdef"} <= names
-    assert "| prn | fig10 |" in listing(list(TABLES.values()))
+    assert "| prn | fig10 |" in listing(list(TABLES.values()), SHIPPED)
 
 
 # The schema.
@@ -445,8 +440,8 @@ def test_another_protocol_is_named_and_does_not_compete(tmp_path):
 
 def test_a_changed_protocol_is_another(tmp_path):
     report = made_report(tmp_path, "a.json", changes={"z_alignment": "min", "bins": [30, 60]})
-    assert deviations(read_report(report).protocol) == {"z_alignment": "min"}
-    assert protocol_words(read_report(report).protocol) == "prn protocol.z_alignment=min"
+    assert SHIPPED.deviations(read_report(report).protocol) == {"z_alignment": "min"}
+    assert SHIPPED.protocol_words(read_report(report).protocol) == "prn protocol.z_alignment=min"
     whole = filled(TABLES["prn", "1"], report)
     (note,) = footnotes_of(whole, "PRN, ours", "AFLW2000-3D: Mean")
     assert "prn protocol.z_alignment=min; the column needs prn" in note.text
@@ -454,7 +449,7 @@ def test_a_changed_protocol_is_another(tmp_path):
     whole = filled(TABLES["prn", "1"], report, exact)
     assert our_cells(whole, "PRN, ours")[3] == "9.00"
     crop = {**shipped_protocol("prn")["crop"], "jitter": 0.1, "boxes": "b.csv"}
-    assert deviations({**shipped_protocol("prn"), "crop": crop}) == {"crop.jitter": 0.1}
+    assert SHIPPED.deviations({**shipped_protocol("prn"), "crop": crop}) == {"crop.jitter": 0.1}
 
 
 SUMMARY = {"mean": 1.0, "mean_of_bins": 1.0, "std_of_bins": 0.0, "bins": {}}

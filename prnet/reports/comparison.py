@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
-from prnet.evaluation.report import title, write_curves
-from prnet.evaluation.summaries import scored_rows
+from prnet.evaluation.report import scored_rows
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import PairedDifference, paired_difference
+from prnet.reports.methods import Entry
+from prnet.reports.writing import title, write_curves
 
 PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
 COLUMNS = (
@@ -29,14 +30,6 @@ COLUMNS = (
     "curve_area",
     "failure_rate",
 )
-
-
-class Entry(NamedTuple):
-    """A report of one method."""
-
-    method: str
-    protocol: str  # name, and what was changed in it
-    report: dict  # with intervals
 
 
 class Comparison(NamedTuple):

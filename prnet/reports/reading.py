@@ -65,23 +65,33 @@ def read_report(path: Path) -> Report:
     return Report(path, experiment, dataset, source, count, protocol, metrics, not_computed)
 
 
-def find_reports(patterns: Sequence[str]) -> list[Report]:
-    """The reports that the patterns match, each once.
+def report_files(patterns: Sequence[str], *, option: str, scored: str) -> list[Path]:
+    """The files that the patterns match, each once. A message has the `option` that they came from,
+    and what to score, as an option of eval.
 
     Raises:
         FileNotFoundError: a pattern matches no file; names it.
-        ValueError: as `read_report`.
     """
     paths: dict[str, None] = {}
     for pattern in patterns:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
         if not found:
             raise FileNotFoundError(
-                f"ours: no file matches {pattern!r}; write one with "
-                "`python -m prnet.eval checkpoint=FILE.pt report=FILE.json`"
+                f"{option}: no file matches {pattern!r}; write one with "
+                f"`python -m prnet.eval {scored} report=FILE.json`"
             )
         paths |= dict.fromkeys(found)
-    return [read_report(Path(path)) for path in paths]
+    return [Path(path) for path in paths]
+
+
+def find_reports(patterns: Sequence[str]) -> list[Report]:
+    """The reports that the patterns of `ours=` match, each once.
+
+    Raises:
+        FileNotFoundError, ValueError: as `report_files` and `read_report`.
+    """
+    files = report_files(patterns, option="ours", scored="checkpoint=FILE.pt")
+    return [read_report(path) for path in files]
 
 
 def number_at(report: Report, metric: str, at: str) -> float | None:
