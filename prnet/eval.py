@@ -28,7 +28,7 @@ from prnet.drawing.gallery import Gallery
 from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate, give_face
 from prnet.evaluation.protocol import Protocol
-from prnet.evaluation.report import with_statistics
+from prnet.evaluation.report import Report, with_statistics
 from prnet.evaluation.sources import NetworkSource, PredictionSource
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
@@ -204,7 +204,7 @@ def landmarks_given(choices: Choices, model: nn.Module) -> GivenLandmarks | None
     return None if landmarks is None else GivenLandmarks(landmarks)
 
 
-def score_checkpoint(choices: Choices) -> dict:
+def score_checkpoint(choices: Choices) -> Report:
     """The report of the network that is asked for, or of the newest, and beside it a picture of
     what it made of some images."""
     path = newest_checkpoint() if choices.checkpoint is None else choices.checkpoint
@@ -247,7 +247,7 @@ def score_checkpoint(choices: Choices) -> dict:
     return report
 
 
-def score_predictions(choices: Choices) -> dict:
+def score_predictions(choices: Choices) -> Report:
     """The report of the folder of predictions that is asked for."""
     face, no_face = find_truth_face(choices.face_files)
     test_set = open_test_set(
@@ -268,7 +268,7 @@ def score_predictions(choices: Choices) -> dict:
     return evaluate(source, test_set, choices.protocol, choices.options)
 
 
-def run_evaluation(cfg: DictConfig, run_dir: Path) -> dict:
+def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     """What the configuration asks for: score, log, write; returns the report.
 
     Raises:

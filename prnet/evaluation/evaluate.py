@@ -24,7 +24,7 @@ from prnet.drawing.gallery import Gallery, errors_to_rank
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.reconstructions import METRIC, Reconstructions, workers_for
-from prnet.evaluation.report import ScoredImage, make_report
+from prnet.evaluation.report import Report, ScoredImage, make_report
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
@@ -60,7 +60,7 @@ def evaluate(
     test_set: TestSet,
     protocol: Protocol,
     options: EvaluationOptions = DEFAULT_OPTIONS,
-) -> dict:
+) -> Report:
     """Score every image of the test set that the source predicts; the report of `make_report`.
 
     Where the face of the truth is not there, or is not that of a network, the 68 landmarks alone

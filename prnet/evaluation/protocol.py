@@ -16,8 +16,8 @@ from prnet.datasets.evaluation import Demands
 from prnet.datasets.pictures import CropRule
 from prnet.geometry.camera import PIXEL_ORIGINS
 from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
-from prnet.metrics import reconstruction
 from prnet.metrics.nme import Z_ALIGNMENTS
+from prnet.metrics.reconstruction import BY_INDEX, NORMALIZERS, RECONSTRUCTION_METRICS
 
 
 class MetricKind(NamedTuple):
@@ -55,7 +55,7 @@ LARGEST_YAW_DEG = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crop:
+class FramingRule:
     """The square of the image that a network is given; see `prnet.datasets.pictures.CropRule`.
 
     `source` "landmarks" frames the ground-truth landmarks, "box" the rectangle of the file `boxes`
@@ -83,9 +83,9 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """What `nme_rec` is: one of `prnet.metrics.reconstruction.METRICS`, its unit, and, for those
-    with an ICP of ours, its rule (`prnet.geometry.icp.IcpRule`)."""
+class ReconstructionRule:
+    """What `nme_rec` is: one of `RECONSTRUCTION_METRICS`, its unit, and, for those with an ICP of
+    ours, its rule (`prnet.geometry.icp.IcpRule`)."""
 
     metric: str
     normalizer: str
@@ -98,17 +98,15 @@ class Reconstruction:
     memory: int
 
     def __post_init__(self) -> None:
-        require_choice("protocol.reconstruction.metric", self.metric, reconstruction.METRICS)
-        require_choice(
-            "protocol.reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS
-        )
+        require_choice("protocol.reconstruction.metric", self.metric, RECONSTRUCTION_METRICS)
+        require_choice("protocol.reconstruction.normalizer", self.normalizer, NORMALIZERS)
         require_choice("protocol.reconstruction.direction", self.direction, DIRECTIONS)
         require_choice("protocol.reconstruction.start", self.start, STARTS)
 
     @property
     def by_index(self) -> bool:
         """Whether both sides have to be the same points in the same order."""
-        return self.metric in reconstruction.BY_INDEX
+        return self.metric in BY_INDEX
 
     @property
     def rule(self) -> IcpRule:
@@ -116,7 +114,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pose:
+class PoseRule:
     """Whose head pose is scored, and how a prediction without one gets it.
 
     points: the rotation is that of the similarity from the mean face to the predicted face pixels
@@ -136,7 +134,7 @@ class Pose:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balanced:
+class BalancedRule:
     """Random subsets with as many images of each bin; `per_bin` None: none are drawn."""
 
     per_bin: int | None
@@ -152,7 +150,7 @@ class Balanced:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class CurveRule:
     """Where cumulative curves end: their area is up to there, a failure is an error beyond."""
 
     limit_percent: float
@@ -167,12 +165,12 @@ class Curve:
         return self.limit_deg if METRICS[metric].unit == "deg" else self.limit_percent
 
 
-PARTS = {
-    "crop": Crop,
-    "reconstruction": Reconstruction,
-    "pose": Pose,
-    "balanced": Balanced,
-    "curve": Curve,
+RULES = {
+    "crop": FramingRule,
+    "reconstruction": ReconstructionRule,
+    "pose": PoseRule,
+    "balanced": BalancedRule,
+    "curve": CurveRule,
 }
 
 
@@ -209,11 +207,11 @@ class Protocol:
     bins: tuple[float, ...]
     exclude: tuple[str, ...]
     drop_worst: int
-    crop: Crop
-    reconstruction: Reconstruction
-    pose: Pose
-    balanced: Balanced
-    curve: Curve
+    crop: FramingRule
+    reconstruction: ReconstructionRule
+    pose: PoseRule
+    balanced: BalancedRule
+    curve: CurveRule
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
@@ -256,13 +254,13 @@ class Protocol:
                 "metrics": tuple(values["metrics"]),
                 "bins": tuple(values["bins"]),
                 "exclude": tuple(str(name) for name in values["exclude"]),
-                **{name: kind(**parts[name]) for name, kind in PARTS.items()},
+                **{name: kind(**parts[name]) for name, kind in RULES.items()},
             }
         )
 
     def to_values(self) -> dict:
         """As plain values, for a report."""
-        return _plain(dataclasses.asdict(self))
+        return _as_json(dataclasses.asdict(self))
 
     def measuring(self, metric: str | None) -> "Protocol":
         """With this metric in place of its own; None: as it is."""
@@ -309,7 +307,7 @@ class Protocol:
         return self.bin_labels[index]
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, tuple) else value

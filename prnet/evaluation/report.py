@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,10 @@ from prnet.checks import name_list
 from prnet.evaluation.means import balanced_subsets, summarize, worst
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.metrics.statistics import RESAMPLES, bootstrap_interval, curve_area, failure_rate
+
+# What `make_report` makes and a report.json holds: plain values, one metric as
+# {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"}.
+Report = dict[str, Any]
 
 # Of the intervals.
 LEVEL = 0.95
@@ -34,7 +38,7 @@ def make_report(
     source: str,
     missing: Iterable[str] = (),
     unknown: Iterable[str] = (),
-) -> dict:
+) -> Report:
     """The report as plain values. A metric is computed over all scored images or not at all; its
     means are without those that the protocol leaves out, which are named.
 
@@ -101,7 +105,7 @@ def make_report(
     }
 
 
-def with_statistics(report: dict) -> dict:
+def with_statistics(report: Report) -> Report:
     """The report with what its means do not say of a metric: unit, number of images, median, what
     the cumulative curve says up to its limit, and a bootstrap interval beside every mean."""
     protocol = Protocol.from_values(report["protocol"])
@@ -140,7 +144,7 @@ def with_statistics(report: dict) -> dict:
     return {**report, "metrics": metrics, "intervals": rule}
 
 
-def scored_rows(report: dict, metric: str) -> list[dict]:
+def scored_rows(report: Report, metric: str) -> list[dict]:
     """The images that a metric's means are over."""
     left_out = set(report.get("left_out", {}).get(metric, ()))
     return [row for row in report["images"] if row["name"] not in left_out]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from prnet.checks import require_choice
 from prnet.geometry.icp import DEFAULT_RULE, IcpRule, fit_similarity, icp
 from prnet.metrics.nme import bbox_size
 
@@ -43,10 +44,7 @@ def reconstruction_unit(
     Raises:
         ValueError: another normaliser, landmarks of another shape, or a unit that is not positive.
     """
-    if normalizer not in NORMALIZERS:
-        raise ValueError(
-            f"normalizer: got {normalizer!r}, expected one of {', '.join(NORMALIZERS)}"
-        )
+    require_choice("normalizer", normalizer, NORMALIZERS)
     if normalizer == "box":
         unit = bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
     else:
@@ -68,7 +66,7 @@ def reconstruction_error(
     unit: float,
     rule: IcpRule = DEFAULT_RULE,
 ) -> float:
-    """One of `METRICS` for one face, in percent of `unit`.
+    """One of `RECONSTRUCTION_METRICS` for one face, in percent of `unit`.
 
     `rule` says how the three ICPs of ours look for pairs and when they stop; the other metrics
     have no choice left.
@@ -77,8 +75,7 @@ def reconstruction_error(
         ValueError: another metric, points of the wrong shape or not finite, a unit that is not
             positive, differing numbers of points under a metric that pairs them by index.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric: got {metric!r}, expected one of {', '.join(METRICS)}")
+    require_choice("metric", metric, RECONSTRUCTION_METRICS)
     _require_unit(unit)
     clouds = []
     for name, points in (("prediction", prediction), ("truth", truth)):
@@ -93,7 +90,7 @@ def reconstruction_error(
             f"{metric} pairs points by index: got {len(prediction)} predicted and {len(truth)} "
             "true ones; use an icp_ metric for clouds without correspondence"
         )
-    return 100 * METRICS[metric](*clouds, rule) / unit
+    return 100 * RECONSTRUCTION_METRICS[metric](*clouds, rule) / unit
 
 
 def procrustes_corr(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
@@ -168,7 +165,7 @@ def rec_2dasl(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float
     raise ValueError(f"rec_2dasl: not settled after {MAX_ITERATIONS_2DASL} iterations")
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
+RECONSTRUCTION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
     "procrustes_corr": procrustes_corr,
     "icp_rigid": icp_rigid,
     "icp_similarity": icp_similarity,

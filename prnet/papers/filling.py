@@ -13,7 +13,7 @@ from typing import NamedTuple
 from prnet.files import written_whole
 from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
 from prnet.papers.published import DASH, Cell, Column, Footnote, PublishedTable, Row
-from prnet.reports.reading import Report, number_at
+from prnet.reports.reading import SavedReport, number_at
 from prnet.reports.shipped import Shipped
 
 DEFAULT_DATASET = "aflw2000"
@@ -21,7 +21,7 @@ DEFAULT_DECIMALS = 2
 FORMATS = {".md": to_markdown, ".tex": to_latex, ".csv": to_csv}
 
 
-def fill(table: PublishedTable, reports: Sequence[Report], shipped: Shipped) -> FilledTable:
+def fill(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped) -> FilledTable:
     """The published rows, each followed by those of our reports that are of its experiment.
 
     Reports of one source share a row; reports of no experiment of the table come last, if they
@@ -30,7 +30,7 @@ def fill(table: PublishedTable, reports: Sequence[Report], shipped: Shipped) -> 
     Raises:
         ValueError: two reports of one source have the same number under the same protocol.
     """
-    runs: dict[str, list[Report]] = {}
+    runs: dict[str, list[SavedReport]] = {}
     for report in reports:
         runs.setdefault(report.source, []).append(report)
     suffixes = dict.fromkeys(column.experiment_suffix for column in table.columns if column.report)
@@ -81,12 +81,12 @@ def our_row(
     table: PublishedTable,
     label: str,
     row: Row,
-    by_suffix: Mapping[str, Sequence[Report]],
+    by_suffix: Mapping[str, Sequence[SavedReport]],
     shipped: Shipped,
 ) -> OurRow:
     """The row of ours beside a published one, from the reports of the row's experiments."""
     cells, footnotes = [], {}
-    used: dict[Path, Report] = {}
+    used: dict[Path, SavedReport] = {}
     missing: dict[str, list[str]] = {}
     for index, column in enumerate(table.columns):
         published = row.cells[index] if row.cells else Cell(DASH)
@@ -116,8 +116,8 @@ def our_row(
 
 
 def best_report(
-    reports: Sequence[Report], column: Column, row: Row, shipped: Shipped
-) -> tuple[Report, tuple[str, ...]] | None:
+    reports: Sequence[SavedReport], column: Column, row: Row, shipped: Shipped
+) -> tuple[SavedReport, tuple[str, ...]] | None:
     """The report that has a column's number, nearest to the protocol it needs, and the footnote
     that says where it is another; None where no report has the number.
 
@@ -125,7 +125,7 @@ def best_report(
         ValueError: two reports have it under that very protocol.
     """
     wanted = _protocol(column, row)
-    ranked: list[list[Report]] = [[], [], []]
+    ranked: list[list[SavedReport]] = [[], [], []]
     for report in reports:
         if column.report.dataset not in (None, report.dataset):
             continue
@@ -153,7 +153,7 @@ def train_command(experiment: str) -> str:
     return f"`python -m prnet.train +experiment={experiment}`"
 
 
-def _why_missing(reports: Sequence[Report], column: Column, row: Row, shipped: Shipped) -> str:
+def _why_missing(reports: Sequence[SavedReport], column: Column, row: Row, shipped: Shipped) -> str:
     """Why no report has the number of a column, or the command that would make it."""
     dataset, metric = column.report.dataset, column.report.metric
     protocol = _protocol(column, row)
@@ -168,7 +168,7 @@ def _why_missing(reports: Sequence[Report], column: Column, row: Row, shipped: S
     return f"it would come from {command}{shipped.absent(dataset=dataset, protocol=protocol)}"
 
 
-def _to_make(table: PublishedTable, reports: Sequence[Report], shipped: Shipped) -> list[str]:
+def _to_make(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped) -> list[str]:
     """The experiments of the table that no report is of, and their commands."""
     present = {report.experiment for report in reports}
     names = [name for name in table.experiments if name not in present]
@@ -181,7 +181,7 @@ def _to_make(table: PublishedTable, reports: Sequence[Report], shipped: Shipped)
     return remarks
 
 
-def made_by(report: Report, shipped: Shipped) -> str:
+def made_by(report: SavedReport, shipped: Shipped) -> str:
     """The commands behind a report."""
     options = _options(report.dataset, shipped.protocol_words(report.protocol))
     command = f"`python -m prnet.eval {report.scored}{options} report={report.path}`"
@@ -208,7 +208,7 @@ def _shared(table: PublishedTable, index: int, protocol: str | None) -> tuple[st
     return tuple(mark for mark in marks if table.footnotes[mark].of_protocol)
 
 
-def _count_notes(report: Report, column: Column, table: PublishedTable) -> tuple[str, ...]:
+def _count_notes(report: SavedReport, column: Column, table: PublishedTable) -> tuple[str, ...]:
     whole = table.images.get(column.report.dataset)
     if whole in (None, report.count):
         return ()

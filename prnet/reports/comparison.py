@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
-from prnet.evaluation.report import scored_rows
+from prnet.evaluation.report import Report, scored_rows
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import PairedDifference, paired_difference
 from prnet.reports.methods import Entry
@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
     dataset: str
     protocol: str
     metric: str
-    reports: dict[str, dict]  # method -> report that has it
+    reports: dict[str, Report]  # method -> report that has it
 
     @property
     def title(self) -> str:
@@ -71,7 +71,7 @@ def comparisons(entries: Sequence[Entry]) -> list[Comparison]:
     Raises:
         ValueError: a method has two reports under one protocol.
     """
-    groups: dict[tuple[str, str, str], dict[str, dict]] = {}
+    groups: dict[tuple[str, str, str], dict[str, Report]] = {}
     for entry in entries:
         for metric in entry.report["metrics"]:
             key = (entry.report["dataset"], entry.protocol, metric)

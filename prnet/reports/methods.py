@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prnet.evaluation.protocol import Protocol
-from prnet.evaluation.report import with_statistics
+from prnet.evaluation.report import Report, with_statistics
 from prnet.files import read_json_object
 from prnet.reports.reading import SOURCE, read_report, report_files
 from prnet.reports.shipped import Shipped
@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 
     method: str
     protocol: str  # name, and what was changed in it
-    report: dict  # with intervals
+    report: Report  # with intervals
 
 
 def method_names(directories: Sequence[str]) -> dict[str, str]:
@@ -55,7 +55,7 @@ def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> list[Entry]
     return entries
 
 
-def completed(report: dict, default: Mapping, path: Path | str) -> dict:
+def completed(report: Report, default: Mapping, path: Path | str) -> Report:
     """A report with intervals, and with what reports of earlier versions have not; fields that
     their protocols lack are those of the `default` one.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.evaluation.report import scored_rows
+from prnet.evaluation.report import Report, scored_rows
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import curves_as_csv
 
@@ -31,12 +31,12 @@ def title(metric: str, protocol: dict) -> str:
     return f"{METRICS[metric].title} ({protocol['reconstruction']['metric']})"
 
 
-def metrics_in(report: dict, unit: str) -> dict:
+def metrics_in(report: Report, unit: str) -> dict:
     """Those of a report's metrics that have this unit."""
     return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
 
 
-def table(report: dict) -> str:
+def table(report: Report) -> str:
     """The metrics as Markdown tables, percent and degrees apart."""
     sections = []
     for unit, (quantity, _) in QUANTITIES.items():
@@ -64,7 +64,7 @@ def table(report: dict) -> str:
     return "\n\n".join(sections)
 
 
-def statistics_table(report: dict) -> str:
+def statistics_table(report: Report) -> str:
     """How sure the means are, and what the cumulative curves say; Markdown."""
     level = f"{100 * report['intervals']['level']:g} % interval"
     lines = [
@@ -106,7 +106,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def to_markdown(report: dict) -> str:
+def to_markdown(report: Report) -> str:
     """The report for people: what was scored, how, and the numbers."""
     protocol = report["protocol"]
     sections = [
@@ -120,7 +120,7 @@ def to_markdown(report: dict) -> str:
     for field, value in protocol.items():
         parts = value.items() if isinstance(value, dict) else ()
         fields |= {f"{field}.{key}": part for key, part in parts} or {field: value}
-    rows = [f"| {field} | {_plain(value)} |" for field, value in fields.items()]
+    rows = [f"| {field} | {_cell(value)} |" for field, value in fields.items()]
     sections.append("\n".join(["| protocol | |", "|---|---|", *rows]))
     if report["metrics"]:
         sections.append(table(report))
@@ -139,11 +139,11 @@ def to_markdown(report: dict) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _plain(value: object) -> str:
+def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def write_report(report: dict, path: Path | str) -> list[Path]:
+def write_report(report: Report, path: Path | str) -> list[Path]:
     """Write FILE.json, FILE.md and, where a metric was computed, its curves as FILE.png and
     FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the paths.
 
