@@ -2,6 +2,7 @@
 written out again, and networks that say what they are told."""
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from prnet.datasets.evaluation import EvaluationItem, TestSet
-from prnet.entry import CONFIG_DIR
+from prnet.entry import CONFIG_DIR, shipped_protocol
 from prnet.eval import run_evaluation
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
@@ -159,3 +160,34 @@ def true_maps(batches, face) -> list[torch.Tensor]:
         points = camera.transform_points(crop_from_image @ batch.image_from_model, vertices)
         maps += list(face.uv.position_map(points).float())
     return maps
+
+
+def made_report(
+    folder: Path,
+    name: str,
+    *,
+    source="checkpoint outputs/prn/T/best.pt (model prn)",
+    protocol="prn",
+    count=2000,
+    dataset="aflw2000",
+    metrics=None,
+    changes=None,
+    **more,
+) -> Path:
+    """A report.json of `python -m prnet.eval`, without images."""
+    summary = {"mean": 3.001, "mean_of_bins": 3.345, "std_of_bins": 0.5}
+    summary["bins"] = {
+        label: {"mean": 1.111 * (i + 1), "n": 5}
+        for i, label in enumerate(("0-30", "30-60", "60-90"))
+    }
+    values = {
+        "dataset": dataset,
+        "source": source,
+        "count": count,
+        "protocol": {**(shipped_protocol(protocol) or {"name": protocol}), **(changes or {})},
+        "metrics": {"nme_68_2d": summary} if metrics is None else metrics,
+        **more,
+    }
+    path = folder / name
+    path.write_text(json.dumps(values))
+    return path
