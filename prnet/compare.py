@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from prnet.datasets.evaluation import Demands
 from prnet.datasets.predictions import find_topology
-from prnet.datasets.test_sets import find_truth_face, open_test_set, require_test_set
+from prnet.datasets.test_sets import SetChoice
 from prnet.entry import (
     CONFIG_DIR,
     loader_workers,
@@ -41,10 +41,7 @@ class Choices(NamedTuple):
     reports: list[str]  # patterns of files
     protocols: list[Protocol]
     all_protocols: bool  # then those that cannot be scored here are left out
-    dataset: str
-    dataset_options: dict  # the fields of its configuration
-    data_dir: str
-    face_files: FaceFiles  # of the data set's fits
+    dataset: SetChoice
     device: torch.device
     options: EvaluationOptions
     output: Path
@@ -61,23 +58,21 @@ def read_choices(cfg: DictConfig) -> Choices:
             raise ValueError(f"{option}: got {cfg[option]!r}, expected a list: '{option}=[A,B]'")
     if not cfg.predictions and not cfg.reports:
         raise ValueError("nothing to compare: give predictions=[D1,D2] or reports=[a.json,b.json]")
-    dataset_options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = SetChoice(cfg.dataset.name, options, cfg.data_dir, FaceFiles(**cfg.face))
     protocols = []
     if cfg.predictions:
         names = list(cfg.protocols) if isinstance(cfg.protocols, ListConfig) else cfg.protocols
         override = OmegaConf.to_container(cfg.override, resolve=True)
         protocols = chosen_protocols(names, cfg.data_dir, override)
-        require_test_set(cfg.dataset.name, dataset_options, Demands())
+        dataset.require(Demands())
     device = resolve_device(cfg.device)
     return Choices(
         predictions=[str(directory) for directory in cfg.predictions],
         reports=[str(pattern) for pattern in cfg.reports],
         protocols=protocols,
         all_protocols=cfg.protocols == "all",
-        dataset=cfg.dataset.name,
-        dataset_options=dataset_options,
-        data_dir=cfg.data_dir,
-        face_files=FaceFiles(**cfg.face),
+        dataset=dataset,
         device=device,
         options=EvaluationOptions(
             batch_size=cfg.batch_size,
@@ -116,21 +111,14 @@ def entries_of_predictions(choices: Choices, configured: Shipped) -> tuple[list[
     """Every folder of predictions under every protocol, and which protocols were left out."""
     entries, remarks = [], []
     methods = method_names(choices.predictions)
-    face, no_face = find_truth_face(choices.face_files)
-    topology = find_topology(face, choices.face_files.prnet_uv_dir)
+    face, no_face = choices.dataset.truth_face()
+    topology = find_topology(face, choices.dataset.face_files.prnet_uv_dir)
     for protocol in choices.protocols:
-        reason = unfit(protocol, choices.dataset, choices.dataset_options)
+        reason = unfit(protocol, choices.dataset)
         if choices.all_protocols and reason:
             remarks.append(f"protocol {protocol.name} left out: {reason}")
             continue
-        test_set = open_test_set(
-            choices.dataset,
-            choices.dataset_options,
-            protocol.demands(network=False),
-            data_dir=choices.data_dir,
-            truth_face=face,
-            no_face=no_face,
-        )
+        test_set = choices.dataset.open(protocol.demands(network=False), face, no_face)
         for directory, method in methods.items():
             log.info("%s under protocol %s", method, protocol.name)
             source = PredictionSource(
@@ -146,10 +134,10 @@ def entries_of_predictions(choices: Choices, configured: Shipped) -> tuple[list[
     return entries, remarks
 
 
-def unfit(protocol: Protocol, dataset: str, dataset_options: dict) -> str | None:
+def unfit(protocol: Protocol, dataset: SetChoice) -> str | None:
     """Why a protocol cannot be scored under here, if it cannot."""
     try:
-        require_test_set(dataset, dataset_options, protocol.demands(network=False))
+        dataset.require(protocol.demands(network=False))
     except ValueError as error:
         return str(error)
     if protocol.yaw_source == "labels" and not Path(protocol.yaw_labels).is_file():

@@ -18,12 +18,7 @@ from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
-from prnet.datasets.test_sets import (
-    TEST_SETS,
-    find_truth_face,
-    open_test_set,
-    require_test_set,
-)
+from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
 from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate, give_face
@@ -42,10 +37,7 @@ class Choices(NamedTuple):
     """What the configuration asks for."""
 
     protocol: Protocol
-    dataset: str
-    dataset_options: dict  # the fields of its configuration
-    data_dir: str
-    face_files: FaceFiles  # of the data set's fits
+    dataset: SetChoice
     checkpoint: Path | None  # None: the newest, where no predictions are scored
     predictions: str | None
     save_predictions: str | None
@@ -66,26 +58,23 @@ def read_choices(cfg: DictConfig, run_dir: Path) -> Choices:
         ValueError: an option is not what it should be, or contradicts another.
     """
     protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    dataset_options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = SetChoice(cfg.dataset.name, options, cfg.data_dir, FaceFiles(**cfg.face))
     if cfg.checkpoint is not None and cfg.predictions is not None:
         raise ValueError("give checkpoint= or predictions=, not both")
     if cfg.predictions is not None and cfg.save_predictions is not None:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
-    demands = protocol.demands(network=cfg.predictions is None)
-    require_test_set(cfg.dataset.name, dataset_options, demands)
+    dataset.require(protocol.demands(network=cfg.predictions is None))
     device = resolve_device(cfg.device)
     return Choices(
         protocol=protocol,
-        dataset=cfg.dataset.name,
-        dataset_options=dataset_options,
-        data_dir=cfg.data_dir,
-        face_files=FaceFiles(**cfg.face),
+        dataset=dataset,
         checkpoint=None if cfg.checkpoint is None else Path(cfg.checkpoint),
         predictions=cfg.predictions,
         save_predictions=cfg.save_predictions,
         landmark_map=cfg.landmark_map,
         landmarks=cfg.landmarks,
-        occluder=occluder_named(dataset_options.get("occlusion", "none")),
+        occluder=occluder_named(dataset.occlusion),
         precision=cfg.precision,
         device=device,
         options=EvaluationOptions(
@@ -175,12 +164,12 @@ def network_face(
         ValueError: the face of that name is not the one the network was trained for.
         FileNotFoundError: a file of the BFM is missing.
     """
-    name = (checkpoint.get("face") or {}).get("name", choices.face_files.name)
+    name = (checkpoint.get("face") or {}).get("name", choices.dataset.face_files.name)
     require_choice(f"{source}: face", name, FACES)
-    if name == choices.face_files.name:
-        face = truth_face or choices.face_files.load()
+    if name == choices.dataset.face_files.name:
+        face = truth_face or choices.dataset.face_files.load()
     else:
-        data_dir = Path(choices.data_dir)
+        data_dir = Path(choices.dataset.data_dir)
         face = load_face(name, bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     require_same_face(checkpoint, face, source=source)
     return face
@@ -212,17 +201,11 @@ def score_checkpoint(choices: Choices) -> Report:
     model, checkpoint = load_model(path)
     given = landmarks_given(choices, model)
     truth_face, no_face = None, ""
-    if TEST_SETS[choices.dataset].has_fits:
-        truth_face, no_face = find_truth_face(choices.face_files)
+    if TEST_SETS[choices.dataset.name].has_fits:
+        truth_face, no_face = choices.dataset.truth_face()
     face = network_face(choices, checkpoint, truth_face, source=path)
-    test_set = open_test_set(
-        choices.dataset,
-        choices.dataset_options,
-        choices.protocol.demands(network=True),
-        data_dir=choices.data_dir,
-        truth_face=truth_face,
-        no_face=no_face,
-    )
+    demands = choices.protocol.demands(network=True)
+    test_set = choices.dataset.open(demands, truth_face, no_face)
     device = choices.device
     face = face.to(device)
     give_face(model, face)
@@ -249,20 +232,14 @@ def score_checkpoint(choices: Choices) -> Report:
 
 def score_predictions(choices: Choices) -> Report:
     """The report of the folder of predictions that is asked for."""
-    face, no_face = find_truth_face(choices.face_files)
-    test_set = open_test_set(
-        choices.dataset,
-        choices.dataset_options,
-        choices.protocol.demands(network=False),
-        data_dir=choices.data_dir,
-        truth_face=face,
-        no_face=no_face,
-    )
+    face, no_face = choices.dataset.truth_face()
+    demands = choices.protocol.demands(network=False)
+    test_set = choices.dataset.open(demands, face, no_face)
     source = PredictionSource(
         choices.predictions,
         face,
         no_face=no_face,
-        topology=find_topology(face, choices.face_files.prnet_uv_dir),
+        topology=find_topology(face, choices.dataset.face_files.prnet_uv_dir),
         device=choices.device,
     )
     return evaluate(source, test_set, choices.protocol, choices.options)

@@ -124,6 +124,8 @@ class Demands(NamedTuple):
 class TestSet(Dataset):
     """Images with their truth, as evaluation items, and what is known of all of them.
 
+    Those of `prnet.datasets.test_sets` are made by their `open` from a configuration.
+
     name: of the data set; names: of its images, in the order of the items.
     metric: the one that can be measured on it; None: those of the protocol.
     point_groups: for each of the points that the data set has of its own, the indices of the 68

@@ -107,11 +107,12 @@ def evaluate(
                 if own_truth.landmarks is None:
                     lacking["landmarks"] = test_set.no_face
                 errors = score(points, own_truth, protocol)
+                yaws_deg = batch.yaw_deg[rows]
+                if yaw_labels is not None:
+                    yaws_deg = [yaw_labels[name] for name in batch.names[rows]]
                 scored = scored_images(
                     batch.names[rows],
-                    [yaw_labels[name] for name in batch.names[rows]]
-                    if yaw_labels is not None
-                    else batch.yaw_deg[rows],
+                    yaws_deg,
                     points,
                     own_truth,
                     errors,

@@ -211,7 +211,7 @@ def test_built_truth_lies_on_the_picture(built):
     [
         ('{"format": 1, "reg', "not readable as JSON"),
         ('{"format": 1}', "no 'region', expected str"),
-        ('{"region": "ears"}', "region is 'ears', expected one of nose_radius, uv_mask"),
+        ('{"region": "ears"}', "region: got 'ears', expected one of nose_radius, uv_mask"),
     ],
 )
 def test_a_damaged_rule_is_named(text, message, tmp_path):
