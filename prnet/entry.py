@@ -124,6 +124,21 @@ def loader_workers(setting: str | int, device: torch.device, *, renders: bool = 
     return num_workers(setting)
 
 
+def shipped() -> dict:
+    """The `protocols` by name, as `shipped_protocol` has them, and the `names` of every dataset,
+    experiment and protocol."""
+    names = {group: shipped_names(group) for group in ("dataset", "experiment", "protocol")}
+    return {
+        "protocols": {name: shipped_protocol(name) for name in names["protocol"]},
+        "names": names,
+    }
+
+
+def shipped_names(group: str) -> list[str]:
+    """What can be chosen of a group of the configuration."""
+    return sorted(file.stem for file in Path(CONFIG_DIR, group).glob("*.yaml"))
+
+
 def shipped_protocol(name: str) -> dict | None:
     """The values of a protocol as it is configured, paths unresolved; None where there is none of
     that name."""

@@ -17,10 +17,9 @@ from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR, one_line_errors
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
@@ -35,6 +34,7 @@ from prnet.training.matching import mismatch
 from prnet.training.run_files import keep_best
 from prnet.training.schedule import cosine_decay, step_decay
 from prnet.training.stop import StopSignal
+from tests.evaluations import score_network
 from tests.plans import CPU, EXPERIMENTS, assert_equal_states, configuration, plan
 from tests.small_face import with_face
 
@@ -296,15 +296,9 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
     indices = held_out(built.names, 0.25).nonzero()[0]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("eval", overrides=["dataset=aflw2000", f"data_dir={tiny_data_dir}"])
-    report = evaluate_model(
-        model,
-        evaluation_loader(HeldOut(built, indices), batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
-        dataset="held out",
-        source="best.pt",
-    )
+    held = HeldOut(built, indices).with_truth_face(face)
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    report = score_network(model, held, face, protocol, batch_size=2)
     assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(validated[1]), abs=6e-4)
 
 

@@ -5,6 +5,7 @@ Letters: B batch, S side of a rendered picture.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prnet.datasets.evaluation import EvaluationItem, NetworkInput
+from prnet.datasets.evaluation import Demands, EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.fits import fit_matrix
 from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, posed_fit
 from prnet.datasets.training_sets import TrainingData
+from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.camera.lens import SIZE_STEP
@@ -140,16 +142,25 @@ class RenderedFaces(Dataset):
         ]
 
 
-class HeldOutFaces(Dataset):
+class HeldOutFaces(TestSet):
     """The first `count` samples of a stream as evaluation items; the image is the rendered
     picture."""
 
+    name = "synthetic"
+    takes_predictions = False
+
     def __init__(self, rendered: RenderedFaces, count: int) -> None:
         self.rendered = rendered
-        self.count = count
+        self.names = [sample_name(index) for index in range(count)]
 
-    def __len__(self) -> int:
-        return self.count
+    @classmethod
+    def open(
+        cls, _data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "HeldOutFaces":
+        """Those of the configured world. Occluders are laid over the crops while they are
+        scored."""
+        rule = SyntheticRule.from_values({**options, "occlusion": "none"})
+        return held_out_faces(rule, demands.crop)
 
     def __getitem__(self, index: int) -> EvaluationItem:
         return self.__getitems__([index])[0]

@@ -16,7 +16,7 @@ from prnet.datasets.occluders import (
 )
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate, occluder_of
+from prnet.eval import occluder_named, run_evaluation
 
 SIZE = 64
 
@@ -164,17 +164,17 @@ def configuration(*overrides: str):
 
 
 def test_choices_of_the_evaluation(tmp_path):
-    assert occluder_of(configuration()) is None
+    assert occluder_named(configuration().dataset.occlusion) is None
     for dataset in ("aflw2000", "synthetic"):
         cfg = configuration(f"dataset={dataset}", "dataset.occlusion=sadrnet")
-        assert occluder_of(cfg) == ImageOccluder("sadrnet")
+        assert occluder_named(cfg.dataset.occlusion) == ImageOccluder("sadrnet")
     with pytest.raises(ValueError, match="got 'fog', expected one of none, noise, sadrnet"):
-        occluder_of(configuration("dataset.occlusion=fog"))
+        occluder_named("fog")
     cfg = configuration(
         "dataset=aflw2000", "dataset.occlusion=noise", f"predictions={tmp_path}", "device=cpu"
     )
     with pytest.raises(ValueError, match="dataset.occlusion=noise.*made already"):
-        evaluate(cfg, tmp_path)
+        run_evaluation(cfg, tmp_path)
 
 
 def test_training_refuses_the_evaluations_occluders():
