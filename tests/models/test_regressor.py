@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
+from prnet.datasets.synthetic import SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
 from prnet.evaluation.evaluate import give_face
 from prnet.geometry import camera
@@ -30,6 +30,7 @@ from prnet.training.loop import World, make_optimizer, train
 from prnet.training.schedule import milestone_decay
 from tests.plans import plan
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
+from tests.worlds import shipped_rule
 
 NUM_PARAMETERS = NUM_POSE + NUM_SHAPE + NUM_EXP
 STILL = AugmentRule(rotation_deg=0, translation=0, scale=(1, 1), color=(1, 1), occlusion=0)
@@ -251,7 +252,7 @@ def test_statistics_hold_the_augmentation(built_dir, face):
 
 def test_synthetic_fits_without_pictures():
     """As those that come with the pictures, but for where z starts."""
-    rule = SyntheticRule(size=48, samples_per_epoch=3, held_out=0)
+    rule = shipped_rule(size=48, samples_per_epoch=3, held_out=0)
     sets = SyntheticSets(rule, device=torch.device("cpu"))
     fits = sets.posed_fits(8)
     rendered = sets.rendered.fits(range(3))

@@ -11,9 +11,9 @@ from prnet.synthetic.worn.hands import NUM_FINGERS, NUM_HANDS, HandParameters
 class HandRule(NamedTuple):
     """Probabilities."""
 
-    hand: float = 0.06  # at least one
-    both: float = 0.2  # of those: two
-    object: float = 0.05
+    hand: float  # at least one
+    both: float  # of those: two
+    object: float
 
 
 class Gesture(NamedTuple):
