@@ -30,6 +30,12 @@ def find_config_dir(package_dir: Path) -> Path:
 CONFIG_DIR = str(find_config_dir(Path(__file__).resolve().parent))
 
 
+def shipped_dataset(name: str) -> dict:
+    """The values of configs/dataset/NAME.yaml, as scripts and notebooks may want them."""
+    config = OmegaConf.load(Path(CONFIG_DIR) / "dataset" / f"{name}.yaml")
+    return OmegaConf.to_container(config.dataset, resolve=True)
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Let a user's mistake end a command with one line and status 1.
 

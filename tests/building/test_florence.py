@@ -18,14 +18,15 @@ from prnet.building.scan_rendering import RenderRule, locate, place, render, tra
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.florence import Florence
 from prnet.datasets.pictures import CropRule, decode_picture
-from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
+from prnet.datasets.synthetic import RenderedFaces
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import CONFIG_DIR
 from prnet.eval import run_evaluation
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
+from tests.worlds import shipped_rule
 
-SYNTHETIC = SyntheticRule(size=32, samples_per_epoch=10, held_out=3)
+SYNTHETIC = shipped_rule(size=32, samples_per_epoch=10, held_out=3)
 RULE = RenderRule(pitch_deg=(20,), yaw_deg=(-40, 0, 80), picture_size=96, max_points=3000)
 
 

@@ -12,7 +12,7 @@ from prnet.datasets.augment import AugmentRule, augment, draw_similarity
 from prnet.datasets.evaluation import collate_evaluation, true_attention
 from prnet.datasets.occluders import ImageOccluder
 from prnet.datasets.pictures import FitItem, collate_fits
-from prnet.datasets.synthetic import SyntheticRule, held_out_faces
+from prnet.datasets.synthetic import held_out_faces
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
@@ -21,9 +21,10 @@ from prnet.geometry.rasterize import rasterize
 from prnet.models.network import Network
 from prnet.sample import FitBatch, Prediction
 from tests.evaluations import Items, score_network, shipped
+from tests.worlds import shipped_rule
 
 SIZE = 64
-RULE = SyntheticRule(size=48, held_out=3)
+RULE = shipped_rule(size=48, held_out=3)
 # A closed mouth off the picture.
 NO_MOUTH = torch.full((1, 68, 2), -1e3)
 

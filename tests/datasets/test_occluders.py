@@ -15,7 +15,7 @@ from prnet.datasets.occluders import (
     shape_cover,
 )
 from prnet.datasets.synthetic import SyntheticRule
-from prnet.entry import CONFIG_DIR
+from prnet.entry import CONFIG_DIR, shipped_dataset
 from prnet.eval import occluder_named, run_evaluation
 
 SIZE = 64
@@ -179,5 +179,6 @@ def test_choices_of_the_evaluation(tmp_path):
 
 def test_training_refuses_the_evaluations_occluders():
     with pytest.raises(ValueError, match=r"occlusion=noise: is for prnet.eval.*augment.occluder"):
-        SyntheticRule.from_values({"name": "synthetic", "occlusion": "noise"})
-    assert SyntheticRule.from_values({"occlusion": "none"}) == SyntheticRule()
+        SyntheticRule.from_values(shipped_dataset("synthetic") | {"occlusion": "noise"})
+    values = shipped_dataset("synthetic") | {"occlusion": "none"}
+    assert SyntheticRule.from_values(values).seed == values["seed"]
