@@ -607,11 +607,11 @@ def test_network_of_another_face_is_scored_by_its_landmarks(tiny_data_dir, tmp_p
         ({"model": {"name": "vgg"}}, "of a model 'vgg', expected one of .*prn"),
         ({"model": {"name": "../train"}}, "of a model '../train'"),
         ({"model": {"width": 1}}, "of a model None"),
-        ({"model": {"name": "prn", "_target_": "os.system"}}, "the checkpoint has '_target_'"),
+        ({"model": {"name": "prn", "_target_": "os.system"}}, "'_target_' names code to run"),
         ({"model": {"name": "prn", "depth": 3}}, "takes .*width.*, the checkpoint has 'depth'"),
         (
             {"model": {"name": "prn", "width": {"_target_": "os.getcwd"}}},
-            "model value width is a dict, not plain",
+            "key '_target_' names code to run",
         ),
         ({"model": {"name": "prn", "width": "wide"}}, "model prn does not take"),
         ({"model": {"name": "prn", "width": 2}}, r"model prn, width 2\): .*of another shape"),
