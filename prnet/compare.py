@@ -35,20 +35,18 @@ log = logging.getLogger(__name__)
 
 
 class Choices(NamedTuple):
-    """What the configuration asks for."""
+    """What is asked for of predictions, as `read_choices` found it."""
 
-    predictions: list[str]  # folders
-    reports: list[str]  # patterns of files
+    directories: list[str]
     protocols: list[Protocol]
     all_protocols: bool  # then those that cannot be scored here are left out
     dataset: SetChoice
     device: torch.device
     options: EvaluationOptions
-    output: Path
 
 
 def read_choices(cfg: DictConfig) -> Choices:
-    """The configuration as plain values.
+    """What the configuration asks for; no data is read.
 
     Raises:
         ValueError: an option is not what it should be, or there is nothing to compare.
@@ -67,20 +65,13 @@ def read_choices(cfg: DictConfig) -> Choices:
         protocols = chosen_protocols(names, cfg.data_dir, override)
         dataset.require(Demands())
     device = resolve_device(cfg.device)
-    return Choices(
-        predictions=[str(directory) for directory in cfg.predictions],
-        reports=[str(pattern) for pattern in cfg.reports],
-        protocols=protocols,
-        all_protocols=cfg.protocols == "all",
-        dataset=dataset,
-        device=device,
-        options=EvaluationOptions(
-            batch_size=cfg.batch_size,
-            num_workers=loader_workers(cfg.num_workers, device),
-            cores=num_workers(cfg.num_workers),
-        ),
-        output=Path(cfg.output),
+    options = EvaluationOptions(
+        batch_size=cfg.batch_size,
+        num_workers=loader_workers(cfg.num_workers, device),
+        cores=num_workers(cfg.num_workers),
     )
+    directories = [str(directory) for directory in cfg.predictions]
+    return Choices(directories, protocols, cfg.protocols == "all", dataset, device, options)
 
 
 def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) -> list[Protocol]:
@@ -110,7 +101,7 @@ def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) 
 def entries_of_predictions(choices: Choices, configured: Shipped) -> tuple[list[Entry], list[str]]:
     """Every folder of predictions under every protocol, and which protocols were left out."""
     entries, remarks = [], []
-    methods = method_names(choices.predictions)
+    methods = method_names(choices.directories)
     face, no_face = choices.dataset.truth_face()
     topology = find_topology(face, choices.dataset.face_files.prnet_uv_dir)
     for protocol in choices.protocols:
@@ -153,13 +144,13 @@ def compare(cfg: DictConfig) -> list[Path]:
     """
     choices, configured = read_choices(cfg), Shipped(**shipped())
     entries, remarks = [], []
-    if choices.predictions:
+    if choices.directories:
         entries, remarks = entries_of_predictions(choices, configured)
-    entries += entries_of_reports(choices.reports, configured)
+    entries += entries_of_reports([str(pattern) for pattern in cfg.reports], configured)
     if not any(entry.report["metrics"] for entry in entries):
         reasons = [r for e in entries for r in e.report["not_computed"].values()]
         raise ValueError(f"no metric could be computed: {'; '.join(dict.fromkeys(reasons))}")
-    written = write_comparison(entries, choices.output, remarks=remarks)
+    written = write_comparison(entries, Path(cfg.output), remarks=remarks)
     log.info("\n%s", written[0].read_text(encoding="utf-8"))
     log.info("written: %s, and %d files beside it", written[0], len(written) - 1)
     return written

@@ -33,25 +33,19 @@ log = logging.getLogger(__name__)
 
 
 class Choices(NamedTuple):
-    """What the configuration asks for."""
+    """The configuration, and what its groups and names stand for."""
 
+    cfg: DictConfig
     protocol: Protocol
     dataset: SetChoice
-    checkpoint: Path | None  # None: the newest, where no predictions are scored
-    predictions: str | None
-    save_predictions: str | None
-    landmark_map: str | None
-    landmarks: str | None
     occluder: ImageOccluder | None
-    precision: str
     device: torch.device
     options: EvaluationOptions
     report_file: Path
-    experiment_name: str | None
 
 
 def read_choices(cfg: DictConfig, run_dir: Path) -> Choices:
-    """The configuration as plain values.
+    """What the configuration asks for; no data is read.
 
     Raises:
         ValueError: an option is not what it should be, or contradicts another.
@@ -65,25 +59,14 @@ def read_choices(cfg: DictConfig, run_dir: Path) -> Choices:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     dataset.require(protocol.demands(network=cfg.predictions is None))
     device = resolve_device(cfg.device)
-    return Choices(
-        protocol=protocol,
-        dataset=dataset,
-        checkpoint=None if cfg.checkpoint is None else Path(cfg.checkpoint),
-        predictions=cfg.predictions,
-        save_predictions=cfg.save_predictions,
-        landmark_map=cfg.landmark_map,
-        landmarks=cfg.landmarks,
-        occluder=occluder_named(dataset.occlusion),
-        precision=cfg.precision,
-        device=device,
-        options=EvaluationOptions(
-            batch_size=cfg.batch_size,
-            num_workers=loader_workers(cfg.num_workers, device),
-            cores=num_workers(cfg.num_workers),
-        ),
-        report_file=require_json_name(cfg.report or run_dir / "report.json"),
-        experiment_name=cfg.experiment_name,
+    options = EvaluationOptions(
+        batch_size=cfg.batch_size,
+        num_workers=loader_workers(cfg.num_workers, device),
+        cores=num_workers(cfg.num_workers),
     )
+    report_file = require_json_name(cfg.report or run_dir / "report.json")
+    occluder = occluder_named(dataset.occlusion)
+    return Choices(cfg, protocol, dataset, occluder, device, options, report_file)
 
 
 def occluder_named(choice: str) -> ImageOccluder | None:
@@ -112,7 +95,7 @@ def newest_checkpoint() -> Path:
 
 
 def network_face(
-    choices: Choices, checkpoint: dict, truth_face: Face | None, *, source: object
+    dataset: SetChoice, checkpoint: dict, truth_face: Face | None, *, source: object
 ) -> Face:
     """The face a network was trained for: the data set's own, or another that the checkpoint names.
 
@@ -120,65 +103,61 @@ def network_face(
         ValueError: the face of that name is not the one the network was trained for.
         FileNotFoundError: a file of the BFM is missing.
     """
-    name = (checkpoint.get("face") or {}).get("name", choices.dataset.face_files.name)
+    name = (checkpoint.get("face") or {}).get("name", dataset.face_files.name)
     require_choice(f"{source}: face", name, FACES)
-    if name == choices.dataset.face_files.name:
-        face = truth_face or choices.dataset.face_files.load()
+    if name == dataset.face_files.name:
+        face = truth_face or dataset.face_files.load()
     else:
-        data_dir = Path(choices.dataset.data_dir)
+        data_dir = Path(dataset.data_dir)
         face = load_face(name, bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     require_same_face(checkpoint, face, source=source)
     return face
 
 
-def landmarks_given(choices: Choices, model: Network) -> GivenLandmarks | None:
+def landmarks_given(cfg: DictConfig, model: Network) -> GivenLandmarks | None:
     """Tell a network that takes landmarks (2DASL) where they come from; those that it is given.
 
     Raises:
         FileNotFoundError, ValueError: there are no such landmarks, or the network takes none.
     """
-    landmarks = choices.landmarks
-    source = choices.landmark_map or ("given" if landmarks is not None else None)
+    source = cfg.landmark_map or (None if cfg.landmarks is None else "given")
     if source is None:
         return None
-    if (source == "given") != (landmarks is not None):
+    if (source == "given") != (cfg.landmarks is not None):
         raise ValueError("landmark_map=given and landmarks=FILE or DIR go together")
     model.choose_landmark_map(source)
-    return None if landmarks is None else GivenLandmarks(landmarks)
+    return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
 def score_checkpoint(choices: Choices) -> Report:
     """The report of the network that is asked for, or of the newest, and beside it a picture of
     what it made of some images."""
-    path = newest_checkpoint() if choices.checkpoint is None else choices.checkpoint
+    cfg, protocol, dataset, occluder, device, options, report_file = choices
+    path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
-    given = landmarks_given(choices, model)
+    given = landmarks_given(cfg, model)
     truth_face, no_face = None, ""
-    if TEST_SETS[choices.dataset.name].has_fits:
-        truth_face, no_face = choices.dataset.truth_face()
-    face = network_face(choices, checkpoint, truth_face, source=path)
-    demands = choices.protocol.demands(network=True)
-    test_set = choices.dataset.open(demands, truth_face, no_face)
-    device = choices.device
-    face = face.to(device)
+    if TEST_SETS[dataset.name].has_fits:
+        truth_face, no_face = dataset.truth_face()
+    face = network_face(dataset, checkpoint, truth_face, source=path).to(device)
+    test_set = dataset.open(protocol.demands(network=True), truth_face, no_face)
     model.set_face(face)
     source = NetworkSource(
         model.to(device, memory_format=torch.channels_last),
         face,
         description=f"checkpoint {describe_source(path, checkpoint)}",
         pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
-        precision=choices.precision,
-        occluder=choices.occluder,
+        precision=cfg.precision,
+        occluder=occluder,
         given=given,
-        save_to=choices.save_predictions,
+        save_to=cfg.save_predictions,
     )
     gallery = Gallery(face)
-    options = choices.options._replace(gallery=gallery)
-    report = evaluate(source, test_set, choices.protocol, options)
+    report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
     report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
-    faces_file = choices.report_file.with_name(f"{choices.report_file.stem}_faces.png")
+    faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
     gallery.write(faces_file)
     log.info("look at %s: the first images, and the worst", faces_file)
     return report
@@ -186,17 +165,17 @@ def score_checkpoint(choices: Choices) -> Report:
 
 def score_predictions(choices: Choices) -> Report:
     """The report of the folder of predictions that is asked for."""
-    face, no_face = choices.dataset.truth_face()
-    demands = choices.protocol.demands(network=False)
-    test_set = choices.dataset.open(demands, face, no_face)
+    dataset, protocol = choices.dataset, choices.protocol
+    face, no_face = dataset.truth_face()
+    test_set = dataset.open(protocol.demands(network=False), face, no_face)
     source = PredictionSource(
-        choices.predictions,
+        choices.cfg.predictions,
         face,
         no_face=no_face,
-        topology=find_topology(face, choices.dataset.face_files.prnet_uv_dir),
+        topology=find_topology(face, dataset.face_files.prnet_uv_dir),
         device=choices.device,
     )
-    return evaluate(source, test_set, choices.protocol, choices.options)
+    return evaluate(source, test_set, protocol, choices.options)
 
 
 def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
@@ -206,10 +185,10 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
         ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
     """
     choices = read_choices(cfg, run_dir)
-    score = score_checkpoint if choices.predictions is None else score_predictions
+    score = score_checkpoint if cfg.predictions is None else score_predictions
     report = with_statistics(score(choices))
-    if choices.experiment_name is not None:
-        report["experiment"] = choices.experiment_name
+    if cfg.experiment_name is not None:
+        report["experiment"] = cfg.experiment_name
 
     log.info("protocol %s: %s", choices.protocol.name, report["protocol"])
     log.info("%s: %d images scored", report["source"], report["count"])

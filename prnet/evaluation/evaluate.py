@@ -4,6 +4,7 @@ image; the trainer validates with it too.
 Letters: B batch.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -66,7 +67,8 @@ def evaluate(
         ValueError: a prediction cannot be read or is not finite, its landmarks cannot be found, or
             the source cannot be scored on this test set under this protocol.
     """
-    protocol = protocol.measuring(test_set.metric)
+    if test_set.metric is not None:
+        protocol = dataclasses.replace(protocol, metrics=(test_set.metric,))
     device = source.device
     if test_set.truth_face is not None:
         test_set = test_set.with_truth_face(test_set.truth_face.to(device))
