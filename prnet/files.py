@@ -7,9 +7,10 @@ ValueError for a damaged one; both name the file.
 
 import contextlib
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +49,20 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 def write_json(path: Path | str, content: object) -> None:
     """Write plain values; NaN and infinity raise ValueError, since JSON has neither."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text, UTF-8."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def csv_text(lines: Iterable[Sequence]) -> str:
+    """The cells of each line as a CSV file has them."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(lines)
+    return stream.getvalue()
 
 
 def read_json_object(path: Path) -> dict:

@@ -17,15 +17,6 @@ from prnet.geometry.icp import DEFAULT_RULE, IcpRule, fit_similarity, icp
 from prnet.metrics.nme import bbox_size
 
 OUTER_EYES = (36, 45)
-# The unit of each metric where it was published; ours use that of PRN.
-PUBLISHED_NORMALIZERS = {
-    "procrustes_corr": "outer_interocular_3d",
-    "icp_rigid": "outer_interocular_3d",
-    "icp_similarity": "outer_interocular_3d",
-    "icp_correspondence": "outer_interocular_3d",
-    "rec_sadrnet": "outer_interocular_3d",
-    "rec_2dasl": "box",
-}
 NORMALIZERS = ("outer_interocular_3d", "box")
 
 STRIDE_2DASL = 50
@@ -42,20 +33,18 @@ def reconstruction_unit(
     points' box in x and y.
 
     Raises:
-        ValueError: another normaliser, landmarks of another shape, or a unit that is not positive.
+        ValueError: another normaliser, or landmarks of another shape.
     """
     require_choice("normalizer", normalizer, NORMALIZERS)
     if normalizer == "box":
-        unit = bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
-    else:
-        shape = None if landmarks is None else np.shape(landmarks)
-        if shape != (68, 3):
-            raise ValueError(
-                f"normalizer outer_interocular_3d: got landmarks {shape}, expected (68, 3)"
-            )
-        first, second = (np.asarray(landmarks[index], dtype=np.float64) for index in OUTER_EYES)
-        unit = float(np.linalg.norm(first - second))
-    return _require_unit(unit)
+        return bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
+    shape = None if landmarks is None else np.shape(landmarks)
+    if shape != (68, 3):
+        raise ValueError(
+            f"normalizer outer_interocular_3d: got landmarks {shape}, expected (68, 3)"
+        )
+    first, second = (np.asarray(landmarks[index], dtype=np.float64) for index in OUTER_EYES)
+    return float(np.linalg.norm(first - second))
 
 
 def reconstruction_error(
@@ -76,7 +65,10 @@ def reconstruction_error(
             positive, differing numbers of points under a metric that pairs them by index.
     """
     require_choice("metric", metric, RECONSTRUCTION_METRICS)
-    _require_unit(unit)
+    if not (math.isfinite(unit) and unit > 0):
+        raise ValueError(
+            f"unit: got {unit:g} px, expected a positive length: is the truth a point?"
+        )
     clouds = []
     for name, points in (("prediction", prediction), ("truth", truth)):
         points = np.array(points, dtype=np.float64)
@@ -185,11 +177,3 @@ def _spread_about_first(points: np.ndarray) -> float:  # (N, 3)
     if spread == 0:
         raise ValueError("rec_sadrnet: all points of one side coincide, so no scale is determined")
     return spread
-
-
-def _require_unit(unit: float) -> float:
-    if not (math.isfinite(unit) and unit > 0):
-        raise ValueError(
-            f"unit: got {unit:g} px, expected a positive length: is the truth a point?"
-        )
-    return unit

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prnet.files import written_whole
+from prnet.files import write_text
 from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
 from prnet.papers.published import DASH, Cell, Column, Footnote, PublishedTable, Row
 from prnet.reports.reading import SavedReport, number_at
 from prnet.reports.shipped import Shipped
+from prnet.reports.writing import markdown_table
 
 DEFAULT_DATASET = "aflw2000"
 DEFAULT_DECIMALS = 2
@@ -224,15 +225,15 @@ def _decimals(table: PublishedTable, index: int) -> int:
 
 def listing(tables: Sequence[PublishedTable], shipped: Shipped) -> str:
     """All tables, and the experiments that make our rows, as Markdown."""
-    lines = ["| paper= | table= | what | our rows: +experiment= |", "|---|---|---|---|"]
+    rows = []
     for table in tables:
         absent = [name for name in table.experiments if shipped.absent(experiment=name)]
         names = [name for name in table.experiments if name not in absent]
         if absent:
             names.append(f"(not there yet: {', '.join(absent)})")
         what = f"{table.printed_as}: {table.title}"
-        lines.append(f"| {table.paper} | {table.table} | {what} | {' '.join(names)} |")
-    return "\n".join(lines)
+        rows.append([table.paper, table.table, what, " ".join(names)])
+    return markdown_table(["paper=", "table=", "what", "our rows: +experiment="], rows)
 
 
 def write_table(table: FilledTable, directory: Path) -> list[Path]:
@@ -240,8 +241,6 @@ def write_table(table: FilledTable, directory: Path) -> list[Path]:
     name = f"{table.published.paper}_{table.published.table}"
     written = []
     for suffix, convert in FORMATS.items():
-        path = directory / f"{name}{suffix}"
-        with written_whole(path) as temporary:
-            temporary.write_text(convert(table), encoding="utf-8")
-        written.append(path)
+        written.append(directory / f"{name}{suffix}")
+        write_text(written[-1], convert(table))
     return written
