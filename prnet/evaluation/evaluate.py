@@ -24,16 +24,13 @@ from prnet.datasets.evaluation import (
 from prnet.drawing.gallery import Gallery, errors_to_rank
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.evaluation.reconstructions import METRIC, Reconstructions, workers_for
+from prnet.evaluation.reconstructions import Reconstructions, workers_for
 from prnet.evaluation.report import Report, ScoredImage, make_report
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
 
 log = logging.getLogger(__name__)
-
-# Not yet measured.
-PENDING = "pending"
 
 
 class EvaluationOptions(NamedTuple):
@@ -169,11 +166,10 @@ def add_surfaces(
 ) -> None:
     """Have the surfaces of a batch measured, where the protocol wants them and both sides have
     one."""
-    true_surfaces = truth.surface if truth.surface is not None else truth.dense
+    true_surfaces = truth.dense if truth.surface is None else truth.surface
+    if predicted.surface is None or true_surfaces is None:
+        return
     for index, row in enumerate(rows):
-        if row.lacking.get(METRIC) != PENDING:
-            continue
-        del row.lacking[METRIC]
         landmarks = None if truth.landmarks is None else truth.landmarks[index].cpu().numpy()
         unit = None if truth.surface_unit is None else truth.surface_unit[index]
         surfaces = (predicted.surface[index], true_surfaces[index])
@@ -190,15 +186,12 @@ def scored_images(
     lacking: Mapping[str, str],  # field of `FacePoints` -> why it is lacking
     protocol: Protocol,
 ) -> list[ScoredImage]:
-    """The images of a batch; a reconstruction that can be measured is `PENDING`."""
+    """The images of a batch, before their surfaces are measured."""
     lacking = dict(lacking)
     if truth.points is None:
         lacking["points"] = NO_POINTS
     if truth.angles is None:
         lacking["rotation"] = NO_ANGLES
-    has_truth = truth.surface is not None or truth.dense is not None
-    if predicted.surface is not None and has_truth:
-        lacking["surface"] = PENDING
     reasons = {
         metric: lacking.get(METRICS[metric].points, NO_DEPTH)
         for metric in protocol.metrics

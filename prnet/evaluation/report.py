@@ -9,15 +9,18 @@ import numpy as np
 from prnet.checks import name_list
 from prnet.evaluation.means import balanced_subsets, summarize, worst
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.metrics.statistics import RESAMPLES, bootstrap_interval, curve_area, failure_rate
+from prnet.metrics.statistics import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    bootstrap_interval,
+    curve_area,
+    failure_rate,
+)
 
 # What `make_report` makes and a report.json holds: plain values, one metric as
 # {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"}.
 Report = dict[str, Any]
-
-# Of the intervals.
-LEVEL = 0.95
-SEED = 0
 
 
 class ScoredImage(NamedTuple):
@@ -111,10 +114,8 @@ def with_statistics(report: Report) -> Report:
     protocol = Protocol.from_values(report["protocol"])
 
     def interval(values: Sequence[float], groups: Sequence[str] | None = None) -> dict:
-        found = bootstrap_interval(
-            values, groups=groups, level=LEVEL, resamples=RESAMPLES, seed=SEED
-        )
-        return {"low": found.low, "high": found.high}
+        _, low, high = bootstrap_interval(values, groups=groups)
+        return {"low": low, "high": high}
 
     metrics = {}
     for metric, summary in report["metrics"].items():

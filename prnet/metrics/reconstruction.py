@@ -5,6 +5,7 @@ metric takes one face and is pure; a caller with many faces spreads them over pr
 in px of one frame and pixel origin, z toward the camera; letters: N predicted points, M true ones.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -92,14 +93,11 @@ def procrustes_corr(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) ->
     return _mean_distance(scale * prediction @ rotation.T + translation, truth)
 
 
-def icp_rigid(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
-    """Mean distance of nearest neighbours after rigid ICP, px."""
-    return float(icp(prediction, truth, with_scale=False, rule=rule).distances.mean())
-
-
-def icp_similarity(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
-    """Mean distance of nearest neighbours after ICP with a free scale, px of the truth."""
-    return float(icp(prediction, truth, with_scale=True, rule=rule).distances.mean())
+def icp_nearest(
+    prediction: np.ndarray, truth: np.ndarray, rule: IcpRule, *, with_scale: bool
+) -> float:
+    """Mean distance of nearest neighbours after ICP, px of the truth."""
+    return float(icp(prediction, truth, with_scale=with_scale, rule=rule).distances.mean())
 
 
 def icp_correspondence(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
@@ -159,8 +157,8 @@ def rec_2dasl(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float
 
 RECONSTRUCTION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
     "procrustes_corr": procrustes_corr,
-    "icp_rigid": icp_rigid,
-    "icp_similarity": icp_similarity,
+    "icp_rigid": functools.partial(icp_nearest, with_scale=False),
+    "icp_similarity": functools.partial(icp_nearest, with_scale=True),
     "icp_correspondence": icp_correspondence,
     "rec_sadrnet": rec_sadrnet,
     "rec_2dasl": rec_2dasl,

@@ -14,7 +14,9 @@ from scipy.special import ndtr, ndtri
 
 from prnet.files import csv_text
 
+LEVEL = 0.95
 RESAMPLES = 10_000
+SEED = 0
 # Numbers drawn at a time, which bounds the memory.
 CHUNK = 4_000_000
 # Of a sampled curve.
@@ -43,9 +45,9 @@ def bootstrap_interval(
     values: Sequence[float],
     *,
     groups: Sequence | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of a mean (or of the mean of group means).
 
@@ -100,7 +102,7 @@ def paired_difference(
     second: Sequence[float],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> PairedDifference:
     """Whether two methods differ on the same images, in the same order.
 

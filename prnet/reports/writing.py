@@ -40,10 +40,9 @@ def metrics_in(report: Report, unit: str) -> dict:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> str:
     """A table in Markdown; `rule` stands below each heading behind the first."""
-    lines = [
-        "|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)
-    ]
-    return "\n".join([lines[0], "|---" + f"|{rule}" * (len(header) - 1) + "|", *lines[1:]])
+    lines = ["".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)]
+    lines.insert(1, "---|" + f"{rule}|" * (len(header) - 1))
+    return "\n".join(f"|{line}" for line in lines)
 
 
 def table(report: Report) -> str:
@@ -60,9 +59,8 @@ def table(report: Report) -> str:
             means = [_number(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
             name = title(metric, report["protocol"])
             rows.append([name, *bins, *means])
-            counted.setdefault(tuple(summary["bins"][label]["n"] for label in labels), []).append(
-                name
-            )
+            counts = tuple(summary["bins"][label]["n"] for label in labels)
+            counted.setdefault(counts, []).append(name)
         for counts, names in counted.items():
             of = f" of {', '.join(names)}" if len(counted) > 1 else ""
             rows.append([f"images{of}", *map(str, counts), "", "", str(sum(counts))])
