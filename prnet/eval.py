@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import hydra
 import torch
@@ -30,43 +29,6 @@ from prnet.models.network_size import network_size
 from prnet.reports.writing import require_json_name, table, write_report
 
 log = logging.getLogger(__name__)
-
-
-class Choices(NamedTuple):
-    """The configuration, and what its groups and names stand for."""
-
-    cfg: DictConfig
-    protocol: Protocol
-    dataset: SetChoice
-    occluder: ImageOccluder | None
-    device: torch.device
-    options: EvaluationOptions
-    report_file: Path
-
-
-def read_choices(cfg: DictConfig, run_dir: Path) -> Choices:
-    """What the configuration asks for; no data is read.
-
-    Raises:
-        ValueError: an option is not what it should be, or contradicts another.
-    """
-    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    options = OmegaConf.to_container(cfg.dataset, resolve=True)
-    dataset = SetChoice(cfg.dataset.name, options, cfg.data_dir, FaceFiles(**cfg.face))
-    if cfg.checkpoint is not None and cfg.predictions is not None:
-        raise ValueError("give checkpoint= or predictions=, not both")
-    if cfg.predictions is not None and cfg.save_predictions is not None:
-        raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
-    dataset.require(protocol.demands(network=cfg.predictions is None))
-    device = resolve_device(cfg.device)
-    options = EvaluationOptions(
-        batch_size=cfg.batch_size,
-        num_workers=loader_workers(cfg.num_workers, device),
-        cores=num_workers(cfg.num_workers),
-    )
-    report_file = require_json_name(cfg.report or run_dir / "report.json")
-    occluder = occluder_named(dataset.occlusion)
-    return Choices(cfg, protocol, dataset, occluder, device, options, report_file)
 
 
 def occluder_named(choice: str) -> ImageOccluder | None:
@@ -129,10 +91,16 @@ def landmarks_given(cfg: DictConfig, model: Network) -> GivenLandmarks | None:
     return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
-def score_checkpoint(choices: Choices) -> Report:
-    """The report of the network that is asked for, or of the newest, and beside it a picture of
-    what it made of some images."""
-    cfg, protocol, dataset, occluder, device, options, report_file = choices
+def score_checkpoint(
+    cfg: DictConfig,
+    protocol: Protocol,
+    dataset: SetChoice,
+    device: torch.device,
+    options: EvaluationOptions,
+) -> tuple[Report, Gallery]:
+    """The report of the network that is asked for, or of the newest, and what it made of some
+    images."""
+    occluder = occluder_named(dataset.occlusion)
     path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
@@ -157,40 +125,59 @@ def score_checkpoint(choices: Choices) -> Report:
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
     report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
-    faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
-    gallery.write(faces_file)
-    log.info("look at %s: the first images, and the worst", faces_file)
-    return report
+    return report, gallery
 
 
-def score_predictions(choices: Choices) -> Report:
-    """The report of the folder of predictions that is asked for."""
-    dataset, protocol = choices.dataset, choices.protocol
+def score_predictions(
+    directory: str,
+    protocol: Protocol,
+    dataset: SetChoice,
+    device: torch.device,
+    options: EvaluationOptions,
+) -> Report:
+    """The report of a folder of predictions."""
     face, no_face = dataset.truth_face()
     test_set = dataset.open(protocol.demands(network=False), face, no_face)
-    source = PredictionSource(
-        choices.cfg.predictions,
-        face,
-        no_face=no_face,
-        topology=find_topology(face, dataset.face_files.prnet_uv_dir),
-        device=choices.device,
-    )
-    return evaluate(source, test_set, protocol, choices.options)
+    topology = find_topology(face, dataset.face_files.prnet_uv_dir)
+    source = PredictionSource(directory, face, no_face=no_face, topology=topology, device=device)
+    return evaluate(source, test_set, protocol, options)
 
 
 def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     """What the configuration asks for: score, log, write; returns the report.
 
     Raises:
-        ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
+        ValueError, FileNotFoundError: an option, or a file it names, is not what it should be, or
+            two options contradict each other.
     """
-    choices = read_choices(cfg, run_dir)
-    score = score_checkpoint if cfg.predictions is None else score_predictions
-    report = with_statistics(score(choices))
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    set_options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = SetChoice(cfg.dataset.name, set_options, cfg.data_dir, FaceFiles(**cfg.face))
+    if cfg.checkpoint is not None and cfg.predictions is not None:
+        raise ValueError("give checkpoint= or predictions=, not both")
+    if cfg.predictions is not None and cfg.save_predictions is not None:
+        raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
+    dataset.require(protocol.demands(network=cfg.predictions is None))
+    report_file = require_json_name(cfg.report or run_dir / "report.json")
+    device = resolve_device(cfg.device)
+    options = EvaluationOptions(
+        batch_size=cfg.batch_size,
+        num_workers=loader_workers(cfg.num_workers, device),
+        cores=num_workers(cfg.num_workers),
+    )
+
+    if cfg.predictions is None:
+        report, gallery = score_checkpoint(cfg, protocol, dataset, device, options)
+        faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
+        gallery.write(faces_file)
+        log.info("look at %s: the first images, and the worst", faces_file)
+    else:
+        report = score_predictions(cfg.predictions, protocol, dataset, device, options)
+    report = with_statistics(report)
     if cfg.experiment_name is not None:
         report["experiment"] = cfg.experiment_name
 
-    log.info("protocol %s: %s", choices.protocol.name, report["protocol"])
+    log.info("protocol %s: %s", protocol.name, report["protocol"])
     log.info("%s: %d images scored", report["source"], report["count"])
     if report["metrics"]:
         log.info("\n%s", table(report))
@@ -200,7 +187,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
         log.warning("images without a prediction: %s", name_list(report["missing"]))
     if report["unknown"]:
         log.warning("predictions without an image: %s", name_list(report["unknown"]))
-    written = write_report(report, choices.report_file)
+    written = write_report(report, report_file)
     log.info("written: %s", ", ".join(map(str, written)))
     return report
 

@@ -86,12 +86,9 @@ def evaluate(
         for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not options.progress):
             batch = batch.to(device)
             predicted = source.predict(batch, test_set, protocol)
-            truth = ground_truth(
-                batch,
-                test_set.truth_face,
-                protocol,
-                dense=protocol.scores_dense and any(one.points.has_dense for one in predicted),
-            )
+            dense = any(p.dense is not None or p.surface is not None for _, p, *_ in predicted)
+            dense &= protocol.scores_dense
+            truth = ground_truth(batch, test_set.truth_face, protocol, dense=dense)
             for rows, points, lacking, output in predicted:
                 if test_set.point_groups is not None:
                     own = group_landmarks(points.landmarks, test_set.point_groups)
@@ -100,17 +97,11 @@ def evaluate(
                 if own_truth.landmarks is None:
                     lacking["landmarks"] = test_set.no_face
                 errors = score(points, own_truth, protocol)
-                yaws_deg = batch.yaw_deg[rows]
+                shown, yaws_deg = batch.names[rows], batch.yaw_deg[rows]
                 if yaw_labels is not None:
-                    yaws_deg = [yaw_labels[name] for name in batch.names[rows]]
+                    yaws_deg = [yaw_labels[name] for name in shown]
                 scored = scored_images(
-                    batch.names[rows],
-                    yaws_deg,
-                    points,
-                    own_truth,
-                    errors,
-                    lacking,
-                    protocol,
+                    shown, yaws_deg, points, own_truth, errors, lacking, protocol
                 )
                 add_surfaces(reconstructions, scored, points, own_truth)
                 images += scored
