@@ -57,11 +57,7 @@ def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) 
 
 
 def entries_of_predictions(cfg: DictConfig, configured: Shipped) -> tuple[list[Entry], list[str]]:
-    """Every folder of predictions under every protocol, and which protocols were left out.
-
-    Raises:
-        ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
-    """
+    """Every folder of predictions under every protocol, and which protocols were left out."""
     set_options = OmegaConf.to_container(cfg.dataset, resolve=True)
     dataset = SetChoice(cfg.dataset.name, set_options, cfg.data_dir, FaceFiles(**cfg.face))
     names = list(cfg.protocols) if isinstance(cfg.protocols, ListConfig) else cfg.protocols

@@ -71,13 +71,14 @@ def make_report(
     left_out = {}
     for metric in computed:
         values = {i.name: i.errors[metric] for i in images if metric not in i.left_out}
-        dropped = worst(values, protocol.drop_worst) if protocol.drop_worst else []
-        kept[metric] = {name: value for name, value in values.items() if name not in dropped}
-        if len(kept[metric]) < len(images):
-            left_out[metric] = [image.name for image in images if image.name not in kept[metric]]
-        if not kept[metric]:
+        for name in worst(values, protocol.drop_worst) if protocol.drop_worst else ():
+            del values[name]
+        if len(values) < len(images):
+            left_out[metric] = [image.name for image in images if image.name not in values]
+        if values:
+            kept[metric] = values
+        else:
             not_computed[metric] = "the protocol leaves out every image"
-    computed = [metric for metric in computed if kept[metric]]
     yaws_deg = {image.name: image.yaw_deg for image in images}
     return {
         "dataset": dataset,
@@ -85,16 +86,14 @@ def make_report(
         "count": len(images),
         "protocol": protocol.to_values(),
         "metrics": {
-            metric: summarize(
-                list(kept[metric].values()), [yaws_deg[name] for name in kept[metric]], protocol
-            )
-            for metric in computed
+            metric: summarize(list(values.values()), [yaws_deg[n] for n in values], protocol)
+            for metric, values in kept.items()
         },
         "images": [
             {
                 "name": image.name,
                 "yaw_deg": image.yaw_deg,
-                **{metric: image.errors[metric] for metric in computed},
+                **{metric: image.errors[metric] for metric in kept},
             }
             for image in images
         ],
@@ -102,9 +101,7 @@ def make_report(
         "unknown": sorted(unknown),
         "not_computed": not_computed,
         "left_out": left_out,
-        "balanced": balanced_subsets(
-            list(yaws_deg), list(yaws_deg.values()), {m: kept[m] for m in computed}, protocol
-        ),
+        "balanced": balanced_subsets(yaws_deg, kept, protocol),
     }
 
 

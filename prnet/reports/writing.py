@@ -124,8 +124,11 @@ def to_markdown(report: Report) -> str:
     ]
     if "landmark_map" in report:
         sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
-    rows = [f"| {field} | {_cell(value)} |" for field, value in flat(protocol).items()]
-    sections.append("\n".join(["| protocol | |", "|---|---|", *rows]))
+    lines = ["| protocol | |", "|---|---|"]
+    for field, value in flat(protocol).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"| {field} | {text} |")
+    sections.append("\n".join(lines))
     if report["metrics"]:
         sections.append(table(report))
         if "intervals" in report:
@@ -141,10 +144,6 @@ def to_markdown(report: Report) -> str:
     if report["unknown"]:
         sections.append(f"Predictions without an image: {name_list(report['unknown'])}")
     return "\n\n".join(sections) + "\n"
-
-
-def _cell(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def write_report(report: Report, path: Path | str) -> list[Path]:
