@@ -146,14 +146,10 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def write_report(report: Report, path: Path | str) -> list[Path]:
-    """Write FILE.json, FILE.md and, where a metric was computed, its curves as FILE.png and
-    FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the paths.
-
-    Raises:
-        ValueError: `path` does not end in .json.
-    """
-    path = require_json_name(path)
+def write_report(report: Report, path: Path) -> list[Path]:
+    """Write FILE.json (`path`), FILE.md and, where a metric was computed, its curves as FILE.png
+    and FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the
+    paths."""
     written = [path, path.with_suffix(".md")]
     write_json(path, report)
     write_text(written[1], to_markdown(report))
