@@ -11,8 +11,7 @@ import torch
 
 from prnet.building.audit import FULL_BASES, Audit
 from prnet.building.map_files import MAP_DTYPES, encode_map
-from prnet.building.packing import PackedShard, SetLayout, Shard, build_packed
-from prnet.building.resumable import log_reasons
+from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.checks import require_choice
 from prnet.datasets.fits import (
     HINT_300W_LP,
@@ -119,32 +118,26 @@ def build_archive(
     pairs = find_archive(options.dataset, subsets, face_files, data_dir=data_dir)
     # Another place of the archive is the same archive: names count, not paths.
     names = "\n".join(pair.name for pair in pairs)
-    build = build_packed(
+    return build_packed(
         output,
         pairs,
-        SetLayout(
-            dataset=options.dataset,
-            format={
-                "crop": options.crop._asdict(),
-                "pixel_origin": options.pixel_origin,
-                "maps": options.map_dtype if options.maps else None,
-            },
-            unit="sample",
-            seconds=SECONDS,
-        ),
         functools.partial(_pack, output=output, options=options),
         face_files.load,
+        dataset=options.dataset,
+        layout={
+            "crop": options.crop._asdict(),
+            "pixel_origin": options.pixel_origin,
+            "maps": options.map_dtype if options.maps else None,
+        },
         plan={
             "options": options._replace(crop=options.crop._asdict())._asdict(),
             "pairs": len(pairs),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         },
+        unit="sample",
+        seconds=SECONDS,
         workers=workers,
     )
-    counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
-    log.info("%s: %d samples; audit: %s", output, build["count"], ", ".join(counts))
-    log_reasons(build["audit"]["unreadable"], what="unreadable")
-    return build
 
 
 def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> PackedShard:

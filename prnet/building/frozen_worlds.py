@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from prnet.building.head_scans import write_scan
-from prnet.building.resumable import Job, chunks, resumable, write_plan
+from prnet.building.resumable import chunks, resumable, write_plan
 from prnet.datasets.fits import write_fit
 from prnet.datasets.pictures import write_picture
 from prnet.datasets.synthetic import (
@@ -85,16 +85,18 @@ def freeze(
         for folder, number in ((TRAINING, count), (TEST, test_count))
         for piece in chunks([WorldFile(folder, index) for index in range(number)], PIECE_SIZE)
     ]
-    job = Job(
-        work=functools.partial(_write_piece, output=output),
-        prepare=functools.partial(_worlds, rule),
-        marker=functools.partial(_marker, output),
+    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
+    resumable(
+        output,
+        pieces,
+        functools.partial(_write_piece, output=output),
+        functools.partial(_worlds, rule),
+        functools.partial(_marker, output),
         title="render",
         unit="sample",
         seconds=SECONDS,
+        workers=workers,
     )
-    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
-    resumable(output, pieces, job, workers=workers)
 
 
 def _marker(output: Path, file: WorldFile) -> Path:
@@ -155,10 +157,10 @@ def _write_samples(files: Sequence[WorldFile], faces: SyntheticFaces, output: Pa
     landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab").numpy()
     size = pictures.shape[1]
     for i, file in enumerate(files):
-        with written_whole(output / f"{file.stem}.jpg") as temporary:
-            write_picture(temporary, pictures[i])
-        with written_whole(output / "attention" / f"{file.stem}.png") as temporary:
-            write_picture(temporary, np.repeat(seen[i, :, :, None], 3, 2))
+        write_picture(output / f"{file.stem}.jpg", pictures[i])
+        write_picture(
+            output / "attention" / f"{file.stem}.png", np.repeat(seen[i, :, :, None], 3, 2)
+        )
         write_fit(
             _marker(output, file),
             fits[i],

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit, FitBatch, PosedFit
 
@@ -73,13 +74,14 @@ def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.nda
 
 
 def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), uint8 RGB
-    """Write a picture in the format of the suffix.
+    """Write a picture in the format of the suffix, whole or not at all.
 
     Raises:
         OSError: OpenCV could not write it.
     """
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: could not be written as a picture")
+    with written_whole(path) as temporary:
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{path}: could not be written as a picture")
 
 
 def reduction_for(crop_size: float) -> int:

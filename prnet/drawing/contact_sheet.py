@@ -30,7 +30,6 @@ from prnet.drawing.pictures import (
     to_picture,
 )
 from prnet.faces.face import Face
-from prnet.files import written_whole
 from prnet.geometry.position_map import PositionMapDecoder
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ def write_landmark_sheet(directory: Path | str, *, count: int) -> Path:
         photo = to_picture(warp_to_crop(batch.picture, batch.crop_from_picture)[0])
         pictures.append(draw_points(photo, item.landmarks))
     path = Path(directory) / "contact_sheet.png"
-    with written_whole(path) as temporary:
-        write_picture(temporary, tile(pictures, columns=2 * SAMPLES_A_ROW))
+    write_picture(path, tile(pictures, columns=2 * SAMPLES_A_ROW))
     log.info("look at %s", path)
     return path
 
@@ -108,8 +106,7 @@ def write_sheet(
         if mask is not None:
             pictures.append(draw_mask(photo, mask))
     columns = SAMPLES_A_ROW * len(pictures) // len(items)
-    with written_whole(path) as temporary:
-        write_picture(temporary, tile(pictures, columns=columns))
+    write_picture(path, tile(pictures, columns=columns))
     log.info("look at %s", path)
     return Path(path)
 

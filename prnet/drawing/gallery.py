@@ -11,7 +11,6 @@ from torch import Tensor
 from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_landmarks, draw_mesh, tile, to_picture
 from prnet.faces.face import Face
-from prnet.files import written_whole
 
 COLUMNS = 8
 
@@ -58,8 +57,7 @@ class Gallery:
             points = [uv.landmarks(s.position_map[None].to(uv.face_index.device))[0] for s in row]
             pictures += [draw_landmarks(s.photo, p) for s, p in zip(row, points, strict=True)]
             pictures += [self._mesh(shown) for shown in row]
-        with written_whole(path) as temporary:
-            write_picture(temporary, tile(pictures, columns=len(self.first)))
+        write_picture(path, tile(pictures, columns=len(self.first)))
 
     def _mesh(self, shown: Shown) -> np.ndarray:
         uv = self.face.uv
