@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from prnet.building.audit import FULL_BASES, Audit
-from prnet.building.map_files import MAP_DTYPES, encode_map
 from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.checks import require_choice
 from prnet.datasets.fits import (
@@ -23,10 +22,10 @@ from prnet.datasets.fits import (
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.records import (
     LoadedPair,
+    SetRecord,
     decode_pairs,
     fill_record,
     load_pair,
-    record_crop_from_model,
     record_dtype,
 )
 from prnet.faces.face import Face
@@ -39,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # Each archive's folder in DATA_DIR, and what to do where it is missing.
 ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
+MAP_DTYPES = ("float32", "float16", "uint16")
+FIXED_POINT_STEPS = 128  # per px
+FIXED_POINT_RANGE = (-128.0, 384.0)
 DECODE_BATCH = 64  # meshes
 SECONDS = 0.0025  # of work in a sample, about
 
@@ -190,7 +192,7 @@ def _write_map(
     face: Face,
 ) -> None:
     """DIR/maps/NAME.npy: (256, 256, 3), rows v, columns u, x y z in crop px."""
-    crop_from_model = record_crop_from_model(record, options.crop, options.pixel_origin)
+    crop_from_model = SetRecord(record, options.crop, options.pixel_origin).crop_from_model()
     crop_vertices = camera.transform_points(crop_from_model.float(), vertices)
     position_map = face.uv.position_map(crop_vertices[None])[0].permute(1, 2, 0).numpy()
     try:
@@ -199,3 +201,24 @@ def _write_map(
         raise ValueError(f"{path}: {error}") from error
     with written_whole(path) as temporary:
         np.save(temporary, stored)
+
+
+def encode_map(position_map: np.ndarray, dtype: str) -> np.ndarray:
+    """A position map (H, W, 3) in crop px for storage.
+
+    `uint16` counts 1/128 px, modulo 512 px: values from 0 to 384 decode by a division, from stored
+    values of 384 px and more (faces that leave the crop) take 512 px.
+
+    Raises:
+        ValueError: a coordinate outside [-128, 384) px for uint16.
+    """
+    if dtype != "uint16":
+        return position_map.astype(dtype)
+    low, high = FIXED_POINT_RANGE
+    steps = np.rint(position_map.astype(np.float64) * FIXED_POINT_STEPS).astype(np.int64)
+    if steps.min() < low * FIXED_POINT_STEPS or steps.max() >= high * FIXED_POINT_STEPS:
+        raise ValueError(
+            f"coordinates from {position_map.min():.1f} to {position_map.max():.1f} px do not fit "
+            f"the uint16 maps' range {low:g} to {high:g} px; use map_dtype=float16 or float32"
+        )
+    return (steps % 2**16).astype(np.uint16)

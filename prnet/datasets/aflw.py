@@ -119,10 +119,6 @@ class AFLW(TestSet):
         return EvaluationItem(
             name=self.names[index],
             yaw_deg=float(self.yaws_deg[index]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
             network_input=network_input,
             points=torch.from_numpy(points + shift),
             points_visible=torch.from_numpy((points != -1).all(1)),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prnet.checks import name_list, require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import (
     FacePair,
     FitFile,
@@ -17,7 +17,7 @@ from prnet.datasets.fits import (
     pad_params,
     read_fit,
 )
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.faces.face import Face
 from prnet.files import read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
@@ -116,15 +116,12 @@ class AFLW2000(TestSet):
         if self.decodes or self.crop is not None:
             if not pair.picture.is_file():
                 raise FileNotFoundError(f"{pair.picture}: missing picture of {pair.fit.name}")
-            data = pair.picture.read_bytes()
-            picture = decode_picture(data, source=pair.picture)
+            picture = decode_picture(pair.picture.read_bytes(), source=pair.picture)
             image_from_model = fit_matrix(file.fit, picture.shape[0])
             if self.crop is not None:
-                center, size = crop_square(
-                    self._framed_points(pair, file), self.crop, seed_name=pair.name
-                )
-                network_input = crop_picture(
-                    data, picture, center, size, self.crop, source=pair.picture
+                framed = self._framed_points(pair, file)
+                network_input = framed_input(
+                    pair.picture, framed, self.crop, name=pair.name, decoded=picture
                 )
         return EvaluationItem(
             name=pair.name,

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from prnet.checks import require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.pictures import CropRule
 from prnet.faces.face import Face
 from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
@@ -100,19 +100,11 @@ class AFLWLFPA(TestSet):
         name, box = annotations.names[index], annotations.boxes[index]
         network_input = None
         if self.crop is not None:
-            path = self._picture(name)
-            data = path.read_bytes()
-            center, size = crop_square(box.reshape(2, 2), self.crop, seed_name=name)
-            network_input = crop_picture(
-                data, decode_picture(data, source=path), center, size, self.crop, source=path
-            )
+            source = self._picture(name)
+            network_input = framed_input(source, box.reshape(2, 2), self.crop, name=name)
         return EvaluationItem(
             name=name,
             yaw_deg=0.0 if annotations.yaws_deg is None else float(annotations.yaws_deg[index]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
             network_input=network_input,
             points=torch.from_numpy(annotations.points[index, self.mapped]),
             points_visible=torch.from_numpy(annotations.visible[index, self.mapped]),

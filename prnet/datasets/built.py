@@ -18,15 +18,8 @@ import numpy as np
 import torch
 
 from prnet.datasets.pictures import CropRule, FitItem
-from prnet.datasets.records import (
-    record_crop_from_image,
-    record_crop_from_model,
-    record_fit,
-    record_image_from_model,
-    record_item,
-)
+from prnet.datasets.records import SetRecord
 from prnet.files import read_json_object, read_npy
-from prnet.sample import Fit
 
 FORMAT = 1
 
@@ -128,29 +121,11 @@ class BuiltSet(torch.utils.data.Dataset):
             )
 
     def __getitem__(self, index: int) -> FitItem:
-        record = self.records[index]
-        return record_item(
-            record,
-            self._picture_bytes(record),
-            self.crop_rule,
-            self.pixel_origin,
-            source=self.names[index],
-        )
+        data = self._picture_bytes(self.records[index])
+        return self.record(index).item(data, source=self.names[index])
 
-    def fit(self, index: int) -> Fit:
-        return record_fit(self.records[index])
-
-    def image_from_model(self, index: int) -> torch.Tensor:
-        """Model frame -> image px, depth as in the fit, (4, 4), float64."""
-        return record_image_from_model(self.records[index], self.pixel_origin)
-
-    def crop_from_image(self, index: int) -> torch.Tensor:
-        """Image px -> crop px, (4, 4), float64."""
-        return record_crop_from_image(self.records[index], self.crop_rule)
-
-    def crop_from_model(self, index: int) -> torch.Tensor:
-        """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""
-        return record_crop_from_model(self.records[index], self.crop_rule, self.pixel_origin)
+    def record(self, index: int) -> SetRecord:
+        return SetRecord(self.records[index], self.crop_rule, self.pixel_origin)
 
     def _picture_bytes(self, record: np.void) -> bytes:
         shard = int(record["shard"])

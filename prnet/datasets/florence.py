@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from prnet.checks import require_choice
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
+from prnet.datasets.pictures import CropRule
 from prnet.faces.face import Face
 from prnet.files import read_json_object, read_npz, take
 
@@ -70,19 +70,11 @@ class Florence(TestSet):
             source = path.with_suffix(".png")
             if not source.is_file():
                 raise FileNotFoundError(f"{source}: missing; delete its folder and {HINT}")
-            data = source.read_bytes()
             rule = self.crop._replace(scale=self.landmarks_share * self.crop.scale)
-            center, size = crop_square(vertices, rule, seed_name=path.stem)
-            network_input = crop_picture(
-                data, decode_picture(data, source=source), center, size, self.crop, source=source
-            )
+            network_input = framed_input(source, vertices, rule, name=path.stem)
         return EvaluationItem(
             name=path.stem,
             yaw_deg=float(truth["yaw_deg"]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
             network_input=network_input,
             scan=torch.from_numpy(vertices),
             outer_eye=float(np.linalg.norm(eyes[0] - eyes[1])),

@@ -90,14 +90,14 @@ def reduction_for(crop_size: float) -> int:
     return max(step for step in REDUCED_FLAGS if step == 1 or crop_size / step >= CROP_SIZE)
 
 
-def picture_from_image(reduction: int) -> Tensor:
-    """Image px -> px of the picture decoded at 1/reduction, (4, 4), float64.
+def image_from_picture(reduction: int) -> Tensor:
+    """px of the picture decoded at 1/reduction -> image px, (4, 4), float64.
 
     A reduced pixel averages `reduction` pixels, so its centre lies between theirs.
     """
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:2, :2] /= reduction
-    matrix[:2, 3] = -(reduction - 1) / 2 / reduction
+    matrix[:2, :2] *= reduction
+    matrix[:2, 3] = (reduction - 1) / 2
     return matrix
 
 
@@ -132,6 +132,22 @@ def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
         torch.tensor(size, dtype=torch.float64),
         span=rule.span,
     )
+
+
+def picture_for_crop(
+    data: bytes,  # of the picture's file
+    center: np.ndarray,  # (2,), image px
+    size: float,  # image px
+    rule: CropRule,
+    *,
+    source: object,
+    decoded: np.ndarray | None = None,  # (H, W, 3), the picture in full, where it is at hand
+) -> tuple[np.ndarray, Tensor]:
+    """The picture, decoded no larger than its crop needs, and picture px -> crop px, (4, 4)."""
+    reduction = reduction_for(size)
+    if decoded is None or reduction > 1:
+        decoded = decode_picture(data, source=source, reduction=reduction)
+    return decoded, crop_matrix(center, size, rule) @ image_from_picture(reduction)
 
 
 def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) each

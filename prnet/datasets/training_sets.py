@@ -198,8 +198,9 @@ class TrainingSets(TrainingData):
             which = int(np.searchsorted(ends, position, side="right"))
             part = self.training[which]
             index = part.indices[int(position) - int(ends[which]) + len(part)]
-            fits.append(self.sets[which].fit(index))
-            matrices.append(self.sets[which].crop_from_model(index))
+            record = self.sets[which].record(index)
+            fits.append(record.fit())
+            matrices.append(record.crop_from_model())
         return posed_fit(fits, matrices)
 
     def shown(self, count: int) -> FitBatch:
