@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     report = fit_photos(
         items, failed, face, FitOptions(**options), output=output, batch_size=cfg.batch_size
     )
-    pairs, _ = find_300w_lp(output, [SUBSET])
+    pairs = find_300w_lp(output, [SUBSET])
     pairs = [pair for pair in pairs if pair.fit.stem in report["images"]]
     log_reasons(report["failed"], what="not fitted")
     if cfg.contact_sheet:

@@ -47,7 +47,7 @@ def main() -> None:
         write_sheet(options.output, faces.__getitems__(indices), face, attention=seen)
         return
     if options.dataset == "300w_lp":
-        pairs, _ = find_300w_lp(options.data_dir, options.subsets)
+        pairs = find_300w_lp(options.data_dir, options.subsets)
     else:
         pairs = find_aflw2000(options.data_dir)
     write_sheet(options.output, archive_samples(pairs, face, count=options.count), face)

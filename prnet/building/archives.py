@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +32,6 @@ from prnet.faces.loading import FaceFiles
 from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.geometry.camera import pixel_origin_shift
-
-log = logging.getLogger(__name__)
 
 # Each archive's folder in DATA_DIR, and what to do where it is missing.
 ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
@@ -76,7 +73,7 @@ def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | st
 def find_archive(
     dataset: str, subsets: list[str] | None, face_files: FaceFiles, *, data_dir: Path | str
 ) -> list[FacePair]:
-    """The pairs of an archive; a warning names the official sub-folders that are not there.
+    """The pairs of an archive.
 
     Raises:
         ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
@@ -88,10 +85,7 @@ def find_archive(
         if subsets is not None:
             raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
         return find_aflw2000(data_dir)
-    pairs, missing = find_300w_lp(data_dir, subsets)
-    for subset in missing:
-        log.warning("skipped: %s is not there", Path(data_dir) / "300W_LP" / subset)
-    return pairs
+    return find_300w_lp(data_dir, subsets)
 
 
 def build_archive(
@@ -175,7 +169,7 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
         names=[loaded[i].name for i in kept],
         records=records[kept],
         pictures=[loaded[i].data for i in kept],
-        audit={**audit.lists(), "unreadable": unreadable},
+        audit={**audit.lists, "unreadable": unreadable},
         face={
             "vertices": model.num_vertices,
             "shape_bases": model.num_shape,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from prnet.building.head_scans import write_scan
 from prnet.building.resumable import chunks, resumable, write_plan
@@ -26,11 +25,11 @@ from prnet.datasets.synthetic import (
     SyntheticRule,
     sample_name,
     to_bytes,
+    to_mask,
 )
 from prnet.faces.embedded import load_embedded
 from prnet.files import written_whole
 from prnet.geometry import camera
-from prnet.synthetic.world import SyntheticFaces
 
 PIECE_SIZE = 32  # samples that are rendered together
 SECONDS = 0.03  # of work in a sample, about
@@ -126,34 +125,24 @@ def write_face(path: Path) -> None:
 
 
 def _worlds(rule: SyntheticRule) -> dict[str, RenderedFaces]:
-    return {
-        TRAINING: RenderedFaces(rule, seed=rule.seed),
-        TEST: RenderedFaces(rule, seed=rule.seed + HELD_OUT_SEED_SHIFT),
-        SCANS: RenderedFaces(rule, seed=rule.seed + SCANS_SEED_SHIFT),
-    }
+    shifts = {TRAINING: 0, TEST: HELD_OUT_SEED_SHIFT, SCANS: SCANS_SEED_SHIFT}
+    return {folder: RenderedFaces(rule, seed=rule.seed + shift) for folder, shift in shifts.items()}
 
 
 def _write_piece(
     files: Sequence[WorldFile], worlds: dict[str, RenderedFaces], *, output: Path
 ) -> dict[str, str]:
-    """Files of one folder."""
-    folder = files[0].folder
+    """Files of one folder; the .mat or the .obj comes last and marks one as finished."""
+    folder, indices = files[0].folder, [file.index for file in files]
     faces = worlds[folder].faces
     if folder == SCANS:
         for file in files:
             write_scan(_marker(output, file).parent, faces, file.index)
-    else:
-        _write_samples(files, faces, output)
-    return {}
-
-
-def _write_samples(files: Sequence[WorldFile], faces: SyntheticFaces, output: Path) -> None:
-    """Render and write samples of one folder; the .mat comes last and marks one as finished."""
-    indices = [file.index for file in files]
+        return {}
     batch = faces.batch(indices)
     fits = faces.fits(indices)
     pictures = to_bytes(batch.image).permute(0, 2, 3, 1).contiguous().numpy()
-    seen = 255 * batch.attention.to(torch.uint8).numpy()
+    seen = to_mask(batch.attention).numpy()
     landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab").numpy()
     size = pictures.shape[1]
     for i, file in enumerate(files):
@@ -167,5 +156,6 @@ def _write_samples(files: Sequence[WorldFile], faces: SyntheticFaces, output: Pa
             height=size,
             width=size,
             landmarks=landmarks[i],
-            with_depth=file.folder == TEST,
+            with_depth=folder == TEST,
         )
+    return {}

@@ -13,7 +13,6 @@ beyond the picture: what is found in such a crop is mapped back wrongly by its b
 how: "published", as 3DDFA's script does, or "corrected".
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +20,8 @@ import numpy as np
 import torch
 
 from prnet.checks import require_choice, require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, NetworkInput, TestSet
+from prnet.datasets.evaluation import EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
-from prnet.faces.face import Face
 from prnet.files import read_npy
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
 
@@ -64,6 +62,7 @@ class AFLW(TestSet):
     metric = "nme_points_2d"
     point_groups = POINT_GROUPS
     has_fits = False
+    options = ("roi", "frame")
 
     def __init__(
         self,
@@ -93,12 +92,6 @@ class AFLW(TestSet):
             )
         self.roi, self.frame, self.crop = roi, frame, crop
         self.true_boxes = [self._true_box(index) for index in range(count)]
-
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
-    ) -> "AFLW":
-        return cls(data_dir, roi=options["roi"], frame=options["frame"], crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the boxes: the mapping, and the images it matters for."""

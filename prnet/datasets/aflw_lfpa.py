@@ -12,7 +12,6 @@ DATA_DIR/AFLW_LFPA/landmarks.csv    or the same as lines name,left,top,right,bot
 Boxes and points are in px of the picture; what is not visible may be anything, empty too.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +19,9 @@ import numpy as np
 import torch
 
 from prnet.checks import require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
+from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule
-from prnet.faces.face import Face
 from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
@@ -55,6 +53,7 @@ class AFLWLFPA(TestSet):
     name = "aflw_lfpa"
     metric = "nme_points_2d"
     has_fits = False
+    options = ("table",)
 
     def __init__(
         self,
@@ -78,12 +77,6 @@ class AFLWLFPA(TestSet):
                 f"{self.folder}: {(~seen).sum()} faces have no visible point that {self.table} "
                 f"maps ({', '.join(blind)})"
             )
-
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
-    ) -> "AFLWLFPA":
-        return cls(data_dir, table=options["table"], crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the points that were compared."""

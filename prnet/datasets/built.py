@@ -87,6 +87,8 @@ def read_built_info(directory: Path | str) -> BuiltInfo:
 class BuiltSet(torch.utils.data.Dataset):
     """A built set as `FitItem`s; pictures are decoded on access, in whatever worker asks."""
 
+    has_fits = True
+
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self.info = read_built_info(directory)

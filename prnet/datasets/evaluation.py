@@ -132,6 +132,7 @@ class TestSet(Dataset):
     has_fits: whether there may be such a face.
     takes_lists: whether a protocol may name boxes, yaw labels and images to exclude.
     takes_predictions: whether saved predictions can be scored, or networks alone.
+    options: of its configuration, which its constructor takes.
     """
 
     __test__ = False  # pytest takes classes of such a name for tests
@@ -145,6 +146,15 @@ class TestSet(Dataset):
     has_fits = True
     takes_lists = False
     takes_predictions = True
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "TestSet":
+        """The test set as a configuration and a protocol want it."""
+        own = {option: options[option] for option in cls.options}
+        return cls(data_dir, **own, crop=demands.crop)
 
     def __len__(self) -> int:
         return len(self.names)

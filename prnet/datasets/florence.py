@@ -9,16 +9,14 @@ DIR/Florence_renderings/SUBJECT/subject.json            the scan, and what was f
 DIR/Florence_renderings/renderings.json                 the rule that all were made by
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from prnet.checks import require_choice
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
+from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.pictures import CropRule
-from prnet.faces.face import Face
 from prnet.files import read_json_object, read_npz, take
 
 FOLDER, RULE_FILE, SUBJECT_FILE = "Florence_renderings", "renderings.json", "subject.json"
@@ -50,12 +48,6 @@ class Florence(TestSet):
             raise FileNotFoundError(f"{self.folder}: no finished subject; {HINT}")
         self.names = [path.stem for path in self.files]
         self.crop = crop
-
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, _options: Mapping, demands: Demands, _face: Face | None
-    ) -> "Florence":
-        return cls(data_dir, crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the renderings: the rule they were made by."""

@@ -22,6 +22,8 @@ RECORD = np.dtype([*PICTURE_FIELDS, ("landmarks", "<f4", (68, 2))])
 class LandmarkSet(BuiltSet):
     """A built set without fits, for networks of any face: the coefficients of its items are 0."""
 
+    has_fits = False
+
     def __init__(self, directory: Path | str, num_shape: int, num_exp: int) -> None:
         super().__init__(directory)
         self.num_shape, self.num_exp = num_shape, num_exp

@@ -3,6 +3,7 @@ that a resumed run meets the same batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 
 from prnet.datasets.built import BuiltSet, held_out, photo_ranks
 from prnet.datasets.evaluation import HeldOut
-from prnet.datasets.landmark_set import LandmarkSet, open_set
+from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
 from prnet.sample import FitBatch, PosedFit
 from prnet.workers import worker_settings
@@ -99,13 +100,12 @@ class TrainingSets(TrainingData):
             )
         self.pixel_origin: str = origins[0]
         masks = [
-            held_out(built.names, 0.0 if isinstance(built, LandmarkSet) else validation_fraction)
+            held_out(built.names, validation_fraction if built.has_fits else 0.0)
             for built in self.sets
         ]
+        # No rank reaches 1.
         self.has_fit = [
-            np.zeros(len(built), dtype=bool)
-            if isinstance(built, LandmarkSet)
-            else photo_ranks(built.names) >= hide_fits
+            photo_ranks(built.names) >= (hide_fits if built.has_fits else 1.0)
             for built in self.sets
         ]
         kept = [~mask for mask in masks]
@@ -209,43 +209,32 @@ class TrainingSets(TrainingData):
         )
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler):
     """Batches of indices from step `start` on, without end; rank r of a world takes its share of
     each.
 
     Every global batch holds `batch_size` samples a rank; the rest of an epoch that fills none is
     left out.
+
+    Raises:
+        ValueError: an epoch does not fill one batch.
     """
 
-    def __init__(
-        self,
-        data: TrainingData,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """
-        - `batch_size`: samples a process and step.
-        - `start`: steps already made.
-        - `rank`, `world_size`: which of how many processes this is.
+    data: TrainingData
+    _: KW_ONLY
+    batch_size: int  # samples a process and step
+    seed: int
+    start: int = 0  # steps already made
+    rank: int = 0
+    world_size: int = 1  # processes
 
-        Raises:
-            ValueError: an epoch does not fill one batch.
-        """
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
-        self.steps_per_epoch = len(data) // (batch_size * world_size)
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = len(self.data) // (self.batch_size * self.world_size)
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"{len(data)} training samples do not fill one batch of {batch_size} on "
-                f"{world_size} process(es); lower trainer.batch_size"
+                f"{len(self.data)} training samples do not fill one batch of {self.batch_size} on "
+                f"{self.world_size} process(es); lower trainer.batch_size"
             )
 
     def __iter__(self) -> Iterator[list[int]]:
