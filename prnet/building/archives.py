@@ -98,10 +98,7 @@ def build_archive(
     workers: int,
 ) -> dict:
     """Find an archive's pairs and build, or finish building, the set `output` from them; returns
-    the content of build.json.
-
-    `workers` 0 or 1 works in this process. A finished set made from the same pairs and options is
-    left alone.
+    the content of build.json. A finished set of the same pairs and options is left alone.
 
     Raises:
         ValueError: an option is not one of its choices, `output` holds another set, or no pair is
@@ -165,16 +162,13 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
             if options.maps:
                 path = output / "maps" / f"{one.name}.npy"
                 _write_map(path, record, decoded.vertices[i], options, face)
+    described = face.describe()
     return PackedShard(
         names=[loaded[i].name for i in kept],
         records=records[kept],
         pictures=[loaded[i].data for i in kept],
         audit={**audit.lists, "unreadable": unreadable},
-        face={
-            "vertices": model.num_vertices,
-            "shape_bases": model.num_shape,
-            "exp_bases": model.num_exp,
-        },
+        face={key: described[key] for key in ("vertices", "shape_bases", "exp_bases")},
     )
 
 

@@ -41,10 +41,6 @@ SHEET_CELL, SHEET_COLUMNS = 192, 5
 SECONDS = 5.0  # of work in a subject, about
 
 
-def rendering_name(subject: str, pitch_deg: float, yaw_deg: float) -> str:
-    return f"{subject}_p{pitch_deg:+g}_y{yaw_deg:+g}"
-
-
 def build_florence(
     data_dir: Path | str,
     output: Path | str,
@@ -112,7 +108,7 @@ def _write_subject(
         return {file.name: "; ".join(reasons)}
     for pitch in rule.pitch_deg:
         for yaw in rule.yaw_deg:
-            name = rendering_name(file.name, pitch, yaw)
+            name = f"{file.name}_p{pitch:+g}_y{yaw:+g}"
             image_from_scan = place(located.region, pitch, yaw, rule)
             picture = render(located.scan, image_from_scan, rule)
             write_picture(folder / file.name / f"{name}.png", picture)
@@ -140,17 +136,16 @@ def _write_subject(
 
 
 def write_renderings_sheet(folder: Path, *, count: int) -> Path:
-    """FOLDER/contact_sheet.png of the first `count` renderings, each with its true points beside
-    it."""
+    """FOLDER/contact_sheet.png of the first `count` renderings, true points drawn below each."""
     cells = []
     for path in sorted(folder.glob("*/*.npz"))[:count]:
         picture = decode_picture(path.with_suffix(".png").read_bytes(), source=path)
         truth = read_npz(path, "vertices", "outer_eyes", hint="build it again")
         drawn = picture.copy()
         for name, color in (("vertices", (0, 255, 0)), ("outer_eyes", (255, 0, 0))):
-            column, row = np.rint(truth[name][:, :2]).astype(int).T
-            inside = (column >= 0) & (row >= 0) & (row < len(drawn)) & (column < len(drawn))
-            drawn[row[inside], column[inside]] = color
+            pixels = np.rint(truth[name][:, :2]).astype(int)
+            column, row = pixels[((pixels >= 0) & (pixels < len(drawn))).all(1)].T
+            drawn[row, column] = color
         pair = np.concatenate([picture, drawn])
         cells.append(cv2.resize(pair, (SHEET_CELL, 2 * SHEET_CELL), interpolation=cv2.INTER_AREA))
     path = folder / "contact_sheet.png"

@@ -26,6 +26,7 @@ from prnet.datasets.synthetic import (
     sample_name,
     to_bytes,
     to_mask,
+    to_values,
 )
 from prnet.faces.embedded import load_embedded
 from prnet.files import written_whole
@@ -77,7 +78,7 @@ def freeze(
         raise ValueError(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
-    write_plan(output, **{k: v for k, v in rule.to_values().items() if k not in READING})
+    write_plan(output, **{k: v for k, v in to_values(rule).items() if k not in READING})
     write_face(output / "face.npz")
     pieces = [
         piece

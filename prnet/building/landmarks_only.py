@@ -32,8 +32,7 @@ def build_landmarks(
     content of build.json.
 
     `landmarks`, `pictures` and `landmarks_origin` as `find_landmarks` takes them; AFLW's 21 points
-    are read too. `pixel_origin` is that of the set, which goes with others of the same. A finished
-    set of the same photos and points is left alone.
+    are read too. `pixel_origin` is that of the set, which goes with others of the same.
 
     Raises:
         FileNotFoundError: no landmarks.

@@ -94,7 +94,6 @@ class AFLW(TestSet):
         self.true_boxes = [self._true_box(index) for index in range(count)]
 
     def notes(self) -> dict:
-        """What a report says about the boxes: the mapping, and the images it matters for."""
         named = list(zip(self.names, self.true_boxes, strict=True))
         return {
             "roi": self.roi,

@@ -79,7 +79,6 @@ class AFLWLFPA(TestSet):
             )
 
     def notes(self) -> dict:
-        """What a report says about the points that were compared."""
         yaws = "as annotated" if self.annotations.yaws_deg is not None else "unknown: all in 0"
         return {
             "points_table": self.table,

@@ -12,7 +12,6 @@ import hashlib
 import re
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +26,6 @@ FORMAT = 1
 PHOTO_OF_300W_LP = re.compile(
     r"((?:AFW|HELEN|IBUG_image)_\d+)_\d+_\d+|((?:AFW|HELEN|IBUG|LFPW)_.+)_\d+"
 )
-
-
-class BuiltInfo(NamedTuple):
-    """The two JSON files of a built set."""
-
-    build: dict
-    format: dict
 
 
 def source_photo(name: str) -> str:
@@ -58,8 +50,8 @@ def photo_ranks(names: list[str]) -> np.ndarray:
     return np.array([int.from_bytes(digest[:4]) / 2**32 for digest in digests])
 
 
-def read_built_info(directory: Path | str) -> BuiltInfo:
-    """The description of a built set.
+def read_built_info(directory: Path | str) -> tuple[dict, dict]:
+    """The content of build.json and of format.json.
 
     Raises:
         FileNotFoundError: not a built set, or an unfinished one.
@@ -81,7 +73,7 @@ def read_built_info(directory: Path | str) -> BuiltInfo:
             f"{directory}: built-set format {layout.get('format')}, this version reads {FORMAT}; "
             "build it again"
         )
-    return BuiltInfo(build, layout)
+    return build, layout
 
 
 class BuiltSet(torch.utils.data.Dataset):
@@ -91,10 +83,10 @@ class BuiltSet(torch.utils.data.Dataset):
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
-        self.info = read_built_info(directory)
-        self.names: list[str] = self.info.build["samples"]
-        self.crop_rule = CropRule(**self.info.format["crop"])
-        self.pixel_origin: str = self.info.format["pixel_origin"]
+        self.build, layout = read_built_info(directory)
+        self.names: list[str] = self.build["samples"]
+        self.crop_rule = CropRule(**layout["crop"])
+        self.pixel_origin: str = layout["pixel_origin"]
         self.records = read_npy(
             self.directory / "records.npy", hint="build the set again", mapped=True
         )
@@ -114,7 +106,7 @@ class BuiltSet(torch.utils.data.Dataset):
 
     def require_face(self, description: dict) -> None:
         """Raise ValueError if the set was built with other bases than the face at hand."""
-        built_with = self.info.build["face"]
+        built_with = self.build["face"]
         here = {key: description[key] for key in built_with}
         if here != built_with:
             raise ValueError(

@@ -50,7 +50,6 @@ class Florence(TestSet):
         self.crop = crop
 
     def notes(self) -> dict:
-        """What a report says about the renderings: the rule they were made by."""
         return {"renderings": self.rule}
 
     def __getitem__(self, index: int) -> EvaluationItem:

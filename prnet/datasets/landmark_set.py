@@ -54,7 +54,8 @@ def open_set(directory: Path | str, face: dict) -> BuiltSet:
     Raises:
         FileNotFoundError, ValueError: not a built set, or made with another face.
     """
-    if read_built_info(directory).format.get("kind") == KIND:
+    _, layout = read_built_info(directory)
+    if layout.get("kind") == KIND:
         return LandmarkSet(directory, face["shape_bases"], face["exp_bases"])
     built = BuiltSet(directory)
     built.require_face(face)

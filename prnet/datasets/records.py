@@ -48,8 +48,6 @@ class LoadedPair(NamedTuple):
 class DecodedPairs(NamedTuple):
     """Pairs with their meshes."""
 
-    shape_params: np.ndarray  # (B, S), float64
-    exp_params: np.ndarray  # (B, E)
     vertices: Tensor  # (B, N, 3), model frame, float32
     image_from_model: Tensor  # (B, 4, 4), float64
     depth_min: Tensor  # (B,), image px
@@ -135,16 +133,17 @@ def decode_pairs(loaded: Sequence[LoadedPair], face: Face, pixel_origin: str) ->
     """The meshes of pairs, in one batch."""
     model = face.morphable_model
     shape_params, exp_params = (
-        np.stack([pad_params(getattr(one.file.fit, key), count) for one in loaded])
-        for key, count in (("shape_params", model.num_shape), ("exp_params", model.num_exp))
+        torch.from_numpy(np.stack([pad_params(params, count) for params in each])).float()
+        for each, count in (
+            ([one.file.fit.shape_params for one in loaded], model.num_shape),
+            ([one.file.fit.exp_params for one in loaded], model.num_exp),
+        )
     )
-    vertices = model(torch.from_numpy(shape_params).float(), torch.from_numpy(exp_params).float())
+    vertices = model(shape_params, exp_params)
     matrices = [fit_matrix(one.file.fit, one.height, pixel_origin=pixel_origin) for one in loaded]
     image_from_model = torch.stack(matrices)
     landmarks = vertices[:, face.landmark_index].double()
     return DecodedPairs(
-        shape_params,
-        exp_params,
         vertices,
         image_from_model,
         least_depth(image_from_model, vertices),
@@ -162,8 +161,8 @@ def fill_record(
     """
     center, size = crop_square(decoded.landmarks[index], crop, seed_name=one.name)
     fit = one.file.fit
-    record["shape_params"] = decoded.shape_params[index]
-    record["exp_params"] = decoded.exp_params[index]
+    for key in ("shape_params", "exp_params"):
+        record[key] = pad_params(getattr(fit, key), len(record[key]))
     record["depth_min"] = decoded.depth_min[index]
     record["image_size"] = one.height, one.width
     record["crop_center"], record["crop_size"] = center, size

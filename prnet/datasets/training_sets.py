@@ -93,7 +93,7 @@ class TrainingSets(TrainingData):
                 f"built_ratios: got {list(ratios)}, expected a positive number for each of the "
                 f"{len(self.sets)} sets in built"
             )
-        origins = sorted({built.info.format["pixel_origin"] for built in self.sets})
+        origins = sorted({built.pixel_origin for built in self.sets})
         if len(origins) > 1:
             raise ValueError(
                 f"built: the sets have labels of pixel origins {origins}; build them with one"
