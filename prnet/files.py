@@ -80,11 +80,7 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 
 
 def read_mat(path: Path, *, hint: str) -> dict:
-    """A MATLAB 5 file as a dictionary of arrays.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, or MATLAB 7.3 (HDF5).
-    """
+    """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
     with _reading(path, "a readable MATLAB file", hint):
         try:
             return scipy.io.loadmat(path)
@@ -93,11 +89,7 @@ def read_mat(path: Path, *, hint: str) -> dict:
 
 
 def read_table(path: Path, *, hint: str) -> np.ndarray:
-    """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, empty, or not a table of numbers.
-    """
+    """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line."""
     with _reading(path, "a table of numbers", hint):
         lines = path.read_text().split("\n")
         if not any(line.strip() for line in lines):
@@ -106,11 +98,7 @@ def read_table(path: Path, *, hint: str) -> np.ndarray:
 
 
 def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz, among them those that are `required`.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, holds Python objects, or lacks an array.
-    """
+    """All arrays of an .npz, among them those that are `required`; Python objects are refused."""
     # Given a path, numpy leaves a damaged archive open.
     with _reading(path, "a readable .npz file", hint), path.open("rb") as file:
         with np.load(file, allow_pickle=False) as archive:
@@ -122,11 +110,8 @@ def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
 
 
 def read_npy(path: Path, *, hint: str, mapped: bool = False) -> np.ndarray:
-    """The array of an .npy; `mapped`: left on the disk and read as it is used.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, or holds Python objects.
-    """
+    """The array of an .npy, Python objects refused; `mapped`: left on the disk and read as it is
+    used."""
     with _reading(path, "a readable .npy file", hint):
         if mapped:
             return np.lib.format.open_memmap(path, mode="r")
@@ -143,8 +128,8 @@ def read_csv(
     """A CSV of one named row a line.
 
     Raises:
-        FileNotFoundError, ValueError: missing, not text, another first line, a row of another
-            length, a cell that is no finite number, or a name that appears twice.
+        ValueError: another first line, a row of another length, a cell that is no finite number, or
+            a name that appears twice.
     """
     with (
         _reading(path, "a readable CSV", hint),

@@ -67,7 +67,7 @@ def build_florence(
         [[file] for file in files],
         functools.partial(_write_subject, folder=folder, rule=rule),
         load_embedded,
-        functools.partial(_subject_file, folder),
+        lambda subject: folder / subject.name / SUBJECT_FILE,
         title="render",
         unit="subject",
         seconds=SECONDS,
@@ -79,10 +79,6 @@ def build_florence(
             f"no scan of {Path(data_dir) / 'Florence'} can be used: {some_reasons(failed)}"
         )
     return folder
-
-
-def _subject_file(folder: Path, subject: SubjectScans) -> Path:
-    return folder / subject.name / SUBJECT_FILE
 
 
 def _write_subject(
@@ -131,7 +127,7 @@ def _write_subject(
         "outer_eye_mm": round(float(np.linalg.norm(eyes[0] - eyes[1])), 3),
         "points": len(located.region),
     }
-    write_json(_subject_file(folder, file), summary)
+    write_json(folder / file.name / SUBJECT_FILE, summary)
     return {}
 
 

@@ -88,7 +88,7 @@ def build_packed(
             title=f"build {dataset}",
             unit=unit,
             seconds=seconds,
-            size=_num_sources,
+            size=lambda shard: len(shard.sources),
             workers=workers,
         )
         build = _join(output, shards, dataset, layout, unreadable or {})
@@ -96,10 +96,6 @@ def build_packed(
     log.info("%s: %d %ss; audit: %s", output, build["count"], unit, ", ".join(counts))
     log_reasons(build["audit"]["unreadable"], what="unreadable")
     return build
-
-
-def _num_sources(shard: Shard) -> int:
-    return len(shard.sources)
 
 
 def _marker(output: Path, shard: Shard) -> Path:

@@ -164,11 +164,7 @@ def _read_mesh(path: Path) -> Scan:
 
 
 def _read_vrml(path: Path) -> Scan:
-    """One IndexedFaceSet of VRML 1.0 or 97 with its texture; transforms are not applied.
-
-    Raises:
-        ValueError: no such mesh or texture, several of them, or polygons that do not fit.
-    """
+    """One IndexedFaceSet of VRML 1.0 or 97 with its texture; transforms are not applied."""
     text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
 
     def numbers(pattern: str, *, required: bool = True) -> np.ndarray | None:

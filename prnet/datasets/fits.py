@@ -223,18 +223,22 @@ def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list
     return pairs
 
 
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by stem, of one stem the first by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            found.setdefault(path.stem, path)
+    return found
+
+
 def _pairs(folder: Path, prefix: str) -> list[FacePair]:
     """Every picture of a folder with the fit expected beside it; also fits whose picture is
     missing."""
     if not folder.is_dir():
         return []
-    pictures = {}
-    fits = set()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            pictures.setdefault(path.stem, path)
-        elif path.suffix == ".mat":
-            fits.add(path.stem)
+    pictures = pictures_in(folder)
+    fits = {path.stem for path in folder.glob("*.mat")}
     return [
         FacePair(
             f"{prefix}{stem}", pictures.get(stem, folder / f"{stem}.jpg"), folder / f"{stem}.mat"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.datasets.fits import PICTURE_SUFFIXES
+from prnet.datasets.fits import pictures_in
 from prnet.files import read_csv, read_mat, read_npy, read_npz
 from prnet.geometry.camera import pixel_origin_shift
 
@@ -63,16 +63,12 @@ def find_landmarks(
         FileNotFoundError: no such file or folder, or a folder without a file of landmarks.
         ValueError: an unknown pixel origin.
     """
-    path = Path(path)
     shift = pixel_origin_shift(pixel_origin, "zero_based")
     files = files_of_landmarks(path)
     folder = Path(pictures) if pictures is not None else files[0].parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: missing; pictures= names the folder of the photos")
-    photos: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in PICTURE_SUFFIXES:
-            photos.setdefault(file.stem, file)
+    photos = pictures_in(folder)
 
     items: dict[str, LandmarkItem] = {}
     failed: dict[str, str] = {}
@@ -102,11 +98,13 @@ def files_of_landmarks(path: Path | str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: missing; give a file of 68 landmarks or a folder of them")
+        raise FileNotFoundError(
+            f"landmarks={path}: missing; give a file of 68 landmarks or a folder of them"
+        )
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(
-            f"{path}: no file of landmarks; expected NAME with one of {', '.join(SUFFIXES)}"
+            f"landmarks={path}: no file of landmarks; expected NAME with one of {', '.join(SUFFIXES)}"
         )
     return files
 
