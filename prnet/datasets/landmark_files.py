@@ -104,7 +104,8 @@ def files_of_landmarks(path: Path | str) -> list[Path]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(
-            f"landmarks={path}: no file of landmarks; expected NAME with one of {', '.join(SUFFIXES)}"
+            f"landmarks={path}: no file of landmarks; expected NAME with one of "
+            f"{', '.join(SUFFIXES)}"
         )
     return files
 
