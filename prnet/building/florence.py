@@ -131,7 +131,7 @@ def _write_subject(
     return {}
 
 
-def write_renderings_sheet(folder: Path, *, count: int) -> Path:
+def write_renderings_sheet(folder: Path, *, count: int) -> None:
     """FOLDER/contact_sheet.png of the first `count` renderings, true points drawn below each."""
     cells = []
     for path in sorted(folder.glob("*/*.npz"))[:count]:
@@ -144,6 +144,4 @@ def write_renderings_sheet(folder: Path, *, count: int) -> Path:
             drawn[row, column] = color
         pair = np.concatenate([picture, drawn])
         cells.append(cv2.resize(pair, (SHEET_CELL, 2 * SHEET_CELL), interpolation=cv2.INTER_AREA))
-    path = folder / "contact_sheet.png"
-    write_picture(path, tile(cells, columns=SHEET_COLUMNS))
-    return path
+    write_picture(folder / "contact_sheet.png", tile(cells, columns=SHEET_COLUMNS))

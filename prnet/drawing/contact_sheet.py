@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 SAMPLES_A_ROW = 2
 
 
-def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Path:
+def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> None:
     """DIR/contact_sheet.png with `count` samples spread evenly over a built set.
 
     The samples are read as in training (record, decoder, crop): a mesh that does not lie on its
@@ -45,10 +45,10 @@ def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Pat
     built = BuiltSet(directory)
     built.require_face(face.describe())
     items = [built[index] for index in spread(len(built), count)]
-    return write_sheet(Path(directory) / "contact_sheet.png", items, face)
+    write_sheet(Path(directory) / "contact_sheet.png", items, face)
 
 
-def write_landmark_sheet(directory: Path | str, *, count: int) -> Path:
+def write_landmark_sheet(directory: Path | str, *, count: int) -> None:
     """DIR/contact_sheet.png with `count` photos of a set without fits, their landmarks drawn."""
     built = LandmarkSet(directory, 0, 0)
     pictures = []
@@ -60,7 +60,6 @@ def write_landmark_sheet(directory: Path | str, *, count: int) -> Path:
     path = Path(directory) / "contact_sheet.png"
     write_picture(path, tile(pictures, columns=2 * SAMPLES_A_ROW))
     log.info("look at %s", path)
-    return path
 
 
 def archive_samples(pairs: Sequence[FacePair], face: Face, *, count: int) -> list[FitItem]:
@@ -88,7 +87,7 @@ def write_sheet(
     face: Face,
     *,
     attention: Iterable[torch.Tensor] | None = None,  # (S, S), bool: where the face is seen
-) -> Path:
+) -> None:
     """A row of pictures a sample: photo, position map, mesh, landmarks, and attention if known."""
     decoder = PositionMapDecoder(face.morphable_model, face.uv)
     masks = [None] * len(items) if attention is None else list(attention)
@@ -109,7 +108,6 @@ def write_sheet(
     columns = SAMPLES_A_ROW * len(pictures) // len(items)
     write_picture(path, tile(pictures, columns=columns))
     log.info("look at %s", path)
-    return Path(path)
 
 
 def spread(total: int, count: int) -> list[int]:
