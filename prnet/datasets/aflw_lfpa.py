@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prnet.checks import require_finite
+from prnet.checks import require_choice, require_finite
 from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule
@@ -191,10 +191,7 @@ def _read_npz(path: Path) -> Annotations:
         if got != shape:
             raise ValueError(f"{path}: {key}: got {got}, expected {shape}")
     origin = str(content.get("pixel_origin", "zero_based"))
-    if origin not in PIXEL_ORIGINS:
-        raise ValueError(
-            f"{path}: pixel_origin is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}"
-        )
+    require_choice(f"{path}: pixel_origin", origin, PIXEL_ORIGINS)
     shift = np.array(pixel_origin_shift(origin, "zero_based"))
     yaws_deg = content.get("yaws_deg")
     return Annotations(
