@@ -132,7 +132,7 @@ def require_named(table: Mapping[str, object], names: Sequence[str], *, source: 
         raise ValueError(f"{source}: no line for {name_list(lacking)} of {len(names)} images")
 
 
-def read_yaw_labels(path: Path | str, names: Sequence[str]) -> dict[str, float]:
+def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, float]:
     """A CSV with columns name,yaw_deg, or an .npy of degrees as 3DDFA's repository has it, one for
     each of `names`, all images of the data set, in ascending order: {name: degrees}.
 
