@@ -61,18 +61,14 @@ def draw_landmarks(
     if not np.isfinite(points).all():
         raise ValueError("landmarks: hold coordinates that are not finite")
     drawn = _require_picture(picture).copy()
-    height, width = drawn.shape[:2]
-    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
-    points = np.clip(points[:, :2], -8 * (height + width), 8 * (height + width))
-    fixed = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
-    unit = max(math.sqrt(height * width) / 256, 0.5)
+    fixed = _fixed_point(points, drawn)
     for first, end, closed in LANDMARK_LINES:
         cv2.polylines(
             drawn,
             [fixed[first:end]],
             closed,
             LINE_COLOUR,
-            thickness=max(round(unit), 1),
+            thickness=max(round(_stroke(drawn)), 1),
             lineType=cv2.LINE_AA,
             shift=SUBPIXEL_BITS,
         )
@@ -85,13 +81,10 @@ def draw_points(
 ) -> np.ndarray:
     """Dots at sub-pixel positions."""
     drawn = _require_picture(picture).copy()
-    height, width = drawn.shape[:2]
     places = _to_array(points)[:, :2]
     places = places[np.isfinite(places).all(1)]
-    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
-    places = np.clip(places, -8 * (height + width), 8 * (height + width))
-    radius = round(1.6 * max(math.sqrt(height * width) / 256, 0.5) * 2**SUBPIXEL_BITS)
-    for x, y in np.rint(places * 2**SUBPIXEL_BITS).astype(np.int32).tolist():
+    radius = round(1.6 * _stroke(drawn) * 2**SUBPIXEL_BITS)
+    for x, y in _fixed_point(places, drawn).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return drawn
 
@@ -210,6 +203,18 @@ def draw_ced(
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
+
+
+def _fixed_point(points: np.ndarray, picture: np.ndarray) -> np.ndarray:  # (K, 2 or more), px
+    """OpenCV's fixed-point coordinates (K, 2), int32."""
+    # Points far outside stay outside: their coordinates would overflow.
+    limit = 8 * sum(picture.shape[:2])
+    return np.rint(np.clip(points[:, :2], -limit, limit) * 2**SUBPIXEL_BITS).astype(np.int32)
+
+
+def _stroke(picture: np.ndarray) -> float:
+    """Width of lines, px: that of one pixel of a picture of 256 px."""
+    return max(math.sqrt(picture.shape[0] * picture.shape[1]) / 256, 0.5)
 
 
 def _to_array(values: np.ndarray | Tensor) -> np.ndarray:

@@ -357,4 +357,6 @@ def test_the_command(scans, true_landmarks, tmp_path):
     assert summary["outer_eye_mm"] == pytest.approx(expected, abs=0.01)
     sheet = decode_picture((folder / "contact_sheet.png").read_bytes(), source="sheet")
     assert sheet.shape == (384, 192, 3)
-    assert write_renderings_sheet(folder, count=1) == folder / "contact_sheet.png"
+    (folder / "contact_sheet.png").unlink()
+    write_renderings_sheet(folder, count=1)
+    assert (folder / "contact_sheet.png").is_file()
