@@ -57,10 +57,9 @@ def umeyama(
     (section III-C) is this with visibility weights, apart from its scale, a ratio of mean distances
     (eq. 14), and its translation, printed without the scale (eq. 18).
     """
-    _require_points(source, target)
     if weights is None:
         weights = source.new_ones(source.shape[:2])
-    _require_weights(weights, source)
+    _require_shapes(source, target, weights)
     if damping is None:
         _require_values(source, target, weights)
     tiny = torch.finfo(source.dtype).tiny
@@ -158,7 +157,7 @@ class _NearestRotation(torch.autograd.Function):
         return left @ (turned - turned.transpose(1, 2)) @ right_t, None
 
 
-def _require_points(source: Tensor, target: Tensor) -> None:
+def _require_shapes(source: Tensor, target: Tensor, weights: Tensor) -> None:
     if source.ndim != 3 or source.shape[-1] != 3 or source.shape != target.shape:
         raise ValueError(
             f"got points {tuple(source.shape)} and {tuple(target.shape)}, expected both (B, N, 3)"
@@ -169,9 +168,6 @@ def _require_points(source: Tensor, target: Tensor) -> None:
         )
     if source.shape[1] < 3:
         raise ValueError(f"got {source.shape[1]} points, a similarity needs at least 3")
-
-
-def _require_weights(weights: Tensor, source: Tensor) -> None:
     if weights.shape != source.shape[:2]:
         raise ValueError(
             f"weights: got shape {tuple(weights.shape)}, expected {tuple(source.shape[:2])}"
