@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prnet.synthetic.parameters import SampleParameters
+from prnet.synthetic.person.textures import ABSORBING, COVERS
 from prnet.synthetic.render.scene import MOUTH_PARTS, Scene
 from prnet.synthetic.worn.patterns import KIND_NAMES, with_body_colors
 
@@ -63,8 +64,6 @@ def palettes_of(
     """Each sample's light and colours."""
     light, material, eyes = batch.light, batch.material, batch.eyes
     half, bright = half_vector(light.direction), half_vector(light.highlight)
-    covers = ("lip", "makeup", "beard", "brow", "lash")
-    gains = ("detail", "redness", "spots", "shade")
     teeth = material.teeth_color
     mouth = [
         teeth.new_tensor(MOUTH_COLORS[part]).expand_as(teeth) if part in MOUTH_COLORS else teeth
@@ -77,9 +76,9 @@ def palettes_of(
         torch.stack([light.direction, half, bright], 1),
         torch.stack([light.color, light.highlight_color], 1),
         material.skin_tone,
-        torch.stack([getattr(material, f"{name}_gain") for name in gains], 1),
-        torch.stack([getattr(material, f"{name}_color") for name in covers], 1),
-        torch.stack([getattr(material, f"{name}_strength") for name in covers], 1),
+        torch.stack([getattr(material, f"{name}_gain") for name in ABSORBING], 1),
+        torch.stack([getattr(material, f"{name}_color") for name in COVERS], 1),
+        torch.stack([getattr(material, f"{name}_strength") for name in COVERS], 1),
         material.hair_color,
         torch.stack([stubble, material.specular, material.roughness], 1),
         eyes.gaze,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prnet.faces.embedded import Head
-from prnet.synthetic.worn.head_chart import UM_PER_MM, Measured
+from prnet.synthetic.worn.head_chart import UM_PER_MM, HeadChart, Measured
 from prnet.synthetic.worn.solids import Piece, join, sweep, tube, where_worn
 
 RIM_POINTS = 24
@@ -81,9 +81,10 @@ class Glasses:
 
     def vertices(
         self,
-        head_vertices: Tensor,  # (B, N, 3), um
+        _: HeadChart,
         measured: Measured,
         parameters: GlassesParameters,
+        head_vertices: Tensor,  # (B, N, 3), um
     ) -> Tensor:
         """Vertices of `frame`, then of `lenses`, (B, n, 3), mm."""
 
@@ -117,6 +118,7 @@ class Glasses:
         outline_y = outline_y - value("droop") * value("half_height_mm") * lower * (0.4 + 0.6 * cos)
 
         rims, lenses, temples = [], [], []
+        rings = torch.linspace(0, 1, LENS_RINGS + 1, device=eyes.device)[:, None, None]
         forward = torch.tensor([0.0, 0.0, 1.0], device=eyes.device).expand(len(eyes), 1, 3)
         for side, sign in enumerate((-1, 1)):
             x = middle[:, :1] + sign * (center_x + outline_x)
@@ -125,7 +127,9 @@ class Glasses:
             thick = (value("rim_mm") / 2).expand(-1, RIM_POINTS)
             ring = sweep(rim, thick, thick, forward, RIM_AROUND, ring=True)
             rims.append(where_worn(ring, parameters.rimmed))
-            lenses.append(self._lens(rim))
+            # Rings from the middle to the rim.
+            center = rim.mean(1, keepdim=True)
+            lenses.append((center[:, None] + (rim - center)[:, None] * rings).flatten(1, 2))
             temples.append(self._temple(head_vertices, rim[:, 1], side, parameters))
 
         inner = half_width * 0.98
@@ -141,12 +145,6 @@ class Glasses:
         bridge = sweep(torch.stack([x, y, z], -1), half, half, upright, RIM_AROUND)
 
         return torch.cat([*rims, *temples, bridge, *lenses], 1)
-
-    def _lens(self, outline: Tensor) -> Tensor:  # (B, Q, 3)
-        """Rings from the middle to the rim."""
-        center = outline.mean(1, keepdim=True)
-        share = torch.linspace(0, 1, LENS_RINGS + 1, device=outline.device)[:, None, None]
-        return (center[:, None] + (outline - center)[:, None] * share).flatten(1, 2)
 
     def _temple(
         self,

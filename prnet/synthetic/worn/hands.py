@@ -12,16 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.synthetic.noise import smoothstep
 from prnet.synthetic.worn.head_chart import CENTER_MM, HeadChart, Measured, row_at
-from prnet.synthetic.worn.solids import (
-    join,
-    smoothstep,
-    superquadric,
-    sweep,
-    tube,
-    unit,
-    where_worn,
-)
+from prnet.synthetic.worn.solids import join, superquadric, sweep, tube, unit, where_worn
 
 NUM_HANDS = 2
 FINGER_AROUND, FINGER_POINTS = 7, 9
@@ -85,7 +78,7 @@ class Hands:
         self, chart: HeadChart, measured: Measured, parameters: HandParameters
     ) -> Tensor:
         """Vertices of `hands`, (B, n, 3), mm."""
-        support = _support(chart, measured)
+        support = chart.hang(measured, measured.ear, 1.0)  # straight down under the chin
         return torch.cat(
             [self._hand(chart, support, parameters, hand) for hand in range(NUM_HANDS)], 1
         )
@@ -94,7 +87,7 @@ class Hands:
         self, chart: HeadChart, measured: Measured, parameters: HandParameters
     ) -> Tensor:
         """Vertices of `object`, (B, n, 3), mm."""
-        support = _support(chart, measured)
+        support = chart.hang(measured, measured.ear, 1.0)  # straight down under the chin
         azimuth = parameters.object_azimuth[:, None]
         nowhere = torch.zeros_like(azimuth)
         azimuth, row = _on_chart(azimuth, parameters.object_height_mm[:, None], nowhere, nowhere)
@@ -139,13 +132,12 @@ class Hands:
         x, y = x * cos - y * sin, x * sin + y * cos
 
         azimuth, row = _on_chart(value("azimuth")[..., None], value("height_mm")[..., None], x, y)
-        azimuth, row = azimuth.flatten(1), row.flatten(1)
-        out = chart.direction(azimuth, row).unflatten(1, x.shape[1:])
-        points = chart.look_up(support, azimuth, row).unflatten(1, x.shape[1:])
+        out = chart.direction(azimuth, row)
+        points = chart.look_up(support, azimuth, row)
         radii = support.new_tensor(RADII_MM)  # (F, 3)
         radius = radii[:, :1] + (radii[:, 1:2] - radii[:, :1]) * palm
         radius = (radius + (radii[:, 2:] - radii[:, 1:2]) * beyond) * value("scale")[..., None]
-        arch = 20 * curl[..., None] * (math.pi * smoothstep(0.3, 1.0, share)).sin()
+        arch = 20 * curl[..., None] * (math.pi * smoothstep(share, 0.3, 1.0)).sin()
         points = points + out * (radius + value("gap_mm")[..., None] + arch)[..., None]
 
         # Rounded tips: the last stop closes the tube.
@@ -169,12 +161,6 @@ class Hands:
         radius = support.new_tensor(ARM_RADII_MM) * value("scale")
         arm = sweep(path, radius, radius * 0.75, side[:, 2, :1], ARM_AROUND)
         return where_worn(torch.cat([fingers, arm], 1), parameters.worn[:, hand])
-
-
-def _support(chart: HeadChart, measured: Measured) -> Tensor:
-    """What hands lie on, (B, C, R, 3): under the chin they do not follow the throat."""
-    hang = torch.ones(len(measured.points), device=measured.points.device)
-    return chart.hang(measured, measured.ear, hang)
 
 
 def _on_chart(azimuth: Tensor, height: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

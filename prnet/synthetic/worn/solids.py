@@ -117,6 +117,14 @@ def join(pieces: list[Piece]) -> Piece:
     return Piece(torch.cat(triangles), uv, pieces[0].two_sided)
 
 
+def meet_at_crown(points: Tensor) -> Tensor:  # (B, Q, P, 3), Q divisible by 4
+    """The points with all columns starting at one place, the mean of four of their starts."""
+    quarter = points.shape[1] // 4
+    a, b, c, d = points[:, ::quarter, 0].unbind(1)
+    crown = ((a + b + c + d) / 4)[:, None, None].expand(-1, points.shape[1], -1, -1)
+    return torch.cat([crown, points[:, :, 1:]], 2)
+
+
 def where_worn(
     points: Tensor,  # (B, n, 3), mm
     worn: Tensor,  # (B,), > 0.5: worn
@@ -125,10 +133,11 @@ def where_worn(
     return torch.where(worn[:, None, None] > 0.5, points, points.new_tensor(NOWHERE_MM))
 
 
-def smoothstep(low: float | Tensor, high: float | Tensor, value: Tensor) -> Tensor:
-    """0 below `low`, 1 above `high`, 3 t^2 - 2 t^3 between."""
-    share = ((value - low) / (high - low)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
+def select(batch, samples: Tensor):  # NamedTuples of tensors, nested, (B, ...); (b,), int64
+    """The same of some of the samples."""
+    if isinstance(batch, tuple):
+        return batch._make(select(field, samples) for field in batch)
+    return batch[samples]
 
 
 def unit(vector: Tensor) -> Tensor:  # (..., D)
