@@ -13,8 +13,8 @@ from prnet.synthetic.camera.lighting import polynomial_terms
 from prnet.synthetic.parameters import stack
 from prnet.synthetic.person.textures import SKIN_LAYERS, compose_albedo
 from prnet.synthetic.render.bank import TEXTURE_SIZE
-from prnet.synthetic.render.draw import HIDING
 from prnet.synthetic.render.palette import DULL, HIGHLIGHTS, MOUTH_COLORS
+from prnet.synthetic.render.pixels import HIDING
 from prnet.synthetic.render.scene import ACCESSORY_LOOK, LOOKS, transform
 from prnet.synthetic.render.shadow import shadow_map
 from prnet.synthetic.world import SyntheticFaces

@@ -18,16 +18,6 @@ class Similarity(NamedTuple):
     rotation: Tensor  # (B, 3, 3), det +1
     translation: Tensor  # (B, 3)
 
-    def matrix(self) -> Tensor:
-        """The edge as (B, 4, 4), for `camera.transform_points` and chaining."""
-        matrix = torch.zeros(
-            len(self.scale), 4, 4, dtype=self.scale.dtype, device=self.scale.device
-        )
-        matrix[:, :3, :3] = self.scale[:, None, None] * self.rotation
-        matrix[:, :3, 3] = self.translation
-        matrix[:, 3, 3] = 1
-        return matrix
-
 
 def umeyama(
     source: Tensor,  # (B, N, 3)

@@ -20,8 +20,9 @@ from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.camera.pose import frame
 from prnet.synthetic.parameters import SampleParameters, stack
 from prnet.synthetic.render.bank import Bank
-from prnet.synthetic.render.draw import HIDING, draw_sample
+from prnet.synthetic.render.draw import draw_sample
 from prnet.synthetic.render.palette import palettes_of
+from prnet.synthetic.render.pixels import HIDING
 from prnet.synthetic.render.scene import Scene, transform
 from prnet.synthetic.srgb import linear_from_bytes
 from prnet.synthetic.worn.accessories import Accessories

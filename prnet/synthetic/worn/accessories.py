@@ -33,7 +33,7 @@ from prnet.synthetic.worn.patterns import (
     OBJECT,
     draw_paint,
 )
-from prnet.synthetic.worn.solids import NOWHERE_MM, select
+from prnet.synthetic.worn.solids import NOWHERE_MM, join, select
 
 # How a triangle covers what is behind it: wholly, where alpha says so, or as glass.
 OPAQUE, CUTOUT, LENS = 0, 1, 2
@@ -92,17 +92,11 @@ class Accessories:
             (self.hands.hands, OPAQUE, HAND),
             (self.hands.object, OPAQUE, OBJECT),
         )
-        starts = np.cumsum([0] + [len(piece.uv) for piece, _, _ in pieces]).tolist()
+        self.triangles, self.uv, self.two_sided = join([piece for piece, _, _ in pieces])
+        self.num_vertices = len(self.uv)
         counts = torch.tensor([len(piece.triangles) for piece, _, _ in pieces])
-        self.num_vertices = starts[-1]
-        self.triangles = torch.cat(
-            [piece.triangles + start for (piece, _, _), start in zip(pieces, starts, strict=False)]
-        )
-        self.uv = torch.cat([piece.uv for piece, _, _ in pieces])
         self.layer = torch.tensor([layer for _, layer, _ in pieces]).repeat_interleave(counts)
         self.kind = torch.tensor([kind for _, _, kind in pieces]).repeat_interleave(counts)
-        sides = torch.tensor([piece.two_sided for piece, _, _ in pieces])
-        self.two_sided = sides.repeat_interleave(counts)
 
     def vertices(
         self,

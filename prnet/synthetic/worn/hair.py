@@ -165,7 +165,7 @@ class Hair:
         center = chart.look_up(measured.points, azimuth, row)
         away = parameters.side_mm + 0.7 * parameters.bun_half_mm[:, 2]
         center = center + chart.direction(azimuth, row) * away[:, None, None]
-        round_body = torch.ones(len(row), 2, device=row.device)
+        round_body = torch.ones(len(row), 2)
         return center + superquadric(parameters.bun_half_mm, round_body, *BUN_SHAPE)
 
     def _strands(
@@ -174,7 +174,7 @@ class Hair:
         surface: Tensor,  # (B, C, R, 3)
         parameters: HairParameters,
     ) -> Tensor:
-        share = torch.linspace(0, 1, STRAND_POINTS, device=surface.device)
+        share = torch.linspace(0, 1, STRAND_POINTS)
         row = FIRST_ROW + (self.end_rows(parameters)[..., None] - FIRST_ROW) * share
         place = chart.row_of(row)
         above = place.floor().clamp(max=NUM_ROWS - 2)
@@ -190,7 +190,7 @@ class Hair:
         ceiling: Tensor,  # (B, C, R)
         parameters: HairParameters,
     ) -> Tensor:
-        share = torch.linspace(0, 1, LOCK_POINTS, device=field.device)
+        share = torch.linspace(0, 1, LOCK_POINTS)
         azimuth = parameters.lock_azimuth[..., None] + parameters.lock_sway[..., None] * share**1.5
         # A lock grows inside the hairline.
         end = chart.look_up(
@@ -218,13 +218,13 @@ class Hair:
         self, chart: HeadChart, measured: Measured, parameters: HairParameters
     ) -> Tensor:
         """Vertices of `beard`, (B, n, 3), mm."""
-        azimuth = torch.linspace(-1, 1, BEARD_COLUMNS, device=measured.points.device)
+        azimuth = torch.linspace(-1, 1, BEARD_COLUMNS)
         side = azimuth.abs()
         # From the sideburns round under the corners of the mouth to below the lip.
         root = row_at(-50 + 58 * smoothstep(side, 0.25, 1.0) + 4 * side)
         chin = row_at(-66 + 42 * smoothstep(side, 0.35, 1.0))
         length = parameters.beard_length[:, None] * (1 - parameters.beard_taper[:, None] * side)
-        share = torch.linspace(0, 1, BEARD_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, BEARD_POINTS)
         start, end = root[:, None], (chin + length)[..., None]  # (Q, 1), (B, Q, 1)
         row = start + (end - start) * share  # (B, Q, P)
 

@@ -103,7 +103,7 @@ class Hands:
         body = superquadric(half, parameters.object_roundness, *BODY_SHAPE)
         body = center[:, None] + _turn(body, frame)
         direction = _turn(unit(parameters.stick_direction)[:, None], frame)[:, 0]
-        reach = torch.linspace(0, 1, STICK_POINTS, device=support.device)[:, None]
+        reach = torch.linspace(0, 1, STICK_POINTS)[:, None]
         path = center[:, None] + direction[:, None] * reach * parameters.stick_mm[:, None, None]
         radius = parameters.stick_radius_mm[:, None].expand(-1, STICK_POINTS)
         side = frame[:, :1] + 0.3 * frame[:, 2:]
@@ -122,7 +122,7 @@ class Hands:
         fan = torch.stack([value("spread"), torch.ones_like(value("spread"))], -1)  # (B, 1, 2)
         finger = (tip - knuckle) * fan * (1 - 0.7 * curl)[..., None]
         # Stops from the wrist over the knuckle to the tip.
-        share = torch.linspace(0, 1, FINGER_POINTS, device=support.device)
+        share = torch.linspace(0, 1, FINGER_POINTS)
         palm, beyond = (share / 0.5).clamp(max=1), ((share - 0.5) / 0.5).clamp(min=0)
         flat = base[:, None] + (knuckle - base)[:, None] * palm[:, None]
         flat = flat + finger[:, :, None] * beyond[:, None]  # (B, F, P, 2)

@@ -103,9 +103,9 @@ class Headwear:
         offset = offset + 0.3 * _folds(chart, parameters)
         surface = measured.points + chart.directions * offset[..., None]
 
-        azimuth = _around(HAT_COLUMNS, measured.points)
+        azimuth = _around(HAT_COLUMNS)
         edge = _hat_edge(azimuth[:, None], parameters)  # (B, Q, 1)
-        share = torch.linspace(0, 1, DOME_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, DOME_POINTS)
         row = FIRST_ROW + (edge - FIRST_ROW) * share
         dome = meet_at_crown(chart.look_up(surface, azimuth[:, None].expand_as(row), row))
 
@@ -121,7 +121,7 @@ class Headwear:
         ) * all_round[..., None] + azimuth.new_tensor([0.0, 0.0, 1.0]) * (1 - all_round[..., None])
         level = torch.zeros_like(length)
         down = torch.stack([level, -slope * length, level], -1)
-        out = torch.linspace(0, 1, BRIM_POINTS, device=azimuth.device)[:, None]
+        out = torch.linspace(0, 1, BRIM_POINTS)[:, None]
         brim = rim[:, :, None] + (ahead * length[..., None])[:, :, None] * out
         brim = brim + down[:, :, None] * out**1.5
         return torch.cat([dome.flatten(1, 2), brim.flatten(1, 2)], 1)
@@ -140,21 +140,21 @@ class Headwear:
             parameters.garment_gap_mm + parameters.fold_mm + 3
         ).view(-1, 1, 1)
         surface = chart.hang(measured, gap + folds + room, parameters.hood_hang[:, None, None])
-        azimuth = _around(HOOD_COLUMNS, measured.points)
+        azimuth = _around(HOOD_COLUMNS)
         opening = torch.deg2rad(parameters.hood_open_deg)[:, None]
         side = smoothstep(azimuth.abs(), opening - 0.3, opening + 0.12)
         end = parameters.hood_front_row[:, None]
         end = end + side * (LAST_ROW - end) + 0.25 * (azimuth.abs() / opening).clamp(max=1) ** 2
-        share = torch.linspace(0, 1, HOOD_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, HOOD_POINTS)
         row = FIRST_ROW + (end.clamp(max=LAST_ROW)[..., None] - FIRST_ROW) * share
         hood = meet_at_crown(_lay(chart, surface, azimuth, row)).flatten(1, 2)
 
         gap = parameters.wrap_gap_mm[:, None, None] + folds + room
-        first = torch.full((NUM_COLUMNS,), row_at(-60.0), device=azimuth.device)
+        first = torch.full((NUM_COLUMNS,), row_at(-60.0))
         surface = chart.hang(measured, gap, 0.5, first_row=first)
-        azimuth = torch.linspace(-math.pi, math.pi, WRAP_COLUMNS, device=azimuth.device)
+        azimuth = torch.linspace(-math.pi, math.pi, WRAP_COLUMNS)
         top = parameters.wrap_row[:, None] - parameters.wrap_rise[:, None] * (1 - azimuth.cos()) / 2
-        share = torch.linspace(0, 1, WRAP_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, WRAP_POINTS)
         row = top[..., None] + (LAST_ROW - top[..., None]) * share
         wrap = _lay(chart, surface, azimuth, row).flatten(1, 2)
         return torch.cat(
@@ -168,11 +168,11 @@ class Headwear:
         offset = parameters.garment_gap_mm[:, None, None] + _folds(chart, parameters) * 0.5
         offset = offset + chart.shoulder_room(measured.points)
         surface = measured.points + chart.directions * offset[..., None]
-        azimuth = _around(GARMENT_COLUMNS, measured.points)
+        azimuth = _around(GARMENT_COLUMNS)
         front = azimuth.cos().clamp(min=0) ** 2
         top = parameters.garment_row[:, None] + parameters.garment_neckline[:, None] * front
         top = top.clamp(max=LAST_ROW - 0.05)
-        share = torch.linspace(0, 1, GARMENT_CHART_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, GARMENT_CHART_POINTS)
         row = top[..., None] + (LAST_ROW - top[..., None]) * share
         upper = _lay(chart, surface, azimuth, row)  # (B, Q, P, 3)
 
@@ -181,25 +181,22 @@ class Headwear:
         level = torch.stack([azimuth.sin(), azimuth.cos()], -1)
         shoulder = level * level.new_tensor(SHOULDER_HALF_MM)  # (Q, 2)
         count = GARMENT_POINTS - GARMENT_CHART_POINTS
-        out = torch.linspace(0, 1, count + 1, device=azimuth.device)[1:]
+        out = torch.linspace(0, 1, count + 1)[1:]
         reach = (out * 1.6).clamp(max=1)
-        reach = (reach * (2 - reach))[:, None]
-        drop = SHOULDER_DROP_MM * reach[:, 0] + GARMENT_DROP_MM * (out - 0.5).clamp(min=0) * 2
-        x = (
-            last[:, :, None, 0]
-            + (center[:, None, 0:1] + shoulder[:, 0:1] - last[..., 0:1]) * (reach[:, 0])
+        near = reach * (2 - reach)  # to the shoulders' outline
+        drop = SHOULDER_DROP_MM * near + GARMENT_DROP_MM * (out - 0.5).clamp(min=0) * 2
+        flat = last[..., ::2]  # (B, Q, 2), x and z
+        spread = (
+            flat[:, :, None] + (center[:, None, ::2] + shoulder - flat)[:, :, None] * near[:, None]
         )
-        z = (
-            last[:, :, None, 2]
-            + (center[:, None, 2:3] + shoulder[:, 1:2] - last[..., 2:3]) * (reach[:, 0])
-        )
+        x, z = spread.unbind(-1)
         lower = torch.stack([x, last[:, :, None, 1] - drop, z], -1)
         return torch.cat([upper, lower], 2).flatten(1, 2)
 
 
-def _around(count: int, like: Tensor) -> Tensor:
+def _around(count: int) -> Tensor:
     """Azimuths of a closed sheet, (count,)."""
-    return torch.arange(count, device=like.device) * (2 * math.pi / count) - math.pi
+    return torch.arange(count) * (2 * math.pi / count) - math.pi
 
 
 def _hat_edge(azimuth: Tensor, parameters: HeadwearParameters) -> Tensor:  # (Q, 1)
