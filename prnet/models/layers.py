@@ -59,11 +59,8 @@ def conv_transpose2d_same(
     return grown[..., :height, :width] if after > before else grown
 
 
-class SameConv2d(nn.Conv2d):
-    """`conv2d_same` without bias, Xavier-uniform.
-
-    `weight` is (out, in, k, k): TensorFlow's [k, k, in, out] by axes (3, 2, 0, 1).
-    """
+class _XavierNoBias:
+    """Of a convolution: no bias, and weights that start Xavier-uniform."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
@@ -72,24 +69,19 @@ class SameConv2d(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
+
+
+class SameConv2d(_XavierNoBias, nn.Conv2d):
+    """`conv2d_same`; `weight` is (out, in, k, k), TensorFlow's [k, k, in, out] by axes
+    (3, 2, 0, 1)."""
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
         return conv2d_same(features, self.weight, stride=self.stride[0])
 
 
-class SameConvTranspose2d(nn.ConvTranspose2d):
-    """`conv_transpose2d_same` without bias, Xavier-uniform.
-
-    `weight` is (in, out, k, k): TensorFlow's [k, k, out, in] by axes (3, 2, 0, 1), without a flip.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=False)
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
+class SameConvTranspose2d(_XavierNoBias, nn.ConvTranspose2d):
+    """`conv_transpose2d_same`; `weight` is (in, out, k, k), TensorFlow's [k, k, out, in] by axes
+    (3, 2, 0, 1), without a flip."""
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
         return conv_transpose2d_same(features, self.weight, stride=self.stride[0])
