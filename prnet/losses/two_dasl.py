@@ -161,19 +161,13 @@ class TwoDASLLoss(Loss):
         """Every term with its weight; those of weight 0 are left out.
 
         Raises:
-            ValueError: no parameters, or no cycle where its terms have a weight, or no face yet.
+            ValueError: as `ParameterLoss`.
         """
-        if prediction.parameters is None:
-            raise ValueError("loss: the network predicts no parameters; choose a loss on maps")
-        if self.landmark_model is None:
-            raise ValueError("loss: it has no face yet; call set_face")
         supervised = self.finetuning if self.is_finetuning else self.supervised
         values = self._over_fits(supervised, prediction, sample)
         terms = [name for name, value in self.weights.items() if value > 0]
         if self.is_finetuning or not terms:
             return values
-        if prediction.cycle_parameters is None and {"cycle", "landmarks_3d"} & set(terms):
-            raise ValueError("loss: no cycle; set model.network.cycle=true, or both weights to 0")
         points = self._points(prediction.parameters)
         if prediction.cycle_parameters is not None:
             again = self._points(prediction.cycle_parameters)
@@ -181,7 +175,7 @@ class TwoDASLLoss(Loss):
             if name == "landmarks_2d":
                 value = self._consistency_2d(points, sample).mean()
             elif name == "landmarks_3d":
-                value = landmark_consistency(points, again).mean()
+                value = landmark_consistency(points - again).mean()
             elif name == "cycle":
                 value = self._consistency_2d(again, sample).mean()
             else:
@@ -260,7 +254,7 @@ class TwoDASLLoss(Loss):
         """L_2d-con, (B,); points that are not visible weigh 0."""
         weights = self.point_weights * visible_18(sample.landmarks_visible)
         given = points_18(sample.landmarks) / self.point_unit
-        return landmark_consistency(points_18(points[..., :2]), given, weights)
+        return landmark_consistency(points_18(points[..., :2]) - given, weights)
 
     def _made(self, sample: FaceSample) -> Tensor:
         """Which images' parameters the critic takes for made up, (B,) bool."""

@@ -43,6 +43,16 @@ NETWORKS = {
 }
 
 
+def options_of(network: type[Network]) -> dict[str, inspect.Parameter]:
+    """What its constructor takes by name, those it hands on to its base included."""
+    return {
+        name: option
+        for made in reversed(network.__mro__)
+        for name, option in inspect.signature(made.__init__).parameters.items()
+        if option.kind is option.KEYWORD_ONLY
+    }
+
+
 def build_network(stored: Mapping[str, object], *, source: object) -> Network:
     """The network that a checkpoint's `model` describes, with weights of its own making.
 
@@ -54,7 +64,7 @@ def build_network(stored: Mapping[str, object], *, source: object) -> Network:
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"{source}: of a model {name!r}, expected one of {', '.join(NETWORKS)}")
     entry = NETWORKS[name]
-    known = sorted(inspect.signature(entry.network).parameters)
+    known = sorted(options_of(entry.network))
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{source}: model {name} takes {known}, the checkpoint has {key!r}")

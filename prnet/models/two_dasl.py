@@ -22,7 +22,7 @@ from prnet.geometry.landmark_map import (
 )
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import crop_points
-from prnet.models.regressor import HEAD_STD, ChannelOrder, Regressor
+from prnet.models.regressor import Regressor, start_near_mean_face
 from prnet.sample import Prediction
 
 LandmarkMap = Literal["own", "given", "empty"]
@@ -81,42 +81,34 @@ class TwoDASL(Regressor):
         cycle: bool = True,
         empty_map_share: float = 0.5,
         backbone: Backbone = "resnet50",
-        num_shape: int = 40,
-        num_exp: int = 10,
-        input_side: int = 120,
-        channel_order: ChannelOrder = "rgb",
+        **shared: object,
     ) -> None:
         """
         - `landmark_map`: where the map comes from in eval mode.
         - `cycle`: whether a second pass is made in training.
         - `empty_map_share`: of a training batch, sees no landmarks.
         - `backbone`: ResNet-50, the paper's, has 23,638,206 parameters at 62 outputs.
-        - `num_shape`, ..., `channel_order`: see `Regressor`.
+        - `shared`: the options of every `Regressor`.
 
         Raises:
             ValueError: an option is none of its choices, the share is outside [0, 1], a cycle
                 without maps, or an input too small for the pooling.
         """
-        super().__init__(
-            num_shape=num_shape,
-            num_exp=num_exp,
-            input_side=input_side,
-            channel_order=channel_order,
-        )
+        super().__init__(**shared)
         if not 0 <= empty_map_share <= 1:
             raise ValueError(f"empty_map_share: got {empty_map_share}, expected 0 to 1")
         if cycle and landmark_map == "empty":
             raise ValueError("cycle: needs a landmark map; landmark_map=empty has none")
         require_choice("backbone", backbone, BACKBONES)
-        if backbone == "resnet50" and input_side <= 16 * (POOL_SIDE - 1):
-            raise ValueError(f"input_side: got {input_side}, expected at least 97 for resnet50")
+        if backbone == "resnet50" and self.input_side <= 16 * (POOL_SIDE - 1):
+            raise ValueError(
+                f"input_side: got {self.input_side}, expected at least 97 for resnet50"
+            )
         self.choose_landmark_map(landmark_map)
         self.cycle = cycle
         self.empty_map_share = empty_map_share
         self.backbone = BACKBONES[backbone](4, self.num_parameters)
-        *_, last = (module for module in self.backbone.modules() if isinstance(module, nn.Linear))
-        nn.init.normal_(last.weight, std=HEAD_STD)
-        nn.init.zeros_(last.bias)
+        start_near_mean_face(self.backbone)
         self.landmark_model: MorphableModel | None = None
 
     @property
