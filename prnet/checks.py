@@ -1,6 +1,6 @@
-"""What many messages are made of: one check of a choice, one list of names."""
+"""What many messages are made of: one check of a choice, lists of names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,15 @@ def require_finite(what: str, values: np.ndarray) -> None:
     """Raise ValueError where an array, such as "FILE: NAME", holds NaN or infinity."""
     if not np.isfinite(values).all():
         raise ValueError(f"{what} holds values that are not finite")
+
+
+def faults_listed(faults: Mapping[str, Sequence[str]]) -> str:
+    """`2 missing (a, b); 7 unexpected (c, d, e, f, g, ...)` of names by kind; empty without any."""
+    return "; ".join(
+        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in faults.items()
+        if names
+    )
 
 
 def name_list(names: Iterable[str]) -> str:

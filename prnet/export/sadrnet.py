@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prnet.checks import faults_listed
+
 # Constants that the released module keeps as frozen parameters. The second is never used.
 MEAN_SHAPE_MAP = "rebuilder.mean_posmap_tensor"
 CONSTANTS = (MEAN_SHAPE_MAP, "rebuilder.revert_operator")
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-# Names an error lists before it only counts.
-SHOWN = 5
 
 
 class ReleasedSADRNet(NamedTuple):
@@ -83,15 +83,12 @@ def read_released_sadrnet(path: Path | str) -> ReleasedSADRNet:
         raise ValueError(f"{path}: got a {type(state).__name__}, expected a state_dict of tensors")
 
     names = released_names()
-    missing = [name for name in (*names, MEAN_SHAPE_MAP) if name not in state]
-    unexpected = [name for name in state if name not in names and name not in CONSTANTS]
-    for kind, found in (("missing", missing), ("unexpected", unexpected)):
-        if found:
-            shown = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
-            raise ValueError(
-                f"{path}: not the weights of SADRNv2 ({len(state)} tensors): {len(found)} {kind} "
-                f"({shown})"
-            )
+    faults = {
+        "missing": [name for name in (*names, MEAN_SHAPE_MAP) if name not in state],
+        "unexpected": [str(n) for n in state if n not in names and n not in CONSTANTS],
+    }
+    if found := faults_listed(faults):
+        raise ValueError(f"{path}: not the weights of SADRNv2 ({len(state)} tensors): {found}")
     return ReleasedSADRNet(
         {own: state[released] for released, own in names.items()}, state[MEAN_SHAPE_MAP]
     )

@@ -164,7 +164,6 @@ class ParameterLoss(Loss):
         self.register_buffer("landmark_index", face.landmark_index, persistent=False)
 
     def set_statistics(self, _mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
-        """The whitening of the network."""
         self.parameter_std.copy_(std)
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
-from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
 from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
 from prnet.losses.loss import Loss, require_coefficients
@@ -101,7 +100,6 @@ class TwoDASLLoss(Loss):
             "self_critic": self_critic,
         }
         require_coefficients(self.weights)
-        self.num_shape, self.num_exp = num_shape, num_exp
         self.finetune_from = {1: math.inf, 2: 0.0, "both": stage_1_epochs}[stage]
         self.epoch = 0.0
         common = {
@@ -113,14 +111,9 @@ class TwoDASLLoss(Loss):
         self.supervised = ParameterLoss(**{supervision: 1.0}, **common)
         self.finetuning = ParameterLoss(vdc=1.0, **common)
         self.num_parameters = num_parameters = NUM_POSE + num_shape + num_exp
-        buffers = {
-            "parameter_mean": torch.zeros(num_parameters),
-            "parameter_std": torch.ones(num_parameters),
-            "point_weights": torch.tensor(POINT_WEIGHTS if weighted_points else (1.0,) * 18),
-        }
-        for name, tensor in buffers.items():
-            self.register_buffer(name, tensor, persistent=False)
-        self.landmark_model: MorphableModel | None = None
+        self.register_buffer("parameter_mean", torch.zeros(num_parameters), persistent=False)
+        point_weights = torch.tensor(POINT_WEIGHTS if weighted_points else (1.0,) * 18)
+        self.register_buffer("point_weights", point_weights, persistent=False)
         self.critic = self.critic_optimizer = None
         if self_critic > 0:
             self.critic = Critic(num_parameters)
@@ -136,20 +129,16 @@ class TwoDASLLoss(Loss):
         return frozenset({"parameters"} | cycle)
 
     def set_face(self, face: Face) -> None:
-        """The face whose parameters are compared."""
         self.supervised.set_face(face)
         self.finetuning.set_face(face)
         self.landmark_model = self.supervised.model.at_vertices(face.landmark_index)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
-        """The whitening of the network."""
         self.supervised.set_statistics(mean, std)
         self.finetuning.set_statistics(mean, std)
         self.parameter_mean.copy_(mean)
-        self.parameter_std.copy_(std)
 
     def start_step(self, epoch: float) -> None:
-        """What decides the stage: how many epochs are done, fractions too."""
         self.epoch = epoch
 
     @property
@@ -169,7 +158,7 @@ class TwoDASLLoss(Loss):
         if self.is_finetuning or not terms:
             return values
         points = self._points(prediction.parameters)
-        if prediction.cycle_parameters is not None:
+        if {"cycle", "landmarks_3d"} & set(terms):
             again = self._points(prediction.cycle_parameters)
         for name in terms:
             if name == "landmarks_2d":
@@ -204,7 +193,6 @@ class TwoDASLLoss(Loss):
         return {"critic": loss.detach()}
 
     def training_state(self) -> dict:
-        """What a resumed run needs beside the network's state."""
         if self.critic is None:
             return {}
         return {
@@ -271,10 +259,10 @@ class TwoDASLLoss(Loss):
 
     def _whitened(self, parameters: Tensor) -> Tensor:  # (B, P)
         """The critic's input, (B, P)."""
-        whitened = (parameters - self.parameter_mean) / self.parameter_std
+        whitened = (parameters - self.parameter_mean) / self.supervised.parameter_std
         return torch.where(self._is_depth, 0.0, whitened)
 
     @property
     def _is_depth(self) -> Tensor:
         """(P,), bool: t_z, which no loss observes."""
-        return torch.arange(len(self.parameter_std), device=self.parameter_std.device) == DEPTH
+        return torch.arange(self.num_parameters, device=self.parameter_mean.device) == DEPTH

@@ -1,7 +1,9 @@
-"""Layers with the definitions of TensorFlow 1, in which PRN was published.
+"""Layers with the definitions of TensorFlow 1, in which PRN was published, and rows of layers.
 
 Letters: B batch, C channels, H W height and width, k kernel side.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -89,3 +91,16 @@ class SameConvTranspose2d(_XavierNoBias, nn.ConvTranspose2d):
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+
+
+def chain(
+    layer: Callable[..., nn.Module],
+    plan: tuple[tuple[int, int], ...],
+    width: int,
+    *,
+    in_channels: int,
+) -> list[nn.Module]:
+    """One layer after the other, of `plan`'s output channels (in widths) and strides."""
+    outputs = [multiple * width for multiple, _ in plan]
+    inputs = [in_channels, *outputs[:-1]]
+    return [layer(i, o, stride=s) for i, o, (_, s) in zip(inputs, outputs, plan, strict=True)]

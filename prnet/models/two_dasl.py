@@ -145,18 +145,17 @@ class TwoDASL(Regressor):
             ValueError: another shape, no landmarks where they should be given, or no face yet.
         """
         picture = self.prepare(image)  # (B, 3, s, s)
-        empty = picture.new_full((len(picture), 1, *picture.shape[2:]), BACKGROUND)
+        chosen = empty = picture.new_full((len(picture), 1, *picture.shape[2:]), BACKGROUND)
         source = "given" if self.training and self.landmark_map == "own" else self.landmark_map
         if source == "given":
-            if landmarks is None and not self.training:
+            if landmarks is not None:
+                chosen = self.map_of(landmarks, visible)
+            elif not self.training:
                 raise ValueError("landmark_map=given: no landmarks; give them, or choose own")
-            chosen = empty if landmarks is None else self.map_of(landmarks, visible)
             if self.training:
                 # Batches come in random order, so any part of one is a random part.
                 count = round(self.empty_map_share * len(chosen))
                 chosen = torch.cat([empty[:count], chosen[count:]])
-        else:
-            chosen = empty
         parameters = self.see(picture, chosen)
         if self.training:
             second = self.see(picture, self.map_predicted(parameters)) if self.cycle else None
