@@ -95,7 +95,7 @@ class Regressor(Network):
             ValueError: it has fewer bases than the network coefficients.
         """
         model = face.morphable_model.truncated(self.num_shape, self.num_exp)
-        self.decoder = PositionMapDecoder(model, face.uv)
+        self.decoder = PositionMapDecoder(model, face.uv, landmark_index=face.landmark_index)
         self.depth_origin = DepthOrigin(model)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised

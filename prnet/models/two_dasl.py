@@ -12,7 +12,6 @@ import torchvision
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
-from prnet.faces.face import Face
 from prnet.geometry.landmark_map import (
     BACKGROUND,
     landmark_map,
@@ -20,7 +19,6 @@ from prnet.geometry.landmark_map import (
     resize_points,
     visible_18,
 )
-from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import crop_points
 from prnet.models.regressor import Regressor, start_near_mean_face
 from prnet.sample import Prediction
@@ -109,7 +107,6 @@ class TwoDASL(Regressor):
         self.empty_map_share = empty_map_share
         self.backbone = BACKBONES[backbone](4, self.num_parameters)
         start_near_mean_face(self.backbone)
-        self.landmark_model: MorphableModel | None = None
 
     @property
     def predicts(self) -> frozenset[str]:
@@ -124,11 +121,6 @@ class TwoDASL(Regressor):
         """
         require_choice("landmark_map", source, get_args(LandmarkMap))
         self.landmark_map = source
-
-    def set_face(self, face: Face) -> None:
-        super().set_face(face)
-        model = face.morphable_model.truncated(self.num_shape, self.num_exp)
-        self.landmark_model = model.at_vertices(face.landmark_index)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 4, s, s), normalised RGB and map
         return self.backbone(image)
@@ -175,10 +167,10 @@ class TwoDASL(Regressor):
         Raises:
             ValueError: there is no face yet.
         """
-        if self.landmark_model is None:
+        if self.decoder is None:
             raise ValueError("the network has no face yet: call set_face")
         with torch.autocast(parameters.device.type, enabled=False):
-            return self.map_of(crop_points(self.landmark_model, parameters.detach()))
+            return self.map_of(crop_points(self.decoder.at_landmarks, parameters.detach()))
 
     def map_of(
         self,
