@@ -182,40 +182,25 @@ class ParameterLoss(Loss):
         predicted = torch.where(unobserved, true, prediction.parameters)
         index = torch.cat([self.landmark_index, self.random_vertices(true)])
         model = self.model.at_vertices(index)
-        values = self._of_parameters(predicted, true, model)
-        values |= self._of_points(posed_vertices(model, predicted) - posed_vertices(model, true))
-        return {name: self.coefficients[name] * value for name, value in values.items()}
-
-    def _of_parameters(
-        self,
-        predicted: Tensor,  # (B, P)
-        true: Tensor,  # (B, P)
-        model: MorphableModel,  # at the points
-    ) -> dict[str, Tensor]:
-        """PDC and WPDC."""
-        values = {}
-        whitened = (predicted - true) / self.parameter_std
-        if self.coefficients["pdc"]:
-            values["pdc"] = whitened.square().mean()
-        if self.coefficients["wpdc"]:
-            _, *coefficients = split_parameters(true, self.num_shape)
-            shape = model(*coefficients)
-            weights = wpdc_weights(predicted - true, shape, model.basis, normalizer=self.normalizer)
-            values["wpdc"] = (weights * whitened.square()).mean()
-        return values
-
-    def _of_points(self, offset: Tensor) -> dict[str, Tensor]:  # (B, K, 3), predicted - true, px
-        """VDC, Wing and the landmarks'."""
-        values = {}
-        if self.coefficients["vdc"]:
-            values["vdc"] = offset.square().sum(-1).mean()
-        if self.coefficients["wing"]:
-            values["wing"] = wing(offset, **self.wing_shape).mean()
+        difference = predicted - true
+        whitened = difference / self.parameter_std
+        offset = posed_vertices(model, predicted) - posed_vertices(model, true)  # (B, K, 3), px
         at_landmarks = offset[:, : len(self.landmark_index)]
-        for name, axes in (("landmarks_2d", 2), ("landmarks_3d", 3)):
-            if self.coefficients[name]:
-                values[name] = landmark_consistency(at_landmarks[..., :axes]).mean()
-        return values
+        terms = {
+            "pdc": lambda: whitened.square().mean(),
+            "wpdc": lambda: (self._weights(difference, true, model) * whitened.square()).mean(),
+            "vdc": lambda: offset.square().sum(-1).mean(),
+            "wing": lambda: wing(offset, **self.wing_shape).mean(),
+            "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
+            "landmarks_3d": lambda: landmark_consistency(at_landmarks).mean(),
+        }
+        return {name: value * terms[name]() for name, value in self.coefficients.items() if value}
+
+    def _weights(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
+        """Those of WPDC at the points of `model`, (B, P)."""
+        _, *coefficients = split_parameters(true, self.num_shape)
+        shape = model(*coefficients)
+        return wpdc_weights(difference, shape, model.basis, normalizer=self.normalizer)
 
     def random_vertices(self, parameters: Tensor) -> Tensor:  # (B, P)
         """Indices of vertices, a function of the batch alone, (num_random,)."""

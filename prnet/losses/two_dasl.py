@@ -160,17 +160,13 @@ class TwoDASLLoss(Loss):
         points = self._points(prediction.parameters)
         if {"cycle", "landmarks_3d"} & set(terms):
             again = self._points(prediction.cycle_parameters)
-        for name in terms:
-            if name == "landmarks_2d":
-                value = self._consistency_2d(points, sample).mean()
-            elif name == "landmarks_3d":
-                value = landmark_consistency(points - again).mean()
-            elif name == "cycle":
-                value = self._consistency_2d(again, sample).mean()
-            else:
-                value = self._deception(prediction, sample)
-            values[name] = self.weights[name] * value
-        return values
+        compute = {
+            "landmarks_2d": lambda: self._consistency_2d(points, sample).mean(),
+            "landmarks_3d": lambda: landmark_consistency(points - again).mean(),
+            "cycle": lambda: self._consistency_2d(again, sample).mean(),
+            "self_critic": lambda: self._deception(prediction, sample),
+        }
+        return values | {name: self.weights[name] * compute[name]() for name in terms}
 
     def after_step(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
         """Teach the critic on the step that the regressor has just made; what it says of it, to be
