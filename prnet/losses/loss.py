@@ -18,8 +18,8 @@ class Loss(nn.Module):
     - `num_parameters`: how many parameters it compares, P; None: none.
     - `weighs_outside`: whether texels off the face have a weight, known with the face.
 
-    `set_face` comes before the first step. Buffer, not stored: `weight_mask` (H, W) of a loss on
-    position maps, else None.
+    `set_face` and `set_statistics` come before the first step. Buffer, not stored: `weight_mask`
+    (H, W) of a loss on position maps, else None.
     """
 
     targets: frozenset[str]

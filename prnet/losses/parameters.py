@@ -96,8 +96,6 @@ class ParameterLoss(Loss):
     true t_z for the predicted. Points are the 68 landmarks and `num_random` other vertices, which
     change from batch to batch: a run of consecutive entries of a fixed shuffle, beginning where the
     batch itself says, so that a resumed run draws the same.
-
-    `set_face` and `set_statistics` must have been called. Buffers, none stored.
     """
 
     targets = frozenset({"fit"})

@@ -49,8 +49,6 @@ class TwoDASLLoss(Loss):
     the printed weight of the cycle and learning rate diverge within a step, so the default is the
     side of the crop (`point_unit`). Stage 2 is the vertex distance (VDC) over the images with a
     fit, and nothing else.
-
-    `set_face` and `set_statistics` must have been called.
     """
 
     targets = frozenset({"fit", "landmarks"})

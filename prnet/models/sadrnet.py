@@ -219,7 +219,6 @@ class SADRNet(Network):
             nn.init.constant_(self.deformation_head[-1][1].weight, DEFORMATION_GAIN)
 
     def set_face(self, face: Face) -> None:
-        """Take the mean face and the landmark cells from the face at hand."""
         device = self.stem[0].weight.device
         mean = face.uv.position_map(face.morphable_model.mean[None])[0]  # (3, H, W), model frame
         self.mean_shape_map = (mean / self.shape_unit).to(device)
