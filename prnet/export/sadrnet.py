@@ -1,7 +1,6 @@
 """The public SADRNet checkpoint, as tensors for `SADRNet(layout="released")`."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,13 +11,6 @@ from prnet.checks import faults_listed
 MEAN_SHAPE_MAP = "rebuilder.mean_posmap_tensor"
 CONSTANTS = (MEAN_SHAPE_MAP, "rebuilder.revert_operator")
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-
-class ReleasedSADRNet(NamedTuple):
-    """What the file holds."""
-
-    weights: dict[str, Tensor]  # the state of `SADRNet(layout="released")`
-    mean_shape_map: Tensor  # (3, 256, 256), model frame, in units of 1 / 1.5e-5 micrometre
 
 
 def released_names() -> dict[str, str]:
@@ -57,8 +49,10 @@ def released_names() -> dict[str, str]:
     return names
 
 
-def read_released_sadrnet(path: Path | str) -> ReleasedSADRNet:
-    """Read a file like the public net_021.pth: a plain state_dict, of any age of PyTorch.
+def read_released_sadrnet(path: Path | str) -> tuple[dict[str, Tensor], Tensor]:
+    """The state of `SADRNet(layout="released")` and the mean shape map (3, 256, 256), model frame,
+    in units of 1 / 1.5e-5 micrometre, of a file like the public net_021.pth: a plain state_dict, of
+    any age of PyTorch.
 
     Every tensor must be there and none be left over; shapes are checked where the weights are
     loaded (`checkpoint.load_weights`). No code in the file is run.
@@ -89,6 +83,4 @@ def read_released_sadrnet(path: Path | str) -> ReleasedSADRNet:
     }
     if found := faults_listed(faults):
         raise ValueError(f"{path}: not the weights of SADRNv2 ({len(state)} tensors): {found}")
-    return ReleasedSADRNet(
-        {own: state[released] for released, own in names.items()}, state[MEAN_SHAPE_MAP]
-    )
+    return {own: state[released] for released, own in names.items()}, state[MEAN_SHAPE_MAP]

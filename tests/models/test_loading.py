@@ -167,9 +167,9 @@ def test_a_checkpoint_with_fewer_values_takes_the_configured_ones():
     for name, entry in NETWORKS.items():
         configured = dict(shipped_values("model", name)["network"])
         del configured["_target_"]
-        options = options_of(entry.network).items()
+        options = options_of(entry.func).items()
         defaults = {key: option.default for key, option in options}
-        assert {**defaults, **entry.values} == configured
+        assert {**defaults, **entry.keywords} == configured
 
 
 def test_a_model_is_loaded_with_its_weights(state, tmp_path):
