@@ -3,6 +3,7 @@
 Letters: B batch, C channels, H W image and map side, h w = H / 8, W / 8 attention side.
 """
 
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -169,17 +170,12 @@ class SADRNet(Network):
             *chain(layers.block, HIGH_LEVEL, width, in_channels=channels)
         )
         channels = HIGH_LEVEL[-1][0] * width
-        self.pose_regressor: PoseRegressor | None = None
-        if geometry == "regressed_pose":
-            self.pose_regressor = PoseRegressor(channels, coordinate_scale=coordinate_scale)
+        regressor = partial(PoseRegressor, channels, coordinate_scale=coordinate_scale)
+        self.pose_regressor = regressor() if geometry == "regressed_pose" else None
         self.decoder = nn.Sequential(*chain(layers.deconv, DECODER, width, in_channels=channels))
-        channels = DECODER[-1][0] * width
-        self.pose_dependent_head: MapHead | None = None
-        self.deformation_head: MapHead | None = None
-        if geometry != "regressed_pose":
-            self.pose_dependent_head = MapHead(layers, width, in_channels=channels)
-        if geometry != "pose_dependent":
-            self.deformation_head = MapHead(layers, width, in_channels=channels)
+        head = partial(MapHead, layers, width, in_channels=DECODER[-1][0] * width)
+        self.pose_dependent_head = head() if geometry != "regressed_pose" else None
+        self.deformation_head = head() if geometry != "pose_dependent" else None
         self.reset_parameters(initialization)
 
     @property
