@@ -18,7 +18,7 @@ from prnet.entry import (
     resolve_device,
     shipped,
     shipped_names,
-    shipped_protocol,
+    shipped_values,
 )
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
@@ -45,7 +45,7 @@ def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) 
         names = [names]
     protocols = []
     for name in names:
-        values = shipped_protocol(name)
+        values = shipped_values("protocol", name)
         if values is None:
             raise ValueError(f"protocols: got {name!r}, expected all or some of {', '.join(known)}")
         tree = OmegaConf.create({"data_dir": data_dir, "protocol": values})

@@ -189,7 +189,7 @@ def test_every_experiment_composes_and_instantiates(name, face):
         assert with_face(loss_fn, face).weight_mask.shape == (256, 256)
     thin = {"width": 2} if "width" in cfg.model.network else {}
     network = instantiate(cfg.model.network, **thin)
-    assert isinstance(network, NETWORKS[cfg.model.name].network)
+    assert isinstance(network, NETWORKS[cfg.model.name].func)
     assert mismatch(network, loss_fn) is None
     assert 0 <= instantiate(cfg.scheduler)(0, 30) <= 1
     assert instantiate(short.scheduler)(30, 30) == 0  # nothing of the experiment's own is left
