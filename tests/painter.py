@@ -13,6 +13,7 @@ from prnet.synthetic.camera.lighting import polynomial_terms
 from prnet.synthetic.parameters import stack
 from prnet.synthetic.person.textures import SKIN_LAYERS, compose_albedo
 from prnet.synthetic.render.bank import TEXTURE_SIZE
+from prnet.synthetic.render.normals import quad_normals
 from prnet.synthetic.render.palette import DULL, HIGHLIGHTS, MOUTH_COLORS
 from prnet.synthetic.render.pixels import HIDING
 from prnet.synthetic.render.scene import ACCESSORY_LOOK, LOOKS, transform
@@ -31,7 +32,7 @@ def paint(faces: SyntheticFaces, item: tuple, matrix: Tensor) -> tuple[np.ndarra
     person = select(batch, 0)
     vertices = scene.vertices(batch.shape_params, batch.exp_params, batch.accessories)
     points = transform(matrix[None], vertices)
-    normals = scene.normals(points[0]).double().numpy()
+    normals = quad_normals(points[0], scene.diagonals).double().numpy()
     image = bank.background_crops([item.backdrop], side)[0].double().numpy()
     bank.require_textures([item.texture])
     texture = bank.textures[item.texture].double().numpy()

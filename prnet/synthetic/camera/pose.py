@@ -66,11 +66,10 @@ def frame(items: Sequence, landmark_model: MorphableModel, size: int) -> Framed:
             *((x.shape_params, x.exp_params, x.pose, *x.framing[:2]) for x in items), strict=True
         )
     )
-    model = landmark_model
-    coefficients = model.leading_coefficients(shape, exp)
+    coefficients = landmark_model.leading_coefficients(shape, exp)
     # Sums element by element: a product of matrices may round differently in another batch.
-    moved = coefficients[:, :, None, None] * model.basis.double()
-    landmarks = model.mean.double() + moved.sum(1)  # (B, 68, 3)
+    moved = coefficients[:, :, None, None] * landmark_model.basis.double()
+    landmarks = landmark_model.mean.double() + moved.sum(1)  # (B, 68, 3)
     angles = angles_of(pose)
     rotation = camera.rotation_from_angles(angles)
     turned = (landmarks[:, :, None] * rotation[:, None]).sum(-1)

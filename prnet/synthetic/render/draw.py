@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prnet.geometry.rasterize import z_buffer
+from prnet.synthetic.render.normals import quad_normals
 from prnet.synthetic.render.palette import Palette
 from prnet.synthetic.render.pixels import draw_layer
 from prnet.synthetic.render.scene import Scene
@@ -27,7 +28,7 @@ def draw_sample(
     casts_shadow: bool,
 ) -> tuple[Tensor, Tensor]:
     """Draw one sample; attention (S, S) bool, and depth (S, S), -inf where there is background."""
-    normals, side = scene.normals(points), image.shape[-1]
+    normals, side = quad_normals(points, scene.diagonals), image.shape[-1]
     depth = torch.full_like(image[0], -torch.inf)
     attention = torch.zeros_like(depth, dtype=torch.bool)
     canvas = image.numpy(), attention.numpy(), depth.numpy()

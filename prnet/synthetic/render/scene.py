@@ -14,7 +14,7 @@ from prnet.faces.embedded import SEAM_SPAN, Head, window_triangles
 from prnet.faces.face import Face
 from prnet.geometry.rasterize import corners_of
 from prnet.synthetic.render.bank import MARGIN, texel_of
-from prnet.synthetic.render.normals import diagonals_of, quad_normals
+from prnet.synthetic.render.normals import diagonals_of
 from prnet.synthetic.worn.accessories import (
     CUTOUT,
     LENS,
@@ -86,7 +86,8 @@ class Scene:
             self.layers[kind] = Layer(*arrays, *tables)
         # Shadows are cast by everything but glass.
         self.casting = np.concatenate([self.layers[x].triangles for x in (OPAQUE, CUTOUT)])
-        self._diagonals = torch.cat([diagonals_of(triangles) for triangles in fronts])
+        # Of all layers together, for `quad_normals`.
+        self.diagonals = torch.cat([diagonals_of(triangles) for triangles in fronts])
 
     def _triangles(self, kind: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of one layer: triangles (T, 3), each once; which are of sheets (T,); looks (T,)."""
@@ -154,11 +155,6 @@ class Scene:
             parts.append(self.head.morphable_model(shape, exp))
         head = torch.cat(parts)[: len(shape_params)]
         return torch.cat([head, self.accessories.vertices(head, accessories)], 1)
-
-    def normals(self, points: Tensor) -> Tensor:  # (V, 3), crop px
-        """Outward unit normals of one sample, (V, 3): means over each vertex's quads, weighted by
-        their area."""
-        return quad_normals(points, self._diagonals)
 
 
 def transform(matrix: Tensor, points: Tensor) -> Tensor:  # (B, 3 or 4, 4), (B, N, 3)
