@@ -1,10 +1,8 @@
 """Short runs of the training loop, and the shipped configurations, composed once each."""
 
-import functools
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,6 +17,7 @@ from prnet.models.network import Network
 from prnet.training.loop import train
 from prnet.training.plan import Plan
 from prnet.training.processes import Processes
+from tests.configurations import composed
 
 CPU = Processes(0, 1, torch.device("cpu"))
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
@@ -46,16 +45,10 @@ def plan(**changes) -> Plan:
     return Plan(**values | changes)
 
 
-@functools.cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        return compose("train", overrides=list(overrides))
-
-
 def configuration(*overrides: str, **changes) -> DictConfig:
     """What train.yaml is with these overrides; `changes` name a value by its path, as
     `loss__stage=1`."""
-    cfg = _composed(overrides).copy()
+    cfg = composed("train", *overrides)
     for path, value in changes.items():
         OmegaConf.update(cfg, path.replace("__", "."), value)
     return cfg

@@ -20,6 +20,7 @@ from prnet.reports.comparison import comparisons, paired_tests, remarks_of, to_m
 from prnet.reports.methods import Entry, entries_of_reports, method_names
 from prnet.reports.shipped import Shipped
 from prnet.reports.writing import write_report
+from tests.configurations import composed
 from tests.evaluations import means, run, shipped, true_vertices
 from tests.tiny import AFLW2000_YAWS_DEG
 
@@ -60,9 +61,7 @@ def methods(tiny_data_dir, tmp_path_factory) -> dict[str, Path]:
 def compared(tiny_data_dir: Path, output: Path, *overrides: str) -> list[Path]:
     """`python -m prnet.compare`, in this process."""
     arguments = [f"data_dir={tiny_data_dir}", f"output={output}", "device=cpu", *overrides]
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("compare", overrides=arguments)
-    return compare(cfg)
+    return compare(composed("compare", *arguments))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

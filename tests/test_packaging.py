@@ -62,21 +62,20 @@ def test_wheel_holds_the_package_and_every_config(wheel):
 
 
 def test_installed_package_uses_its_own_configs(site_packages, tmp_path):
-    code = "from prnet.entry import CONFIG_DIR; print(CONFIG_DIR)"
-    found = run_installed(site_packages, tmp_path, "-c", code)
-    assert found.strip() == str(site_packages / "prnet" / "configs")
+    """The commands compose from any folder, from the packaged tree, not the stranger's."""
+    code = (
+        "import runpy; from prnet.entry import CONFIG_DIR; print(CONFIG_DIR);"
+        "runpy.run_module('prnet.train', run_name='__main__', alter_sys=True)"
+    )
+    output = run_installed(site_packages, tmp_path, "-c", code, "--cfg", "job")
+    assert output.splitlines()[0] == str(site_packages / "prnet" / "configs")
+    assert "data_dir: data" in output
+    assert "stranger" not in output
 
 
 def test_checkout_uses_the_configs_beside_the_package():
     assert entry.CONFIG_DIR == str(ROOT / "configs")
     assert (ROOT / "configs" / "train.yaml").is_file()
-
-
-def test_installed_entry_point_composes_from_any_folder(site_packages, tmp_path):
-    """Hydra takes the packaged tree, not the stranger's."""
-    output = run_installed(site_packages, tmp_path, "-m", "prnet.train", "--cfg", "job")
-    assert "data_dir: data" in output
-    assert "stranger" not in output
 
 
 def test_licence_and_python_are_declared(wheel):

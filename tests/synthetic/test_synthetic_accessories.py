@@ -336,7 +336,8 @@ def test_hair_stays_outside_the_skull(accessories, head, people):
         assert winding_number(skull, corners) > 0.85
         worn = hair[number][(hair[number, :, 2] > NOWHERE_MM[2]) & (hair[number, :, 1] > -80)]
         some = worn[torch.randperm(len(worn), generator=generator)[:150]]
-        assert winding_number(some, corners).max() < 0.5
+        # A few at a time stay in the processor's cache.
+        assert max(winding_number(few, corners).max() for few in some.split(5)) < 0.5
         assert np.median(outside(worn, head, people[number])) > 1.0
 
 
