@@ -1,19 +1,19 @@
-"""`python -m prnet.build`: an archive of image + fit pairs -> a built set; a synthetic world ->
-files in the layout of the archives."""
+"""`python -m prnet.build`: an archive of image + fit pairs, photos with landmarks, head scans or a
+synthetic world -> files to train or to test with."""
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from prnet.building.archives import build_archive, require_archives
+from prnet.building.archives import BuildOptions, build_archive, find_archive
 from prnet.building.florence import build_florence, write_renderings_sheet
 from prnet.building.frozen_worlds import freeze
 from prnet.building.landmarks_only import build_landmarks
-from prnet.building.parts import BuildOptions
 from prnet.building.scan_rendering import RenderRule
 from prnet.building.turned_faces import ExtraRule, build_extra
+from prnet.checks import require_choice
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.synthetic import SyntheticRule
@@ -26,17 +26,32 @@ from prnet.drawing.contact_sheet import (
 from prnet.entry import CONFIG_DIR, num_workers, one_line_errors
 from prnet.faces.loading import FaceFiles, load_face
 
-log = logging.getLogger(__name__)
+
+def build_pairs(cfg: DictConfig) -> None:
+    """A built set of an archive's pairs, and a sheet of its samples."""
+    face_files = FaceFiles(**cfg.face)
+    build_archive(
+        cfg.dataset.subsets,
+        data_dir=cfg.data_dir,
+        output=cfg.output,
+        face_files=face_files,
+        options=BuildOptions(
+            dataset=cfg.dataset.name,
+            crop=CropRule(**cfg.crop),
+            pixel_origin=cfg.pixel_origin,
+            maps=cfg.maps,
+            map_dtype=cfg.map_dtype,
+        ),
+        workers=num_workers(cfg.workers),
+    )
+    if cfg.contact_sheet:
+        write_contact_sheet(cfg.output, face_files.load(), count=cfg.contact_sheet)
 
 
-def build_turned(cfg: DictConfig, face_files: FaceFiles) -> None:
+def build_turned(cfg: DictConfig) -> None:
     """The faces of 300W-LP turned beyond profile, and a sheet of them."""
-    require_archives("300w_lp", face_files, data_dir=cfg.data_dir)
-    pairs, missing = find_300w_lp(cfg.data_dir, cfg.dataset.subsets)
-    for subset in missing:
-        log.warning("skipped: %s is not there", Path(cfg.data_dir) / "300W_LP" / subset)
-    rule = OmegaConf.to_container(cfg.dataset, resolve=True)
-    values = {key: value for key, value in rule.items() if key not in ("name", "subsets")}
+    face_files, values = FaceFiles(**cfg.face), dataset_values(cfg)
+    pairs = find_archive("300w_lp", values.pop("subsets"), face_files, data_dir=cfg.data_dir)
     workers = num_workers(cfg.workers)
     build_extra(pairs, cfg.output, ExtraRule(**values), face_files, workers=workers)
     if cfg.contact_sheet:
@@ -64,62 +79,53 @@ def build_photos(cfg: DictConfig) -> None:
 
 def build_scans(cfg: DictConfig) -> None:
     """Renderings of head scans, and a sheet of them with their true points."""
-    values = OmegaConf.to_container(cfg.dataset, resolve=True)
-    del values["name"]
-    rule = RenderRule.from_values(values)
+    rule = RenderRule.from_values(dataset_values(cfg))
     folder = build_florence(cfg.data_dir, cfg.output, rule, workers=num_workers(cfg.workers))
     if cfg.contact_sheet:
         write_renderings_sheet(folder, count=cfg.contact_sheet)
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
-@one_line_errors
-def main(cfg: DictConfig) -> None:
-    if cfg.dataset.name == "synthetic":
-        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
-        world = rule.world._replace(crop_scale=cfg.picture_scale)
-        freeze(
-            rule._replace(size=cfg.picture_size, world=world),
-            cfg.output,
-            count=cfg.count,
-            test_count=cfg.test_count,
-            scans=cfg.scans,
-            workers=num_workers(cfg.workers),
-        )
-        if cfg.contact_sheet:
-            face = load_face("embedded")
-            pairs = find_300w_lp(cfg.output, ["Synthetic"])[0] if cfg.count else ()
-            items = archive_samples(
-                pairs or find_aflw2000(cfg.output), face, count=cfg.contact_sheet
-            )
-            write_sheet(Path(cfg.output) / "contact_sheet.png", items, face)
-        return
-    if cfg.dataset.name == "florence":
-        build_scans(cfg)
-        return
-    if cfg.dataset.name == "landmarks_only":
-        build_photos(cfg)
-        return
-    face_files = FaceFiles(**cfg.face)
-    if cfg.dataset.name == "300w_lp_extra":
-        build_turned(cfg, face_files)
-        return
-    build_archive(
-        cfg.dataset.subsets,
-        data_dir=cfg.data_dir,
-        output=cfg.output,
-        face_files=face_files,
-        options=BuildOptions(
-            dataset=cfg.dataset.name,
-            crop=CropRule(**cfg.crop),
-            pixel_origin=cfg.pixel_origin,
-            maps=cfg.maps,
-            map_dtype=cfg.map_dtype,
-        ),
+def build_world(cfg: DictConfig) -> None:
+    """A synthetic world as files, and a sheet of its training samples, or of its test samples."""
+    rule = SyntheticRule.from_values(dataset_values(cfg))
+    world = rule.world._replace(crop_scale=cfg.picture_scale)
+    freeze(
+        rule._replace(size=cfg.picture_size, world=world),
+        cfg.output,
+        count=cfg.count,
+        test_count=cfg.test_count,
+        scans=cfg.scans,
         workers=num_workers(cfg.workers),
     )
     if cfg.contact_sheet:
-        write_contact_sheet(cfg.output, face_files.load(), count=cfg.contact_sheet)
+        face = load_face("embedded")
+        pairs = find_300w_lp(cfg.output, ["Synthetic"])[0] if cfg.count else ()
+        items = archive_samples(pairs or find_aflw2000(cfg.output), face, count=cfg.contact_sheet)
+        write_sheet(Path(cfg.output) / "contact_sheet.png", items, face)
+
+
+def dataset_values(cfg: DictConfig) -> dict:
+    """The plain values of the data set, without its name."""
+    values = OmegaConf.to_container(cfg.dataset, resolve=True)
+    del values["name"]
+    return values
+
+
+BUILDERS: dict[str, Callable[[DictConfig], None]] = {
+    "300w_lp": build_pairs,
+    "aflw2000": build_pairs,
+    "300w_lp_extra": build_turned,
+    "landmarks_only": build_photos,
+    "florence": build_scans,
+    "synthetic": build_world,
+}
+
+
+@hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    require_choice("dataset", cfg.dataset.name, BUILDERS)
+    BUILDERS[cfg.dataset.name](cfg)
 
 
 if __name__ == "__main__":

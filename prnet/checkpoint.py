@@ -8,8 +8,9 @@ A checkpoint is a dictionary:
 - `face`: what the model was trained for, plain values (optional)
 - `training`: what a run needs to go on: step, optimiser state (optional)
 
-and any other key with plain content. Nothing in a file is ever instantiated: who reads one picks
-the model by name among those shipped.
+and any other key with plain content. A file carries values, never code: text that a configuration
+would resolve, and keys that name something to call, are refused as it is read, and who makes a
+network of one picks the class by name among the package's own (`prnet.models.loading`).
 """
 
 import zipfile
@@ -49,7 +50,8 @@ def load_checkpoint(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, damaged, or of another format version.
+        ValueError: not a checkpoint, damaged, of another format version, or with text in it that
+            asks for code to be run.
     """
     path = Path(path)
     shipped = shipped_weights()
@@ -85,6 +87,11 @@ def load_checkpoint(path: Path | str) -> dict:
     missing = [key for key in ("model", "weights") if key not in content]
     if missing:
         raise ValueError(f"{path}: checkpoint without {missing}, found {sorted(content)}")
+    if not isinstance(content["model"], dict) or not isinstance(content["weights"], dict):
+        raise ValueError(f"{path}: model and weights are not two dictionaries")
+    for key, value in content.items():
+        if key != "weights":
+            _require_values(value, f"{path}: [{key!r}]")
     return content
 
 
@@ -128,6 +135,22 @@ def describe_source(path: Path | str, checkpoint: Mapping[str, object]) -> str:
     values = [f"model {model.pop('name', 'without a name')}"]
     values += [f"{key} {value}" for key, value in model.items() if not key.startswith("_")]
     return f"{path} ({', '.join(values)})"
+
+
+def _require_values(value: object, where: str) -> None:
+    """Raise ValueError at text that OmegaConf would resolve (`${...}`) and at a key that Hydra
+    would call (`_target_`), anywhere in `value`."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if str(key).startswith("_"):
+                raise ValueError(f"{where}: key {key!r} names code to run; only values are read")
+            _require_values(key, where)
+            _require_values(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple | set):
+        for index, item in enumerate(value):
+            _require_values(item, f"{where}[{index}]")
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"{where}: {value!r} is an interpolation; only values are read")
 
 
 def _require_plain(value: object, where: str) -> None:

@@ -12,6 +12,8 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from prnet.checks import require_choice
+
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,41 @@ def one_line_errors(main: Callable) -> Callable:
     return wrapped
 
 
+# What the command line no longer takes -> what it takes instead.
+STAGE_1_OF = ("2dasl", "2dasl_base", "2dasl_cyc", "2dasl_sc")
+STAGE_1_OF += tuple(f"{name}_no_mask" for name in STAGE_1_OF)
+STAGE_1_OF += ("2dasl_77228", "2dasl_115126", "2dasl_175534")
+OLD_SPELLINGS = {
+    **{f"experiment={name}_stage1": f"+experiment={name} loss.stage=1" for name in STAGE_1_OF},
+    "experiment=2dasl_stage2": "+experiment=2dasl loss.stage=2",
+    **{f"model=sadrnet_ablation_{row}": f"+experiment=sadrnet_ablation_{row}" for row in "abcde"},
+    **{f"loss=sadrnet_ablation_{row}": f"+experiment=sadrnet_ablation_{row}" for row in "abcd"},
+    "loss=sadrnet_no_mesh_losses": "loss=sadrnet loss.edge=0 loss.normal=0",
+    "loss=prn_1110": "loss=prn loss.weights=[1,1,1,0]",
+    "loss=prn_1111": "loss=prn loss.weights=[1,1,1,1]",
+    "loss.finetune_from=null": "loss.stage=1",
+    "loss.finetune_from=0": "loss.stage=2",
+    "loss.finetune_from": "loss.stage=both loss.stage_1_epochs=EPOCHS",
+    "dataset.render_on": "nothing: faces are always rendered in the loader's processes",
+}
+
+
+def refuse_old_spellings(main: Callable) -> Callable:
+    """Let an argument that was renamed end the command with one line that has the new one; Hydra
+    would only say that it does not know it."""
+
+    @functools.wraps(main)
+    def wrapped() -> object:
+        for argument in sys.argv[1:]:
+            given = argument.lstrip("+~")
+            new = OLD_SPELLINGS.get(given) or OLD_SPELLINGS.get(given.partition("=")[0])
+            if new is not None:
+                sys.exit(f"error: {argument} is now {new}")
+        return main()
+
+    return wrapped
+
+
 def in_one_line(error: Exception) -> str:
     """An error's message; of one that a loader process passed on, what it said there."""
     message = str(error).strip()
@@ -64,8 +101,7 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ValueError: not auto, cpu or cuda, or CUDA is asked for and absent.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: got {name!r}, expected auto, cpu or cuda")
+    require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: cuda is not available here; use device=cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -88,16 +124,24 @@ def loader_workers(setting: str | int, device: torch.device, *, renders: bool = 
     return num_workers(setting)
 
 
-@functools.cache
 def shipped_protocol(name: str) -> dict | None:
     """The values of a protocol as it is configured, paths unresolved; None where there is none of
     that name."""
-    file = Path(CONFIG_DIR, "protocol", f"{name}.yaml")
+    return shipped_values("protocol", name)
+
+
+@functools.cache
+def shipped_values(group: str, name: str) -> dict | None:
+    """What configs/GROUP/NAME.yaml says, interpolations unresolved; None where there is no such
+    file."""
+    file = Path(CONFIG_DIR, group, f"{name}.yaml")
     if not file.is_file():
         return None
     own = OmegaConf.to_container(OmegaConf.load(file))
     values = OmegaConf.create({})
     # What a file names first it changes afterwards.
     for parent in own.pop("defaults", ["_self_"]):
-        values = OmegaConf.merge(values, own if parent == "_self_" else shipped_protocol(parent))
+        values = OmegaConf.merge(
+            values, own if parent == "_self_" else shipped_values(group, parent)
+        )
     return OmegaConf.to_container(values)

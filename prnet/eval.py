@@ -6,12 +6,9 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from prnet.checkpoint import describe_source, load_checkpoint, load_weights
+from prnet.checkpoint import describe_source
 from prnet.datasets.benchmarks import BENCHMARKS, NO_FITS, log_notes
 from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.given_landmarks import GivenLandmarks
@@ -21,47 +18,18 @@ from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, own_protocol, saved_samples, test_samples
 from prnet.drawing.gallery import Gallery
 from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
-from prnet.evaluation.evaluate import evaluate_model, evaluate_predictions, give_face
+from prnet.evaluation.evaluate import evaluate_model, evaluate_predictions
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.reconstructions import workers_for
 from prnet.evaluation.report import name_list, require_json_name, table, write_report
 from prnet.evaluation.summaries import with_statistics
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
+from prnet.models.loading import load_model, require_same_face
+from prnet.models.network import Network
 from prnet.models.network_size import network_size
 
 log = logging.getLogger(__name__)
-
-
-def load_model(path: Path | str) -> tuple[nn.Module, dict]:
-    """The network of a checkpoint, on the CPU, and the checkpoint.
-
-    The class comes from the shipped configuration that the checkpoint names, its arguments from the
-    plain values stored; nothing in the file is ever instantiated.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`; or the model is none that is shipped,
-            or its values or weights do not fit.
-    """
-    checkpoint = load_checkpoint(path)
-    stored = dict(checkpoint["model"])
-    name = stored.pop("name", None)
-    shipped = sorted(file.stem for file in Path(CONFIG_DIR, "model").glob("*.yaml"))
-    if name not in shipped:
-        raise ValueError(f"{path}: of a model {name!r}, expected one of {', '.join(shipped)}")
-    network = OmegaConf.load(Path(CONFIG_DIR, "model", f"{name}.yaml")).network
-    for key, value in stored.items():
-        if key.startswith("_") or key not in network:
-            known = sorted(own for own in network if not own.startswith("_"))
-            raise ValueError(f"{path}: model {name} takes {known}, the checkpoint has {key!r}")
-        if not isinstance(value, bool | int | float | str | None):
-            raise ValueError(f"{path}: model value {key} is a {type(value).__name__}, not plain")
-    try:
-        model = instantiate(network, **stored)
-    except InstantiationException as error:
-        raise ValueError(f"{path}: model {name} does not take {stored} ({error})") from error
-    load_weights(model, checkpoint["weights"], source=describe_source(path, checkpoint))
-    return model, checkpoint
 
 
 def newest_checkpoint() -> Path:
@@ -77,18 +45,6 @@ def newest_checkpoint() -> Path:
             "`python -m prnet.train`, or give checkpoint=FILE.pt or predictions=DIR"
         )
     return found[-1]
-
-
-def require_same_face(checkpoint: dict, face: Face, *, source: object) -> None:
-    """Raise ValueError if a network was trained for another mesh than the face at hand."""
-    trained = checkpoint.get("face") or {}
-    here = face.describe()
-    for key in ("name", "vertices", "fingerprint"):
-        if key in trained and trained[key] != here.get(key):
-            raise ValueError(
-                f"{source}: trained for a face with {key} {trained[key]}, this one has "
-                f"{here.get(key)}; choose the face it was trained for"
-            )
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict:
@@ -176,7 +132,7 @@ def occluder_of(cfg: DictConfig) -> ImageOccluder | None:
     return None if choice == "none" else ImageOccluder(choice)
 
 
-def landmarks_given(cfg: DictConfig, model: nn.Module) -> GivenLandmarks | None:
+def landmarks_given(cfg: DictConfig, model: Network) -> GivenLandmarks | None:
     """Set where the landmark map of a network that has one (2DASL) comes from; the landmarks it is
     given.
 
@@ -186,11 +142,9 @@ def landmarks_given(cfg: DictConfig, model: nn.Module) -> GivenLandmarks | None:
     source = cfg.landmark_map or ("given" if cfg.landmarks is not None else None)
     if source is None:
         return None
-    if not hasattr(model, "choose_landmark_map"):
-        raise ValueError(f"landmark_map={source}: this network takes no landmarks; leave it out")
+    model.choose_landmark_map(source)
     if (source == "given") != (cfg.landmarks is not None):
         raise ValueError("landmark_map=given and landmarks=FILE or DIR go together")
-    model.choose_landmark_map(source)
     return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
@@ -209,7 +163,7 @@ def score_checkpoint(
     face = network_face(cfg, checkpoint, truth_face, source=path)
     samples, yaw_labels = test_samples(cfg, protocol, truth_face)
     occluder = occluder_of(cfg)
-    give_face(model, face.to(device))
+    model.set_face(face.to(device))
     gallery = Gallery(face.to(device))
     report = evaluate_model(
         model.to(device, memory_format=torch.channels_last),

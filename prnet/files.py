@@ -1,13 +1,30 @@
-"""Reading JSON, MATLAB files and tables, and writing any file whole."""
+"""The one reader of each kind of file (JSON, NumPy, MATLAB, CSV, tables of numbers), and writing
+any file whole.
+
+Every reader raises FileNotFoundError with its `hint`, what to do about a missing file, and
+ValueError for a damaged one; both name the file.
+"""
 
 import contextlib
+import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.io
+
+# Of a longer line of a CSV a message shows the first cells and the last two.
+SHOWN_CELLS = 8
+
+
+class CsvTable(NamedTuple):
+    """A CSV whose first column names the rows and whose others hold numbers."""
+
+    columns: tuple[str, ...]  # of the numbers
+    rows: dict[str, np.ndarray]  # name -> (columns,), float64
 
 
 @contextlib.contextmanager
@@ -66,11 +83,9 @@ def read_mat(path: Path, *, hint: str) -> dict:
     """A MATLAB 5 file as a dictionary of arrays.
 
     Raises:
-        FileNotFoundError: with `hint`, what to do about it.
-        ValueError: unreadable, truncated, or MATLAB 7.3 (HDF5).
+        FileNotFoundError, ValueError: missing, damaged, or MATLAB 7.3 (HDF5).
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {hint}")
+    _require_file(path, hint)
     try:
         return scipy.io.loadmat(path)
     except NotImplementedError as error:
@@ -83,11 +98,9 @@ def read_table(path: Path, *, hint: str) -> np.ndarray:
     """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line.
 
     Raises:
-        FileNotFoundError: with `hint`, what to do about it.
-        ValueError: empty, or not a table of numbers.
+        FileNotFoundError, ValueError: missing, empty, or not a table of numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {hint}")
+    _require_file(path, hint)
     try:
         lines = path.read_text().split("\n")
         if not any(line.strip() for line in lines):
@@ -95,3 +108,102 @@ def read_table(path: Path, *, hint: str) -> np.ndarray:
         return np.loadtxt(lines)
     except ValueError as error:
         raise ValueError(f"{path}: not a table of numbers ({error})") from error
+
+
+def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz, among them those that are `required`.
+
+    Raises:
+        FileNotFoundError, ValueError: missing, damaged, holds Python objects, or lacks an array.
+    """
+    _require_file(path, hint)
+    try:
+        # Given a path, numpy leaves a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
+    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
+        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    lacking = [name for name in required if name not in content]
+    if lacking:
+        raise ValueError(f"{path}: no array {', '.join(lacking)}, found {sorted(content)}")
+    return content
+
+
+def read_npy(path: Path, *, hint: str, mapped: bool = False) -> np.ndarray:
+    """The array of an .npy; `mapped`: left on the disk and read as it is used.
+
+    Raises:
+        FileNotFoundError, ValueError: missing, damaged, or holds Python objects.
+    """
+    _require_file(path, hint)
+    try:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+
+
+def read_csv(
+    path: Path,
+    *headers: Sequence[str],  # the first lines that are accepted, the column of names included
+    hint: str,
+    may_be_empty: bool = False,  # a cell: it is read as NaN
+) -> CsvTable:
+    """A CSV of one named row a line.
+
+    Raises:
+        FileNotFoundError, ValueError: missing, not text, another first line, a row of another
+            length, a cell that is no finite number, or a name that appears twice.
+    """
+    _require_file(path, hint)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, row) for row in reader if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable CSV ({error})") from error
+    header = lines[0][1] if lines else []
+    if header not in [list(each) for each in headers]:
+        expected = " or ".join(map(_shown, headers))
+        raise ValueError(f"{path}: the first line is {_shown(header)}, expected {expected}")
+    _, *columns = header
+    rows: dict[str, np.ndarray] = {}
+    for number, (name, *cells) in lines[1:]:
+        values = [_number(cell, may_be_empty) for cell in cells]
+        if len(values) != len(columns) or None in values:
+            kind = "number(s) or empty cell(s)" if may_be_empty else "finite number(s)"
+            message = f"{path}: line {number} is {_shown([name, *cells])}, expected a name and "
+            message += f"{len(columns)} {kind}"
+            if len(values) == len(columns):
+                first = values.index(None)
+                message += f"; {columns[first]} is {cells[first]!r}"
+            raise ValueError(message)
+        if name in rows:
+            raise ValueError(f"{path}: {name} appears twice (line {number})")
+        rows[name] = np.array(values, dtype=np.float64)
+    return CsvTable(tuple(columns), rows)
+
+
+def _require_file(path: Path, hint: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; {hint}")
+
+
+def _number(cell: str, may_be_empty: bool) -> float | None:
+    """None stands for what is no number."""
+    if may_be_empty and not cell.strip():
+        return np.nan
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if may_be_empty or np.isfinite(value) else None
+
+
+def _shown(cells: Sequence[str]) -> str:
+    """A line of a CSV for a message."""
+    if len(cells) <= SHOWN_CELLS:
+        return repr(",".join(cells))
+    return repr(",".join([*cells[:4], "...", *cells[-2:]])) + f" ({len(cells)} columns)"

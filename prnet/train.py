@@ -5,266 +5,280 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import hydra
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, distributed, nn
-from torch.utils.data import ConcatDataset
 
-from prnet.building.archives import build_archive, require_archives
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive, require_archives
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
-from prnet.datasets.augment import AugmentRule, draw_similarity
-from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.augment import AugmentRule
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
-from prnet.datasets.training_sets import TrainingSets
-from prnet.datasets.warp import make_sample
-from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
-from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
-from prnet.evaluation.evaluate import evaluate_model, evaluation_mode, give_face
+from prnet.datasets.training_sets import TrainingData, TrainingSets
+from prnet.entry import (
+    CONFIG_DIR,
+    loader_workers,
+    num_workers,
+    one_line_errors,
+    refuse_old_spellings,
+    resolve_device,
+    shipped_values,
+)
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
-from prnet.files import written_whole
-from prnet.geometry.pose_parameters import FitParameters
 from prnet.geometry.position_map import PositionMapDecoder
-from prnet.models.regressor import Regressor
-from prnet.sample import FitBatch
-from prnet.training.loop import Plan, Validation, World, train
+from prnet.losses.loss import Loss
+from prnet.models.network import Network
+from prnet.training.loop import train
+from prnet.training.matching import require_match
+from prnet.training.plan import Plan
+from prnet.training.processes import Processes, join_processes
+from prnet.training.run_files import keep_best
+from prnet.training.statistics import parameter_statistics
+from prnet.training.validation import held_out_validation
 
 log = logging.getLogger(__name__)
 
-# Held-out samples of each set that the validation panel shows.
-SHOWN_SAMPLES = 4
-# Samples that the whitening of a regressor's parameters is computed from.
-STATISTICS_SAMPLES = 4096
+
+class Data(NamedTuple):
+    """What to train on."""
+
+    name: str
+    data_dir: str
+    face: FaceFiles
+    stream: SyntheticRule | None  # rendered as it goes; None: built sets
+    built: list[str] | None  # folders of built sets; None: the archive's own, built on first use
+    ratios: list[float] | None
+    subsets: list[str] | None  # of the archive
+    validation_fraction: float
+    hide_fits: float
+    landmark_images: int | None
 
 
-def start_world(device: str) -> World:
-    """Join torchrun's processes, if it started this one."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    chosen = resolve_device(device)
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
-    if size > 1:
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return World(rank, size, chosen)
+class Settings(NamedTuple):
+    """What the configuration asks for."""
+
+    name: str
+    device: torch.device
+    network: Network
+    loss_fn: Loss
+    model: dict  # name and values of the network, for checkpoints
+    data: Data
+    rule: AugmentRule
+    plan: Plan
+    schedule: Callable[[float, float], float]
+    protocol: Protocol
+    init: str | None
+    resume: str | None
 
 
-def open_sets(cfg: DictConfig, face: Face, world: World) -> TrainingSets | SyntheticSets:
-    """What to train on: the synthetic stream, or built sets, of which the default one is made from
-    the archive if it is not there yet."""
-    directories = cfg.built
-    if directories is None and cfg.dataset.name == "landmarks_only":
+def read_settings(cfg: DictConfig) -> Settings:
+    """The configuration as the package's own values; network and loss are made, and fit.
+
+    Raises:
+        ValueError: a value is none of its choices, the loss cannot teach the network, or two
+            options exclude each other.
+    """
+    values = OmegaConf.to_container(cfg, resolve=True)
+    if cfg.init is not None and cfg.resume is not None:
+        raise ValueError("give init= (weights only) or resume= (go on with a run), not both")
+    torch.manual_seed(cfg.seed)
+    network, loss_fn = instantiate(cfg.model.network), instantiate(cfg.loss)
+    require_match(network, loss_fn, lambda: shipped_losses(cfg.model))
+
+    built, dataset = values["built"], values["dataset"]
+    if built is None and dataset["name"] == "landmarks_only":
         raise ValueError(
             "dataset=landmarks_only: landmarks alone teach no parameters; build the set with "
             "prnet.build, then give built=[SET_WITH_FITS, THIS_ONE]"
         )
-    if directories is None and cfg.dataset.name == "synthetic":
+    stream = None
+    if built is None and dataset["name"] == "synthetic":
         if cfg.hide_fits or cfg.landmark_images is not None:
             raise ValueError("hide_fits and landmark_images are for built sets; freeze a world")
-        if face.name != "embedded":
-            raise ValueError(f"dataset=synthetic: made of face=embedded, not face={face.name}")
-        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
-        return SyntheticSets(rule, device=world.device)
-    if directories is None:
-        default = Path("data/built") / cfg.dataset.name
-        if world.rank == 0:
-            build_archive(
-                cfg.dataset.subsets,
-                data_dir=cfg.data_dir,
-                output=default,
-                face_files=FaceFiles(**cfg.face),
-                options=BuildOptions(cfg.dataset.name),
-                workers=num_workers("auto"),
-            )
-        if world.size > 1:
-            distributed.barrier()
-        directories = [default]
-    elif isinstance(directories, str):
-        directories = [directories]
-    return TrainingSets(
-        list(directories),
-        ratios=cfg.built_ratios,
-        validation_fraction=cfg.validation_fraction,
-        face=face.describe(),
-        hide_fits=cfg.hide_fits,
-        landmark_images=cfg.landmark_images,
+        if cfg.face.name != "embedded":
+            raise ValueError(f"dataset=synthetic: made of face=embedded, not face={cfg.face.name}")
+        stream = SyntheticRule.from_values(dataset)
+    data = Data(
+        dataset["name"],
+        cfg.data_dir,
+        FaceFiles(**values["face"]),
+        stream,
+        [built] if isinstance(built, str) else built,
+        values["built_ratios"],
+        dataset.get("subsets"),
+        cfg.validation_fraction,
+        cfg.hide_fits,
+        cfg.landmark_images,
+    )
+    arguments = {key: value for key, value in values["model"]["network"].items() if key[0] != "_"}
+    optimizer = values["optimizer"]
+    return Settings(
+        name=cfg.name,
+        device=resolve_device(cfg.device),
+        network=network,
+        loss_fn=loss_fn,
+        model={"name": cfg.model.name, **arguments},
+        data=data,
+        rule=AugmentRule(**values["augment"]),
+        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **values["trainer"], seed=cfg.seed),
+        schedule=instantiate(cfg.scheduler),
+        protocol=Protocol.from_values(values["protocol"]),
+        init=cfg.init,
+        resume=cfg.resume,
     )
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="train", version_base="1.3")
-@one_line_errors
-def main(cfg: DictConfig) -> None:
-    world = start_world(cfg.device)
-    hydra_cfg = HydraConfig.get()
-    run_dir = Path(hydra_cfg.runtime.output_dir)
-    torch.manual_seed(cfg.seed)
+def shipped_losses(model: DictConfig) -> dict[str, Loss]:
+    """The losses of configs/loss, made for a network, by name."""
+    names = sorted(file.stem for file in Path(CONFIG_DIR, "loss").glob("*.yaml"))
+    return {
+        name: instantiate(
+            OmegaConf.create({"model": model, "loss": shipped_values("loss", name)}).loss
+        )
+        for name in names
+    }
 
-    face_files = FaceFiles(**cfg.face)
-    if cfg.built is None:
-        require_archives(cfg.dataset.name, face_files, data_dir=cfg.data_dir)
-    face = face_files.load()
-    sets = open_sets(cfg, face, world)
-    log.info("%d training samples, run directory %s", len(sets), run_dir)
-    unfitted = 0 if isinstance(sets, SyntheticSets) else int((~sets.fitted).sum())
 
-    model = instantiate(cfg.model.network)
-    loss_fn = instantiate(cfg.loss, uv=face.uv).to(world.device)
-    if unfitted and "landmarks" not in loss_fn.targets:
+def open_data(data: Data, face: Face, processes: Processes) -> TrainingData:
+    """The stream, or the built sets, of which the default one is made from the archive if it is
+    not there yet.
+
+    Raises:
+        FileNotFoundError, ValueError: a set is missing, or is not what it should be.
+    """
+    if data.stream is not None:
+        return SyntheticSets(data.stream)
+    directories = data.built
+    if directories is None:
+        default = Path("data/built") / data.name
+        if processes.is_first:
+            build_archive(
+                data.subsets,
+                data_dir=data.data_dir,
+                output=default,
+                face_files=data.face,
+                options=BuildOptions(data.name),
+                workers=num_workers("auto"),
+            )
+        processes.wait()
+        directories = [default]
+    return TrainingSets(
+        directories,
+        ratios=data.ratios,
+        validation_fraction=data.validation_fraction,
+        face=face.describe(),
+        hide_fits=data.hide_fits,
+        landmark_images=data.landmark_images,
+    )
+
+
+def load_start(settings: Settings, run_dir: Path, processes: Processes) -> dict | None:
+    """Copy the weights of init= or resume= into the network; `training` of the latter.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint` and `load_weights`, or resume= names a
+            file of weights alone.
+    """
+    path = settings.init or settings.resume
+    if path is None:
+        return None
+    checkpoint = load_checkpoint(path)
+    if settings.resume is not None and "training" not in checkpoint:
+        raise ValueError(f"{path}: weights only; resume takes a last.pt, init takes this")
+    source = describe_source(path, checkpoint)
+    load_weights(settings.network, checkpoint["weights"], source=source)
+    if settings.resume is None:
+        return None
+    if processes.is_first:
+        keep_best(Path(path), run_dir)
+    return checkpoint["training"]
+
+
+def run(settings: Settings, run_dir: Path) -> None:
+    """Open the data, give network and loss what they need of it, and train.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or is not what it should be, or the loss
+            cannot learn from samples without a fit.
+        FloatingPointError: as `train`.
+    """
+    model, loss_fn, plan, rule = settings.network, settings.loss_fn, settings.plan, settings.rule
+    processes = join_processes(settings.device)
+    device = processes.device
+    if settings.data.built is None:
+        require_archives(settings.data.name, settings.data.face, data_dir=settings.data.data_dir)
+    face = settings.data.face.load()
+    data = open_data(settings.data, face, processes)
+    log.info("%d training samples, run directory %s", len(data), run_dir)
+    if data.unfitted and "landmarks" not in loss_fn.targets:
         raise ValueError(
-            f"loss: learns from fits alone, and {unfitted} training samples have none; choose "
+            f"loss: learns from fits alone, and {data.unfitted} training samples have none; choose "
             "loss=2dasl, or leave out hide_fits and the sets of landmarks"
         )
+    resume = load_start(settings, run_dir, processes)
     header = {
-        "model": {"name": cfg.model.name, **plain_values(cfg.model.network)},
+        "model": settings.model,
         "face": face.describe(),
-        "pixel_origin": sets.pixel_origin,
-        "experiment": cfg.name,
+        "pixel_origin": data.pixel_origin,
+        "experiment": settings.name,
     }
-    resume = None
-    if cfg.init is not None and cfg.resume is not None:
-        raise ValueError("give init= (weights only) or resume= (go on with a run), not both")
-    if cfg.init is not None:
-        checkpoint = load_checkpoint(cfg.init)
-        load_weights(model, checkpoint["weights"], source=describe_source(cfg.init, checkpoint))
-    if cfg.resume is not None:
-        checkpoint = load_checkpoint(cfg.resume)
-        if "training" not in checkpoint:
-            raise ValueError(f"{cfg.resume}: weights only; resume takes a last.pt, init takes this")
-        load_weights(model, checkpoint["weights"], source=describe_source(cfg.resume, checkpoint))
-        resume = checkpoint["training"]
-        if world.rank == 0:
-            keep_best(Path(cfg.resume), run_dir)
-    face = face.to(world.device)
-    give_face(model, face)
-    give_face(loss_fn, face)
-    rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
-    if hasattr(model, "set_statistics"):
-        if cfg.init is None and resume is None:
-            model.set_statistics(*parameter_statistics(sets, model, face, rule))
+
+    face = face.to(device)
+    model.set_face(face)
+    loss_fn.to(device).set_face(face)
+    if model.needs_statistics:
+        if settings.init is None and resume is None:
+            model.set_statistics(*parameter_statistics(data, model, face, rule))
         loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
-    texels = "all" if loss_fn.weighs_outside else "face"
     decoder = PositionMapDecoder(
-        face.morphable_model, face.uv, texels=texels, landmark_index=face.landmark_index
-    ).to(world.device)
-    settings, optimizer = map(OmegaConf.to_container, (cfg.trainer, cfg.optimizer))
-    renders = isinstance(sets, SyntheticSets) and not sets.on_device
-    workers = loader_workers(cfg.trainer.num_workers, world.device, renders=renders)
-    settings["num_workers"] = workers
-    if renders and world.device.type == "cpu" and workers:
+        face.morphable_model,
+        face.uv,
+        texels="all" if loss_fn.weighs_outside else "face",
+        landmark_index=face.landmark_index,
+    ).to(device)
+    workers = loader_workers(plan.num_workers, device, renders=data.renders)
+    if data.renders and device.type == "cpu" and workers:
         # Threads beyond the cores left would wait for the renderers' and be waited for.
         torch.set_num_threads(max(1, num_workers("auto") - workers))
+    validate = None
+    if processes.is_first:
+        validate = held_out_validation(
+            data,
+            face,
+            decoder,
+            settings.protocol,
+            batch_size=plan.batch_size,
+            precision=plan.precision,
+            device=device,
+        )
     train(
         model,
         loss_fn,
-        sets,
+        data,
         decoder,
-        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **settings, seed=cfg.seed),
+        plan=plan._replace(num_workers=workers),
         rule=rule,
-        schedule=instantiate(cfg.scheduler),
-        world=world,
+        schedule=settings.schedule,
+        processes=processes,
         run_dir=run_dir,
         header=header,
-        validate=make_validate(cfg, sets, face, decoder, world.device) if world.rank == 0 else None,
+        validate=validate,
         resume=resume,
     )
-    if world.size > 1:
-        distributed.destroy_process_group()
+    processes.leave()
 
 
-def parameter_statistics(
-    sets: TrainingSets | SyntheticSets, model: Regressor, face: Face, rule: AugmentRule
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a regressor's parameters over augmented training samples."""
-    fits = sets.posed_fits(STATISTICS_SAMPLES)
-    generator = torch.Generator().manual_seed(0)
-    moved, mirrored = draw_similarity(len(fits.mirrored), rule, generator)
-    fits = fits._replace(crop_from_model=moved @ fits.crop_from_model, mirrored=mirrored)
-    truncated = face.morphable_model.truncated(model.num_shape, model.num_exp)
-    parameters = FitParameters(truncated, face.mirror_index).cpu()(fits).double()
-    std, mean = torch.std_mean(parameters, dim=0)
-    return mean.float(), std.float()
-
-
-def make_validate(
-    cfg: DictConfig,
-    sets: TrainingSets | SyntheticSets,
-    face: Face,
-    decoder: PositionMapDecoder,
-    device: torch.device,
-) -> Callable[[nn.Module], Validation] | None:
-    """What the loop validates with: `prnet.eval` on the held-out photos; None where none are."""
-    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    if not sets.validation:
-        log.warning("no photos are held out: best.pt will be the last state")
-        return None
-    first, *others = sets.validation
-    samples = ConcatDataset(sets.validation) if others else first
-    shown = sets.shown(SHOWN_SAMPLES)
-
-    def validate(model: nn.Module) -> Validation:
-        report = evaluate_model(
-            model,
-            evaluation_loader(samples, batch_size=cfg.trainer.batch_size),
-            face=face,
-            truth_face=face,
-            protocol=protocol,
-            dataset="held out",
-            source="the network in training",
-            precision=cfg.trainer.precision,
-            progress=False,
-        )
-        means = {name: summary["mean"] for name, summary in report["metrics"].items()}
-        return Validation(
-            means["nme_68_2d"], means, draw_panel(model, shown.to(device), face, decoder)
-        )
-
-    return validate
-
-
-@torch.inference_mode()
-def draw_panel(
-    model: nn.Module, batch: FitBatch, face: Face, decoder: PositionMapDecoder
-) -> np.ndarray:
-    """Held-out samples, a row each: photo with predicted landmarks, predicted mesh, true mesh, map
-    error."""
-    sample = make_sample(batch, decoder)
-    with evaluation_mode(model):
-        predicted = model(sample.image).position_map.float()
-    pictures = []
-    for image, prediction, truth in zip(sample.image, predicted, sample.position_map, strict=True):
-        photo = to_picture(image)
-        predicted_points, true_points = (
-            face.uv.face_points(position_map[None])[0] for position_map in (prediction, truth)
-        )
-        pictures += [
-            draw_landmarks(photo, face.uv.landmarks(prediction[None])[0]),
-            draw_mesh(photo, predicted_points, face.uv.grid_triangles),
-            draw_mesh(photo, true_points, face.uv.grid_triangles),
-            draw_map_error(prediction, truth, mask=face.uv.face_mask),
-        ]
-    return tile(pictures, columns=4)
-
-
-def keep_best(resumed: Path, run_dir: Path) -> None:
-    """Copy best.pt from beside a resumed last.pt: it is the best until the run beats its score."""
-    best = resumed.with_name("best.pt")
-    if best.is_file() and resumed.parent.resolve() != run_dir.resolve():
-        with written_whole(run_dir / "best.pt") as temporary:
-            temporary.write_bytes(best.read_bytes())
-
-
-def plain_values(network: DictConfig) -> dict:
-    """A model's constructor arguments for the checkpoint, without the class that takes them."""
-    values = OmegaConf.to_container(network, resolve=True)
-    return {key: value for key, value in values.items() if key != "_target_"}
+@refuse_old_spellings
+@hydra.main(config_path=CONFIG_DIR, config_name="train", version_base="1.3")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """The command."""
+    run(read_settings(cfg), Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-Part = TypeVar("Part")
+Piece = TypeVar("Piece")
 Tools = TypeVar("Tools")
 Result = TypeVar("Result")
 
@@ -32,24 +32,24 @@ def one_thread(_worker: int) -> None:
 
 
 def in_processes(
-    work: Callable[[Part, Tools], Result],
-    parts: Sequence[Part],
+    work: Callable[[Piece, Tools], Result],
+    pieces: Sequence[Piece],
     prepare: Callable[[], Tools],
     *,
     workers: int,
-) -> Iterator[tuple[Part, Result]]:
-    """Yield every part with `work(part, prepare())` as it is finished.
+) -> Iterator[tuple[Piece, Result]]:
+    """Yield every piece with `work(piece, prepare())` as it is finished.
 
     `prepare` runs once in each process; it and `work` are sent there, so both are module functions
     or partials of them. `workers` 0 or 1 works here, in order. An error ends all of it.
     """
-    if not parts:
+    if not pieces:
         return
     # Also where only the processes need it: a missing or damaged file is reported once, at once.
     tools = prepare()
     if workers <= 1:
-        for part in parts:
-            yield part, work(part, tools)
+        for piece in pieces:
+            yield piece, work(piece, tools)
         return
     with concurrent.futures.ProcessPoolExecutor(
         workers,
@@ -57,7 +57,7 @@ def in_processes(
         initializer=_start_worker,
         initargs=(prepare,),
     ) as pool:
-        futures = {pool.submit(_work_there, work, part): part for part in parts}
+        futures = {pool.submit(_work_there, work, piece): piece for piece in pieces}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
@@ -75,5 +75,5 @@ def _start_worker(prepare: Callable[[], object]) -> None:
     _tools[:] = [prepare()]
 
 
-def _work_there(work: Callable, part: object) -> object:
-    return work(part, _tools[0])
+def _work_there(work: Callable, piece: object) -> object:
+    return work(piece, _tools[0])

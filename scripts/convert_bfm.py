@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.io
 
-from prnet.faces.face import require_finite
+from prnet.checks import require_finite
 from prnet.files import read_mat, written_whole
 
 RAW_VERTICES = 53_490
@@ -223,7 +223,7 @@ class _Source(NamedTuple):
                 f"{self.path}: {key} is {array.dtype} of shape {array.shape}, "
                 f"expected numbers of shape {expected}"
             )
-        require_finite(key, array, self.path)
+        require_finite(f"{self.path}: {key}", array)
         return array
 
     def indices(self, key: str, shape: tuple[int | None, int | None], limit: int) -> np.ndarray:

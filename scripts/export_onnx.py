@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from prnet.eval import load_model
 from prnet.export.onnx import ParametersAlone, example_inputs, write_onnx
+from prnet.models.loading import load_model
 
 
 def largest_difference(model: torch.nn.Module, path: Path) -> float:

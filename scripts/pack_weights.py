@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from prnet.checkpoint import load_weights, save_checkpoint
-from prnet.eval import load_model
-from prnet.evaluation.evaluate import give_face
 from prnet.faces.embedded import NAME, load_embedded
+from prnet.models.loading import load_model
 
 KEPT = ("model", "face", "pixel_origin", "experiment")
 
@@ -48,7 +47,7 @@ def pack(path: Path) -> tuple[dict, nn.Module]:
 
 def largest_difference(model: nn.Module, packed: dict, *, source: Path) -> float:
     """Of all that the network answers to noise, packed from as it was, relative to the spread."""
-    give_face(model, load_embedded())
+    model.set_face(load_embedded())
     images = torch.rand(4, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         before = model.eval()(images)

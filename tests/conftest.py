@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.faces.bfm import load_bfm
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles

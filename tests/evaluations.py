@@ -15,6 +15,7 @@ from prnet.entry import CONFIG_DIR
 from prnet.eval import evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.geometry import camera
+from prnet.models.network import Network
 from prnet.sample import Prediction
 from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, TinyFit, project, tiny_face
 
@@ -87,7 +88,7 @@ def shipped(name: str, *overrides: str) -> Protocol:
     return Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
 
 
-class Scripted(nn.Module):
+class Scripted(Network):
     """Returns given position maps in turn, and counts the images it has seen."""
 
     def __init__(self, position_maps: list[torch.Tensor]) -> None:

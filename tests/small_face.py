@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.faces.face import Face
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
+from prnet.losses.loss import Loss
+from prnet.models.network import Network
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_face, tiny_rotation
 
 FLIP = torch.tensor([1.0, -1.0, 1.0])
@@ -29,6 +32,12 @@ def small_face(resolution: int) -> SmallFace:
     )
     bases = (face.shape_mean + face.exp_mean, face.shape_basis, face.exp_basis)
     return SmallFace(MorphableModel(*(torch.from_numpy(a).float() for a in bases)), uv)
+
+
+def with_face(module: Network | Loss, face: SmallFace | Face) -> Network | Loss:
+    """A network or a loss once it has been given the face."""
+    module.set_face(face)
+    return module
 
 
 class PosedFaces(NamedTuple):

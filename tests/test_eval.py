@@ -15,8 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import save_checkpoint
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
 from prnet.datasets.built import BuiltSet
@@ -675,7 +674,7 @@ def test_foreign_checkpoints_are_refused(tiny_data_dir, tmp_path, changes, messa
         (["dataset=300w_lp"], "got '300w_lp'; eval scores aflw2000 or synthetic"),
         (["dataset.subsets=[AFW]"], "has no sub-folders"),
         (["report=table.txt"], "ends in .json"),
-        (["device=tpu"], "expected auto, cpu or cuda"),
+        (["device=tpu"], "expected one of auto, cpu, cuda"),
     ],
 )
 def test_contradictions_are_refused(tiny_data_dir, tmp_path, arguments, message):

@@ -122,13 +122,22 @@ BAD_FILES = {
     "words.csv": (lines(POINTS).replace(str(POINTS[5, 1]), "left"), "not a table of numbers"),
     "infinite.txt": (lines(POINTS).replace(str(POINTS[5, 1]), "inf"), "infinite"),
     "open.pts": (pts(POINTS[:, :2]).replace("}", ""), "no braces"),
-    "header.csv": ("name,x0,y0\nphoto,1,2\n", "3 columns, expected 137"),
+    "header.csv": (
+        "name,x0,y0\nphoto,1,2\n",
+        r"first line is 'name,x0,y0', expected 'name,x0,y0,x1,.*' \(137 columns\)",
+    ),
     "twice.csv": (
         table({"a": POINTS[:, :2]}) + table({"a": POINTS[:, :2]}).split("\n", 1)[1],
         "a appears twice",
     ),
-    "cells.csv": (table({"a": POINTS}).rstrip().rpartition(",")[0], "row 2, a, has 204 cells"),
-    "cell.csv": (table({"a": POINTS}).replace(str(POINTS[9, 0]), "?"), "row 2, a: could not"),
+    "cells.csv": (
+        table({"a": POINTS}).rstrip().rpartition(",")[0],
+        r"line 2 is 'a,.*\(204 columns\), expected a name and 204 number",
+    ),
+    "cell.csv": (
+        table({"a": POINTS}).replace(str(POINTS[9, 0]), "?"),
+        "line 2 is 'a,.*; x9 is '.'",
+    ),
 }
 
 
@@ -148,7 +157,7 @@ def test_damaged_text_is_refused_by_name(tmp_path: Path, name: str) -> None:
         (POINTS.T, r"shape \(3, 68\), expected \(68, 2\) or \(68, 3\)"),
         (POINTS[:, :1], r"shape \(68, 1\)"),
         (POINTS.astype(complex), "complex128, expected real numbers"),
-        (POINTS.astype(object), "not a readable array"),
+        (POINTS.astype(object), "not a readable .npy file"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
@@ -206,7 +215,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(lines(POINTS))
     with pytest.raises(FileNotFoundError, match="photos: missing; pictures="):
         find_landmarks(tmp_path, pictures=tmp_path / "photos")
-    with pytest.raises(ValueError, match="pixel origin 'corner'"):
+    with pytest.raises(ValueError, match="pixel origin: got 'corner'"):
         find_landmarks(tmp_path, pixel_origin="corner")
 
 

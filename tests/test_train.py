@@ -14,26 +14,26 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR
-from prnet.eval import load_model
 from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
-from prnet.losses.position_map import PositionMapLoss
+from prnet.losses.prn import PRNLoss
+from prnet.models.loading import load_model
 from prnet.models.prn import PRN
 from prnet.train import keep_best
 from prnet.training.loop import StopSignal, World, train
 from prnet.training.schedule import cosine_decay, step_decay
 from tests.plans import plan
+from tests.small_face import with_face
 
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
@@ -64,7 +64,7 @@ def run(
         model.load_state_dict(resume["weights"])
     train(
         model,
-        loss_fn or PositionMapLoss(face.uv),
+        loss_fn or with_face(PRNLoss(), face),
         sets,
         PositionMapDecoder(face.morphable_model, face.uv),
         plan=plan(**changes),
@@ -113,7 +113,7 @@ def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeyp
 def test_training_lowers_the_loss(built_dir, face, tmp_path):
     values = []
 
-    class Recording(PositionMapLoss):
+    class Recording(PRNLoss):
         def forward(self, prediction, sample):
             losses = super().forward(prediction, sample)
             values.append(float(losses["position_map"].detach()))
@@ -124,7 +124,7 @@ def test_training_lowers_the_loss(built_dir, face, tmp_path):
         built_dir,
         face,
         tmp_path,
-        loss_fn=Recording(face.uv),
+        loss_fn=with_face(Recording(), face),
         model=PRN(width=2),
         schedule=lambda epoch, total_epochs: 1.0,
         max_steps=16,
@@ -136,7 +136,7 @@ def test_training_lowers_the_loss(built_dir, face, tmp_path):
 
 
 def test_not_finite_loss_stops_and_keeps_the_last_good_state(built_dir, face, tmp_path):
-    class BreaksAtFourth(PositionMapLoss):
+    class BreaksAtFourth(PRNLoss):
         calls = 0
 
         def forward(self, prediction, sample):
@@ -146,7 +146,7 @@ def test_not_finite_loss_stops_and_keeps_the_last_good_state(built_dir, face, tm
             return {name: value * factor for name, value in losses.items()}
 
     with pytest.raises(FloatingPointError, match=r"step 4.*position_map.*nan.*last.pt"):
-        run(built_dir, face, tmp_path, loss_fn=BreaksAtFourth(face.uv), max_steps=9)
+        run(built_dir, face, tmp_path, loss_fn=with_face(BreaksAtFourth(), face), max_steps=9)
     kept = load_checkpoint(tmp_path / "last.pt")
     assert kept["training"]["step"] == 2
     assert all(v.isfinite().all() for v in kept["weights"].values() if v.is_floating_point())
@@ -191,7 +191,7 @@ def test_every_experiment_composes_and_instantiates(name, face):
         cfg = compose("train", overrides=[f"+experiment={name}"])
         short = compose("train", overrides=[f"+experiment={name}", "scheduler=cosine"])
     assert cfg.name == name
-    loss_fn = instantiate(cfg.loss, uv=face.uv)
+    loss_fn = with_face(instantiate(cfg.loss), face)
     if "fit" not in loss_fn.targets:
         assert loss_fn.weight_mask.shape == (256, 256)
     thin = {"width": 2} if "width" in cfg.model.network else {}

@@ -1,22 +1,19 @@
-"""From archives to a built set: read, audit, decode, pack, in parallel and resumable.
-
-The work is cut into parts of a fixed number of samples. A part's files appear whole or not at all,
-so a killed build goes on where it stopped and its result does not depend on when it was killed or
-on how many processes worked.
-"""
+"""From an archive of image + fit pairs to a built set: found, read, audited, decoded, packed."""
 
 import functools
 import hashlib
 import logging
-import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
-from prnet.building.map_files import MAP_DTYPES
-from prnet.building.parts import BuildOptions, build_part, part_file
-from prnet.datasets.built import FORMAT
+from prnet.building.audit import FULL_BASES, Audit
+from prnet.building.map_files import MAP_DTYPES, encode_map
+from prnet.building.packing import PackedShard, SetLayout, Shard, build_packed
+from prnet.building.resumable import log_reasons
+from prnet.checks import require_choice
 from prnet.datasets.fits import (
     HINT_300W_LP,
     HINT_AFLW2000,
@@ -24,89 +21,42 @@ from prnet.datasets.fits import (
     find_300w_lp,
     find_aflw2000,
 )
+from prnet.datasets.pictures import CropRule
+from prnet.datasets.records import (
+    LoadedPair,
+    decode_pairs,
+    fill_record,
+    load_pair,
+    record_crop_from_model,
+    record_dtype,
+)
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
-from prnet.files import read_json_object, write_json, written_whole
+from prnet.files import written_whole
+from prnet.geometry import camera
 from prnet.geometry.camera import pixel_origin_shift
-from prnet.workers import in_processes
 
 log = logging.getLogger(__name__)
 
-PART_SIZE = 128
-# Below this, processes take longer to start than the work takes.
-POOL_FROM = 2048
+# Each archive's folder in DATA_DIR, and what to do where it is missing.
+ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
+DECODE_BATCH = 64  # meshes
+SECONDS = 0.0025  # of work in a sample, about
 
 
-def build_set(
-    pairs: list[FacePair],
-    output: Path | str,
-    options: BuildOptions,
-    face_files: FaceFiles,
-    *,
-    workers: int = 0,
-) -> dict:
-    """Build, or finish building, the set `output` from image + fit pairs; returns the content of
-    build.json.
+class BuildOptions(NamedTuple):
+    """What decides the content of a built set, beside the pairs."""
 
-    `workers` 0 or 1 works in this process. A finished set made from the same pairs and options is
-    left alone.
-
-    Raises:
-        ValueError: an option is not one of its choices, `output` holds another set, or no pair is
-            readable.
-    """
-    output = Path(output)
-    if options.map_dtype not in MAP_DTYPES:
-        raise ValueError(f"map_dtype: got {options.map_dtype!r}, expected one of {MAP_DTYPES}")
-    pixel_origin_shift("zero_based", options.pixel_origin)
-    if not pairs:
-        raise ValueError(f"nothing to build {output} from: no image + fit pairs")
-
-    plan = _plan(pairs, options)
-    plan_file = output / "plan.json"
-    if plan_file.is_file():
-        if read_json_object(plan_file) != plan:
-            raise ValueError(
-                f"{output}: holds a set of other samples or options; choose another output= "
-                "or delete it"
-            )
-        if (output / "build.json").is_file():
-            log.info("%s: already built, nothing to do", output)
-            _remove_working_files(output)
-            return read_json_object(output / "build.json")
-    elif output.is_dir() and any(output.iterdir()):
-        raise ValueError(f"{output}: not empty and not a built set; choose another output=")
-    write_json(plan_file, plan)
-
-    parts = [
-        (number, pairs[start : start + PART_SIZE])
-        for number, start in enumerate(range(0, len(pairs), PART_SIZE))
-    ]
-    pending = [part for part in parts if not part_file(output, part[0]).is_file()]
-    bar = tqdm(
-        total=len(pairs),
-        initial=len(pairs) - sum(len(part_pairs) for _, part_pairs in pending),
-        desc=f"build {options.dataset}",
-        unit="sample",
-    )
-    with bar:
-        left = sum(len(part_pairs) for _, part_pairs in pending)
-        for (_, part_pairs), _ in in_processes(
-            functools.partial(_work_on_part, output=output, options=options),
-            pending,
-            face_files.load,
-            workers=0 if left < POOL_FROM else min(workers, len(pending)),
-        ):
-            bar.update(len(part_pairs))
-    return _assemble(output, options, len(parts))
+    dataset: str  # one of `ARCHIVES`
+    crop: CropRule = CropRule()
+    pixel_origin: str = "zero_based"
+    maps: bool = False
+    map_dtype: str = "float32"  # one of `MAP_DTYPES`
 
 
 def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | str) -> None:
     """Raise one FileNotFoundError that names everything still to be fetched."""
-    folder, hint = {
-        "300w_lp": ("300W_LP", HINT_300W_LP),
-        "aflw2000": ("AFLW2000", HINT_AFLW2000),
-    }.get(dataset, ("", ""))
+    folder, hint = ARCHIVES.get(dataset, ("", ""))
     lacking = []
     if folder and not (Path(data_dir) / folder).is_dir():
         lacking.append(f"{Path(data_dir) / folder} ({hint})")
@@ -122,6 +72,27 @@ def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | st
         )
 
 
+def find_archive(
+    dataset: str, subsets: list[str] | None, face_files: FaceFiles, *, data_dir: Path | str
+) -> list[FacePair]:
+    """The pairs of an archive; a warning names the official sub-folders that are not there.
+
+    Raises:
+        ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
+            dataset is unknown.
+    """
+    require_archives(dataset, face_files, data_dir=data_dir)
+    require_choice("dataset", dataset, ARCHIVES)
+    if dataset == "aflw2000":
+        if subsets is not None:
+            raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
+        return find_aflw2000(data_dir)
+    pairs, missing = find_300w_lp(data_dir, subsets)
+    for subset in missing:
+        log.warning("skipped: %s is not there", Path(data_dir) / "300W_LP" / subset)
+    return pairs
+
+
 def build_archive(
     subsets: list[str] | None,
     *,
@@ -131,96 +102,107 @@ def build_archive(
     options: BuildOptions,
     workers: int,
 ) -> dict:
-    """Find an archive's pairs and build them; returns the content of build.json.
+    """Find an archive's pairs and build, or finish building, the set `output` from them; returns
+    the content of build.json.
+
+    `workers` 0 or 1 works in this process. A finished set made from the same pairs and options is
+    left alone.
 
     Raises:
-        ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
-            dataset is unknown.
+        ValueError: an option is not one of its choices, `output` holds another set, or no pair is
+            readable.
+        FileNotFoundError: the archive, a sub-folder or the face is not there.
     """
-    require_archives(options.dataset, face_files, data_dir=data_dir)
-    if options.dataset == "300w_lp":
-        pairs, missing = find_300w_lp(data_dir, subsets)
-        for subset in missing:
-            log.warning("skipped: %s is not there", Path(data_dir) / "300W_LP" / subset)
-    elif options.dataset == "aflw2000":
-        if subsets is not None:
-            raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
-        pairs = find_aflw2000(data_dir)
-    else:
-        raise ValueError(f"dataset: got {options.dataset!r}, expected 300w_lp or aflw2000")
-    build = build_set(pairs, output, options, face_files, workers=workers)
-    log.info("%s: %s", output, audit_summary(build))
-    for name, reason in list(build["audit"]["unreadable"].items())[:10]:
-        log.warning("unreadable: %s: %s", name, reason)
+    output = Path(output)
+    require_choice("map_dtype", options.map_dtype, MAP_DTYPES)
+    pixel_origin_shift("zero_based", options.pixel_origin)  # refuses an unknown one
+    pairs = find_archive(options.dataset, subsets, face_files, data_dir=data_dir)
+    # Another place of the archive is the same archive: names count, not paths.
+    names = "\n".join(pair.name for pair in pairs)
+    build = build_packed(
+        output,
+        pairs,
+        SetLayout(
+            dataset=options.dataset,
+            format={
+                "crop": options.crop._asdict(),
+                "pixel_origin": options.pixel_origin,
+                "maps": options.map_dtype if options.maps else None,
+            },
+            unit="sample",
+            seconds=SECONDS,
+        ),
+        functools.partial(_pack, output=output, options=options),
+        face_files.load,
+        plan={
+            "options": options._replace(crop=options.crop._asdict())._asdict(),
+            "pairs": len(pairs),
+            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        },
+        workers=workers,
+    )
+    counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
+    log.info("%s: %d samples; audit: %s", output, build["count"], ", ".join(counts))
+    log_reasons(build["audit"]["unreadable"], what="unreadable")
     return build
 
 
-def _plan(pairs: list[FacePair], options: BuildOptions) -> dict:
-    """What a build must share with the one it continues; paths may change, names may not."""
-    names = "\n".join(pair.name for pair in pairs)
-    return {
-        "format": FORMAT,
-        "options": options._replace(crop=options.crop._asdict())._asdict(),
-        "pairs": len(pairs),
-        "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
-        "part_size": PART_SIZE,
-    }
+def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> PackedShard:
+    """Read, audit and decode the pairs of a shard."""
+    loaded: list[LoadedPair] = []
+    unreadable: dict[str, str] = {}
+    for pair in shard.sources:
+        try:
+            loaded.append(load_pair(pair))
+        except (OSError, ValueError) as error:
+            unreadable[pair.name] = str(error)
 
-
-def _work_on_part(
-    part: tuple[int, list[FacePair]], face: Face, *, output: Path, options: BuildOptions
-) -> None:
-    build_part(*part, output, options, face)
-
-
-def _assemble(output: Path, options: BuildOptions, num_parts: int) -> dict:
-    """Join the parts; build.json comes last and makes the set a finished one."""
-    parts = [read_json_object(part_file(output, number)) for number in range(num_parts)]
-    records = [np.load(output / "parts" / f"{number}.npy") for number in range(num_parts)]
-    samples = [name for part in parts for name in part["samples"]]
-    audit: dict = {}
-    for part in parts:
-        for key, value in part["audit"].items():
-            if isinstance(value, list):
-                audit.setdefault(key, []).extend(value)
-            else:
-                audit.setdefault(key, {}).update(value)
-    if not samples:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(audit["unreadable"].items())[:3])
-        shutil.rmtree(output)
-        raise ValueError(f"{output}: not one sample could be read ({reasons})")
-    with written_whole(output / "records.npy") as temporary:
-        np.save(temporary, np.concatenate(records))
-    write_json(
-        output / "format.json",
-        {
-            "format": FORMAT,
-            "crop": options.crop._asdict(),
-            "pixel_origin": options.pixel_origin,
-            "maps": options.map_dtype if options.maps else None,
+    model = face.morphable_model
+    records = np.zeros(len(loaded), record_dtype(model.num_shape, model.num_exp))
+    audit = Audit(full_bases=(model.num_shape, model.num_exp) == FULL_BASES)
+    kept: list[int] = []
+    for start in range(0, len(loaded), DECODE_BATCH):
+        batch = loaded[start : start + DECODE_BATCH]
+        decoded = decode_pairs(batch, face, options.pixel_origin)
+        for i, one in enumerate(batch):
+            record = records[start + i]
+            try:
+                fill_record(record, one, decoded, i, options.crop)
+            except ValueError as error:
+                unreadable[one.name] = str(error)
+                continue
+            audit.check(one.name, one.file, decoded.landmarks[i], options.pixel_origin)
+            kept.append(start + i)
+            if options.maps:
+                path = output / "maps" / f"{one.name}.npy"
+                _write_map(path, record, decoded.vertices[i], options, face)
+    return PackedShard(
+        names=[loaded[i].name for i in kept],
+        records=records[kept],
+        pictures=[loaded[i].data for i in kept],
+        audit={**audit.lists(), "unreadable": unreadable},
+        face={
+            "vertices": model.num_vertices,
+            "shape_bases": model.num_shape,
+            "exp_bases": model.num_exp,
         },
     )
-    build = {
-        "dataset": options.dataset,
-        "count": len(samples),
-        "face": parts[0]["face"],
-        "samples": samples,
-        "audit": audit,
-    }
-    write_json(output / "build.json", build)
-    _remove_working_files(output)
-    return build
 
 
-def _remove_working_files(output: Path) -> None:
-    """Drop the parts' bookkeeping and what killed processes left half-written."""
-    shutil.rmtree(output / "parts", ignore_errors=True)
-    for leftover in output.rglob(".*.tmp*"):
-        leftover.unlink()
-
-
-def audit_summary(build: dict) -> str:
-    """The audit in one line, for the log."""
-    audit = build["audit"]
-    counts = ", ".join(f"{len(found)} {key.replace('_', ' ')}" for key, found in audit.items())
-    return f"{build['count']} samples; audit: {counts}"
+def _write_map(
+    path: Path,
+    record: np.void,
+    vertices: torch.Tensor,  # (N, 3), model frame
+    options: BuildOptions,
+    face: Face,
+) -> None:
+    """DIR/maps/NAME.npy: (256, 256, 3), rows v, columns u, x y z in crop px."""
+    crop_from_model = record_crop_from_model(record, options.crop, options.pixel_origin)
+    crop_vertices = camera.transform_points(crop_from_model.float(), vertices)
+    position_map = face.uv.position_map(crop_vertices[None])[0].permute(1, 2, 0).numpy()
+    try:
+        stored = encode_map(position_map, options.map_dtype)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with written_whole(path) as temporary:
+        np.save(temporary, stored)

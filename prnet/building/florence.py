@@ -2,17 +2,17 @@
 points, in the layout that `prnet.datasets.florence` reads."""
 
 import functools
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from prnet.building.resumable import Job, log_reasons, resumable, some_reasons, write_plan
 from prnet.building.scan_files import (
-    ScanFile,
+    SubjectScans,
     find_scans,
     read_landmarks,
     read_scan,
@@ -31,13 +31,13 @@ from prnet.datasets.florence import FOLDER, RULE_FILE, SUBJECT_FILE
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
-from prnet.files import read_json_object, write_json, written_whole
+from prnet.files import read_npz, write_json, written_whole
 from prnet.geometry import camera
-from prnet.workers import in_processes
 
 log = logging.getLogger(__name__)
 
 SHEET_CELL, SHEET_COLUMNS = 192, 5
+SECONDS = 5.0  # of work in a subject, about
 
 
 def rendering_name(subject: str, pitch_deg: float, yaw_deg: float) -> str:
@@ -62,31 +62,38 @@ def build_florence(
     files = find_scans(Path(data_dir) / "Florence", rule.scans)
     require_trimesh(files)
     folder = Path(output) / FOLDER
-    plan = json.loads(json.dumps({"format": 1, **rule._asdict()}))
-    if (folder / RULE_FILE).is_file():
-        if read_json_object(folder / RULE_FILE) != plan:
-            raise ValueError(
-                f"{folder}: renderings of another rule; choose another output= or delete it"
-            )
-    write_json(folder / RULE_FILE, plan)
-    pending = [file for file in files if not (folder / file.name / SUBJECT_FILE).is_file()]
-    failed = {}
-    work = functools.partial(_write_subject, folder=folder, rule=rule)
-    with tqdm(
-        total=len(files), initial=len(files) - len(pending), desc="render", unit="subject"
-    ) as bar:
-        for file, reason in in_processes(work, pending, load_embedded, workers=workers):
-            if reason:
-                failed[file.name] = reason
-            bar.update()
-    for name, reason in sorted(failed.items()):
-        log.warning("left out: %s: %s", name, reason)
+    write_plan(folder, dataset="florence", **rule._asdict())
+    # A test set of its own: readers need the rule, not how the build went.
+    write_json(folder / RULE_FILE, {"format": 1, **rule._asdict()})
+    job = Job(
+        work=functools.partial(_write_subjects, folder=folder, rule=rule),
+        prepare=load_embedded,
+        marker=functools.partial(_subject_file, folder),
+        title="render",
+        unit="subject",
+        seconds=SECONDS,
+    )
+    failed = resumable(folder, [[file] for file in files], job, workers=workers)
+    log_reasons(failed, what="left out")
     if len(failed) == len(files):
-        raise ValueError(f"no scan of {Path(data_dir) / 'Florence'} can be used: {reason}")
+        raise ValueError(
+            f"no scan of {Path(data_dir) / 'Florence'} can be used: {some_reasons(failed)}"
+        )
     return folder
 
 
-def _write_subject(file: ScanFile, face: Face, *, folder: Path, rule: RenderRule) -> str:
+def _subject_file(folder: Path, subject: SubjectScans) -> Path:
+    return folder / subject.name / SUBJECT_FILE
+
+
+def _write_subjects(
+    subjects: Sequence[SubjectScans], face: Face, *, folder: Path, rule: RenderRule
+) -> dict[str, str]:
+    reasons = {one.name: _write_subject(one, face, folder=folder, rule=rule) for one in subjects}
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _write_subject(file: SubjectScans, face: Face, *, folder: Path, rule: RenderRule) -> str:
     """All renderings of one subject; why there are none, or nothing."""
     reasons = []
     for path in file.paths:
@@ -130,7 +137,7 @@ def _write_subject(file: ScanFile, face: Face, *, folder: Path, rule: RenderRule
         "outer_eye_mm": round(float(np.linalg.norm(eyes[0] - eyes[1])), 3),
         "points": len(located.region),
     }
-    write_json(folder / file.name / SUBJECT_FILE, summary)
+    write_json(_subject_file(folder, file), summary)
     return ""
 
 
@@ -140,10 +147,10 @@ def write_renderings_sheet(folder: Path, *, count: int) -> Path:
     cells = []
     for path in sorted(folder.glob("*/*.npz"))[:count]:
         picture = decode_picture(path.with_suffix(".png").read_bytes(), source=path)
-        with np.load(path, allow_pickle=False) as archive:
-            points, eyes = archive["vertices"], archive["outer_eyes"]
+        truth = read_npz(path, "vertices", "outer_eyes", hint="build it again")
         drawn = picture.copy()
-        for points_2d, color in ((points, (0, 255, 0)), (eyes, (255, 0, 0))):
+        for name, color in (("vertices", (0, 255, 0)), ("outer_eyes", (255, 0, 0))):
+            points_2d = truth[name]
             column, row = np.rint(points_2d[:, :2]).astype(int).T
             inside = (column >= 0) & (row >= 0) & (row < len(drawn)) & (column < len(drawn))
             drawn[row[inside], column[inside]] = color

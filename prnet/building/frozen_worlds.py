@@ -9,16 +9,15 @@ DIR/plan.json                              which world it is
 """
 
 import functools
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from prnet.building.head_scans import write_scan
+from prnet.building.resumable import Job, chunks, resumable, write_plan
 from prnet.datasets.fits import write_fit
 from prnet.datasets.pictures import write_picture
 from prnet.datasets.synthetic import (
@@ -29,20 +28,31 @@ from prnet.datasets.synthetic import (
     to_bytes,
 )
 from prnet.faces.embedded import load_embedded
-from prnet.files import read_json_object, write_json, written_whole
+from prnet.files import written_whole
 from prnet.geometry import camera
-from prnet.workers import in_processes
+from prnet.synthetic.world import SyntheticFaces
 
-PART_SIZE = 32
+PIECE_SIZE = 32  # samples that are rendered together
+SECONDS = 0.03  # of work in a sample, about
 SCANS_SEED_SHIFT = 2_000_003
-TRAINING, TEST = "300W_LP/Synthetic", "AFLW2000"
+TRAINING, TEST, SCANS = "300W_LP/Synthetic", "AFLW2000", "Florence"
+# Fields of a rule that say how a stream is read, not what is in it.
+READING = ("samples_per_epoch", "held_out")
 
 
-class Part(NamedTuple):
-    """Samples that are rendered together."""
+class WorldFile(NamedTuple):
+    """One of the things to write."""
 
-    folder: str  # `TRAINING` or `TEST`
-    indices: tuple[int, ...]
+    folder: str  # `TRAINING`, `TEST` or `SCANS`
+    index: int
+
+    @property
+    def stem(self) -> str:
+        """Its file without a suffix, from the output on."""
+        if self.folder == SCANS:
+            name = f"subject_{self.index + 1:02d}"
+            return f"{self.folder}/{name}/{name}"
+        return f"{self.folder}/{sample_name(self.index)}"
 
 
 def freeze(
@@ -68,40 +78,27 @@ def freeze(
         raise ValueError(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
-    # How the stream is read does not move what is in it.
-    reading = ("samples_per_epoch", "held_out", "render_on")
-    values = {key: value for key, value in rule.to_values().items() if key not in reading}
-    plan = json.loads(json.dumps({"format": 1, **values}))
-    plan_file = output / "plan.json"
-    if plan_file.is_file():
-        if read_json_object(plan_file) != plan:
-            raise ValueError(f"{output}: holds another world; choose another output= or delete it")
-    elif output.is_dir() and any(output.iterdir()):
-        raise ValueError(f"{output}: not empty and not a frozen world; choose another output=")
-    write_json(plan_file, plan)
+    write_plan(output, **{k: v for k, v in rule.to_values().items() if k not in READING})
     write_face(output / "face.npz")
-
-    pending = [*_pending(output, TRAINING, count), *_pending(output, TEST, test_count)]
-    left = sum(len(part.indices) for part in pending)
-    with tqdm(
-        total=count + test_count,
-        initial=count + test_count - left,
-        desc="render",
+    pieces = [
+        piece
+        for folder, number in ((TRAINING, count), (TEST, test_count))
+        for piece in chunks([WorldFile(folder, index) for index in range(number)], PIECE_SIZE)
+    ]
+    job = Job(
+        work=functools.partial(_write_piece, output=output),
+        prepare=functools.partial(_worlds, rule),
+        marker=functools.partial(_marker, output),
+        title="render",
         unit="sample",
-    ) as bar:
-        for part, _ in in_processes(
-            functools.partial(_write_part, output=output),
-            pending,
-            functools.partial(_worlds, rule),
-            # Processes take longer to start than a few parts to render.
-            workers=workers if len(pending) > 2 * workers else 0,
-        ):
-            bar.update(len(part.indices))
-    people = RenderedFaces(rule, seed=rule.seed + SCANS_SEED_SHIFT)
-    for index in range(scans):
-        folder = output / "Florence" / f"subject_{index + 1:02d}"
-        if not (folder / f"{folder.name}.obj").is_file():
-            write_scan(folder, people.faces, index)
+        seconds=SECONDS,
+    )
+    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
+    resumable(output, pieces, job, workers=workers)
+
+
+def _marker(output: Path, file: WorldFile) -> Path:
+    return output / f"{file.stem}{'.obj' if file.folder == SCANS else '.mat'}"
 
 
 def write_face(path: Path) -> None:
@@ -126,45 +123,47 @@ def write_face(path: Path) -> None:
         )
 
 
-def _pending(output: Path, folder: str, count: int) -> Iterator[Part]:
-    """Parts that lack a sample, each with what it lacks."""
-    for start in range(0, count, PART_SIZE):
-        indices = tuple(
-            index
-            for index in range(start, min(start + PART_SIZE, count))
-            if not (output / folder / f"{sample_name(index)}.mat").is_file()
-        )
-        if indices:
-            yield Part(folder, indices)
-
-
 def _worlds(rule: SyntheticRule) -> dict[str, RenderedFaces]:
     return {
         TRAINING: RenderedFaces(rule, seed=rule.seed),
         TEST: RenderedFaces(rule, seed=rule.seed + HELD_OUT_SEED_SHIFT),
+        SCANS: RenderedFaces(rule, seed=rule.seed + SCANS_SEED_SHIFT),
     }
 
 
-def _write_part(part: Part, worlds: dict[str, RenderedFaces], *, output: Path) -> None:
-    """Render and write; the .mat of a sample comes last and marks it as finished."""
-    faces = worlds[part.folder].faces
-    batch = faces.batch(part.indices)
-    fits = faces.fits(part.indices)
+def _write_piece(
+    files: Sequence[WorldFile], worlds: dict[str, RenderedFaces], *, output: Path
+) -> dict[str, str]:
+    """Files of one folder."""
+    folder = files[0].folder
+    faces = worlds[folder].faces
+    if folder == SCANS:
+        for file in files:
+            write_scan(_marker(output, file).parent, faces, file.index)
+    else:
+        _write_samples(files, faces, output)
+    return {}
+
+
+def _write_samples(files: Sequence[WorldFile], faces: SyntheticFaces, output: Path) -> None:
+    """Render and write samples of one folder; the .mat comes last and marks one as finished."""
+    indices = [file.index for file in files]
+    batch = faces.batch(indices)
+    fits = faces.fits(indices)
     pictures = to_bytes(batch.image).permute(0, 2, 3, 1).contiguous().numpy()
     seen = 255 * batch.attention.to(torch.uint8).numpy()
     landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab").numpy()
     size = pictures.shape[1]
-    for i, index in enumerate(part.indices):
-        name = sample_name(index)
-        with written_whole(output / part.folder / f"{name}.jpg") as temporary:
+    for i, file in enumerate(files):
+        with written_whole(output / f"{file.stem}.jpg") as temporary:
             write_picture(temporary, pictures[i])
-        with written_whole(output / "attention" / part.folder / f"{name}.png") as temporary:
+        with written_whole(output / "attention" / f"{file.stem}.png") as temporary:
             write_picture(temporary, np.repeat(seen[i, :, :, None], 3, 2))
         write_fit(
-            output / part.folder / f"{name}.mat",
+            _marker(output, file),
             fits[i],
             height=size,
             width=size,
             landmarks=landmarks[i],
-            with_depth=part.folder == TEST,
+            with_depth=file.folder == TEST,
         )

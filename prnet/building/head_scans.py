@@ -11,9 +11,9 @@ import torch
 from prnet.datasets.pictures import write_picture
 from prnet.export.mesh import write_obj
 from prnet.files import written_whole
-from prnet.synthetic.camera.film import srgb_encode
 from prnet.synthetic.parameters import stack
 from prnet.synthetic.person.textures import compose_albedo
+from prnet.synthetic.srgb import srgb_encode
 from prnet.synthetic.world import SyntheticFaces
 
 MICROMETRE_PER_MILLIMETRE = 1000.0

@@ -4,7 +4,6 @@ OBJ, PLY, GLB and what else trimesh reads with a picture or vertex colours, and 
 vertices, T triangles.
 """
 
-import csv
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -13,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.checks import require_finite
 from prnet.datasets.pictures import decode_picture
+from prnet.files import read_csv
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".off", ".stl", ".wrl", ".vrml")
 VRML_SUFFIXES = (".wrl", ".vrml")
@@ -22,7 +23,7 @@ LANDMARK_COLUMNS = ["index", "x", "y", "z"]
 OUTER_EYES = (36, 45)
 
 
-class ScanFile(NamedTuple):
+class SubjectScans(NamedTuple):
     """One subject's scans, the preferred first."""
 
     name: str
@@ -40,7 +41,7 @@ class Scan(NamedTuple):
     colors: np.ndarray | None  # (N, 3), uint8 RGB, where there is no texture
 
 
-def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[ScanFile]:
+def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[SubjectScans]:
     """The subjects of a folder, sorted by name.
 
     A subject is a sub-folder with its scan, or with the MICC archive's Model/frontal1/obj/*.obj and
@@ -58,12 +59,12 @@ def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[ScanFile]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             marked = path.with_suffix(".csv")
-            found.append(ScanFile(path.stem, (path,), marked if marked.is_file() else None))
+            found.append(SubjectScans(path.stem, (path,), marked if marked.is_file() else None))
         elif path.is_dir() and not path.name.startswith("."):
             paths = _scans_of(path, preferred)
             if paths:
                 marked = path / LANDMARKS_FILE
-                found.append(ScanFile(path.name, paths, marked if marked.is_file() else None))
+                found.append(SubjectScans(path.name, paths, marked if marked.is_file() else None))
     if not found:
         raise FileNotFoundError(f"{folder}: no scan found ({', '.join(SUFFIXES)}); {hint}")
     names = [scan.name for scan in found]
@@ -98,7 +99,7 @@ def _scan_files(paths: object) -> list[Path]:
     )
 
 
-def require_trimesh(files: Sequence[ScanFile]) -> None:
+def require_trimesh(files: Sequence[SubjectScans]) -> None:
     """Raise ValueError if one of the scans takes trimesh and it is not installed."""
     paths = [path for file in files for path in file.paths]
     taken = [path for path in paths if path.suffix.lower() not in VRML_SUFFIXES]
@@ -121,8 +122,7 @@ def read_scan(path: Path) -> Scan:
             f"{path}: triangles name the points {scan.triangles.min()} to {scan.triangles.max()}, "
             f"there are {len(scan.vertices)}"
         )
-    if not np.isfinite(scan.vertices).all():
-        raise ValueError(f"{path}: holds coordinates that are not finite")
+    require_finite(f"{path}: one of its points", scan.vertices)
     if scan.texture is None and scan.colors is None:
         raise ValueError(f"{path}: no texture and no vertex colours, expected a coloured scan")
     # Points that no triangle uses are dust, not surface.
@@ -223,22 +223,14 @@ def read_landmarks(path: Path) -> dict[int, np.ndarray]:
     """A CSV with columns index,x,y,z in the scan's own frame: {index of the 68: (3,)}.
 
     Raises:
-        ValueError: other columns, an index that is none of 0 to 67, a value that is no number, or
-            not both outer eye corners, 36 and 45.
+        ValueError: other columns, an index that is none of 0 to 67 or appears twice, a value that
+            is no number, or not both outer eye corners, 36 and 45.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if header != LANDMARK_COLUMNS:
-        raise ValueError(f"{path}: the first line is {header}, expected {LANDMARK_COLUMNS}")
     points = {}
-    for row in rows:
-        try:
-            index, point = int(row[0]), np.array([float(value) for value in row[1:]])
-        except ValueError:
-            index, point = -1, np.zeros(0)
-        if not 0 <= index < 68 or point.shape != (3,) or not np.isfinite(point).all():
-            raise ValueError(f"{path}: got the line {row}, expected an index of the 68 and x, y, z")
-        points[index] = point
+    for name, point in read_csv(path, LANDMARK_COLUMNS, hint="it was there before").rows.items():
+        if not name.strip().isdecimal() or not int(name) < 68:
+            raise ValueError(f"{path}: got the index {name!r}, expected one of the 68, 0 to 67")
+        points[int(name)] = point
     lacking = [index for index in OUTER_EYES if index not in points]
     if lacking:
         raise ValueError(f"{path}: lacks the outer eye corner(s) {lacking}; expected 36 and 45")

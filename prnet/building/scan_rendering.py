@@ -12,9 +12,10 @@ from scipy.spatial import cKDTree
 
 from prnet.building.scan_files import OUTER_EYES, Scan
 from prnet.building.scan_fitting import NOSE_TIP, FaceOnScan
+from prnet.checks import require_choice
 from prnet.geometry import camera
 from prnet.geometry.mesh import vertex_normals
-from prnet.synthetic.rasterize_cpu import rasterize_cpu
+from prnet.geometry.rasterize import rasterize
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 REGIONS = ("nose_radius", "uv_mask")
@@ -50,11 +51,7 @@ class RenderRule(NamedTuple):
         lists = {key: tuple(values[key]) for key in ("pitch_deg", "yaw_deg", "scans")}
         rule = cls(**{**values, **lists})
         for field, choices in (("unit", MILLIMETRES), ("region", REGIONS)):
-            if getattr(rule, field) not in choices:
-                raise ValueError(
-                    f"dataset.{field}: got {getattr(rule, field)!r}, expected one of "
-                    f"{', '.join(choices)}"
-                )
+            require_choice(f"dataset.{field}", getattr(rule, field), choices)
         positive = ("radius_mm", "max_points", "picture_size", "picture_scale")
         if not all(getattr(rule, field) > 0 for field in positive) or not 0 <= rule.shading <= 1:
             raise ValueError(
@@ -138,7 +135,7 @@ def render(
     vertices[:, :2] += (fine - 1) / 2
     points = torch.from_numpy(vertices).float()[None]
     triangles = torch.from_numpy(scan.triangles)
-    raster = rasterize_cpu(points, triangles, height=side, width=side)
+    raster = rasterize(points, triangles, height=side, width=side)
     seen = raster.triangle[0].numpy() >= 0
     corners = scan.triangles[raster.triangle[0].numpy()[seen]]  # (P, 3)
     weights = raster.barycentric[0].numpy()[seen][..., None]  # (P, 3, 1)

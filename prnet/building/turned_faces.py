@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from prnet.building.parts import Unreadable
+from prnet.building.resumable import Job, chunks, resumable, some_reasons, write_plan
 from prnet.building.turning import head_pose, require_turnable, turn_fit, turn_photo
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
 from prnet.datasets.pictures import decode_picture, write_picture
@@ -28,14 +27,14 @@ from prnet.faces.loading import FaceFiles
 from prnet.files import read_json_object, write_json, written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit
-from prnet.workers import in_processes
 
 log = logging.getLogger(__name__)
 
 FOLDER = "300W_LP/Extra"
 # Farther round there is only the back of a head, of which no photo of a face knows.
 LARGEST_YAW_DEG = 120
-PART_SIZE = 8
+PIECE_SIZE = 8  # samples that one process makes at a time
+SECONDS = 0.15  # of work in a sample, about
 
 
 class ExtraRule(NamedTuple):
@@ -106,6 +105,8 @@ def build_extra(
     """
     rule.check()
     output = Path(output)
+    # Another rule adds, so that the plan says no more than of which face the fits are.
+    write_plan(output / FOLDER, dataset="300w_lp_extra", face=face_files.name)
     listing_file = output / "extra.json"
     listing = {"samples": {}, "unreadable": {}}
     if listing_file.is_file():
@@ -119,21 +120,18 @@ def build_extra(
     for turn in turns:
         listing["unreadable"].pop(turn.pair.name, None)
     listing["unreadable"].update(unreadable)
-    pending = [turn for turn in turns if not _fit_file(output, turn.name).is_file()]
-    parts = [pending[start : start + PART_SIZE] for start in range(0, len(pending), PART_SIZE)]
-    with tqdm(
-        total=len(turns), initial=len(turns) - len(pending), desc="turn faces", unit="sample"
-    ) as bar:
-        for part, failed in in_processes(
-            functools.partial(_write_part, output=output),
-            parts,
-            face_files.load,
-            # Processes take longer to start than a few parts to turn.
-            workers=workers if len(parts) > 2 * workers else 0,
-        ):
-            listing["unreadable"].update({one.name: one.reason for one in failed})
-            bar.update(len(part))
-    made = [turn for turn in turns if _fit_file(output, turn.name).is_file()]
+    marker = functools.partial(_fit_file, output)
+    job = Job(
+        work=functools.partial(_write_turns, output=output),
+        prepare=face_files.load,
+        marker=marker,
+        title="turn faces",
+        unit="sample",
+        seconds=SECONDS,
+    )
+    failed = resumable(output / FOLDER, chunks(turns, PIECE_SIZE), job, workers=workers)
+    listing["unreadable"].update(failed)
+    made = [turn for turn in turns if marker(turn).is_file()]
     for turn in made:
         listing["samples"][turn.name] = {
             "source": turn.pair.name,
@@ -141,7 +139,7 @@ def build_extra(
             "turn_deg": round(turn.turn_deg, 3),
         }
     if not made:
-        reasons = "; ".join(f"{name}: {why}" for name, why in [*listing["unreadable"].items()][:3])
+        reasons = some_reasons(listing["unreadable"])
         raise ValueError(
             f"{output}: not one of {len(pairs)} faces could be turned as asked "
             f"({reasons or 'they look elsewhere: allow a larger max_turn_deg'})"
@@ -215,9 +213,7 @@ def read_source(turn: Turn, face: Face) -> tuple[np.ndarray, Fit]:
         ValueError, OSError: picture or fit cannot be read, or the face not be turned.
     """
     fit = read_fit(turn.pair.fit).fit
-    if not turn.pair.picture.is_file():
-        raise FileNotFoundError(f"no picture {turn.pair.picture.name} beside the fit")
-    photo = decode_picture(turn.pair.picture.read_bytes(), source=turn.pair.picture.name)
+    photo = decode_picture(turn.pair.read_picture(), source=turn.pair.picture.name)
     require_turnable(fit, _landmarks(fit, face, photo.shape[0]), *photo.shape[:2])
     return photo, fit
 
@@ -231,7 +227,7 @@ def write_turned(turn: Turn, photo: np.ndarray, fit: Fit, output: Path, face: Fa
     with written_whole(output / FOLDER / f"{turn.name}.jpg") as temporary:
         write_picture(temporary, picture)
     write_fit(
-        _fit_file(output, turn.name),
+        _fit_file(output, turn),
         turned,
         height=height,
         width=width,
@@ -250,17 +246,17 @@ def _landmarks(
     return camera.transform_points(image_from_model, vertices).numpy()
 
 
-def _fit_file(output: Path, name: str) -> Path:
-    return output / FOLDER / f"{name}.mat"
+def _fit_file(output: Path, turn: Turn) -> Path:
+    return output / FOLDER / f"{turn.name}.mat"
 
 
-def _write_part(part: list[Turn], face: Face, *, output: Path) -> list[Unreadable]:
-    failed = []
-    for turn in part:
+def _write_turns(turns: Sequence[Turn], face: Face, *, output: Path) -> dict[str, str]:
+    failed = {}
+    for turn in turns:
         try:
             source = read_source(turn, face)
         except (OSError, ValueError) as error:
-            failed.append(Unreadable(turn.pair.name, str(error)))
+            failed[turn.pair.name] = str(error)
             continue
         write_turned(turn, *source, output, face)
     return failed

@@ -26,10 +26,9 @@ from prnet.datasets.fits import decode_vertices, fit_matrix
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.mesh import vertex_normals
-from prnet.geometry.rasterize import Raster
+from prnet.geometry.rasterize import Raster, rasterize
 from prnet.sample import Fit
 from prnet.synthetic.camera.pose import angles_of
-from prnet.synthetic.rasterize_cpu import rasterize_cpu
 
 # Seen from nearer to its axis than this, a head has no yaw to speak of.
 LARGEST_PITCH_DEG = 75.0
@@ -153,9 +152,7 @@ def turn_photo(
     before = camera.transform_points(image_from_model, vertices).float()
     after = camera.transform_points(turned_from_model, vertices).float()
     seen, drawn = (
-        rasterize_cpu(
-            points[None], face.triangles, height=height, width=width, cull_back_faces=True
-        )
+        rasterize(points[None], face.triangles, height=height, width=width, cull_back_faces=True)
         for points in (before, after)
     )
     if not (seen.triangle >= 0).any():
@@ -269,7 +266,7 @@ def _background(
     layers = np.concatenate([-distance, np.full(len(anchors), -2.0 * (height + width))])
     mesh = np.concatenate([np.tile(moved, (2, 1)), layers[:, None]], 1)
     mesh, faces = torch.from_numpy(mesh).float(), torch.from_numpy(triangles)
-    raster = rasterize_cpu(mesh[None], faces, height=height, width=width)
+    raster = rasterize(mesh[None], faces, height=height, width=width)
     source = torch.from_numpy(np.tile(anchors, (2, 1))).float()
     x, y = np.moveaxis(_at_pixels(source, raster, faces), -1, 0)
     return _sample(photo, x, y, cv2.INTER_CUBIC)

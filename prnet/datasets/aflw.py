@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from prnet.checks import require_finite
 from prnet.datasets.evaluation import EvaluationItem, NetworkInput
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
+from prnet.files import read_npy
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
 
 MAPPINGS = ("corrected", "published")
@@ -238,18 +240,12 @@ def _read_list(path: Path) -> list[str]:
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """A file of numbers as float64."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {HINT}")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+    array = read_npy(path, hint=HINT)
     if array.dtype.kind not in "fiu" or array.shape != shape:
         raise ValueError(
             f"{path}: holds {array.dtype} {array.shape}, expected numbers {shape}, a row for each "
             "line of AFLW_GT_crop.list"
         )
     array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: holds values that are not finite")
+    require_finite(f"{path}:", array)
     return array

@@ -1,6 +1,5 @@
 """AFLW2000-3D as a test set, and the tables that may come with it."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,9 +7,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from prnet.checks import require_finite
 from prnet.datasets.evaluation import EvaluationItem, crop_picture
 from prnet.datasets.fits import FacePair, FitFile, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.files import read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
 
 
@@ -95,21 +96,15 @@ def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, fl
     hint = "choose protocol.yaw_source=pose_para, or give protocol.yaw_labels=FILE.csv"
     path = Path(path)
     if path.suffix != ".npy":
-        rows = _read_csv(path, ("yaw_deg",), hint=hint)
-        return {name: yaw_deg for name, (yaw_deg,) in rows.items()}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {hint}")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+        rows = read_csv(path, ("name", "yaw_deg"), hint=hint).rows
+        return {name: float(yaw_deg) for name, (yaw_deg,) in rows.items()}
+    values = read_npy(path, hint=hint)
     if values.shape != (len(names),) or values.dtype.kind not in "fiu":
         raise ValueError(
             f"{path}: holds {values.dtype} {values.shape}, expected degrees ({len(names)},), one "
             "for each image in the order of the file names; it goes with the whole data set"
         )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{path}: holds values that are not finite")
+    require_finite(f"{path}:", values)
     return dict(zip(sorted(names), values.astype(float).tolist(), strict=True))
 
 
@@ -121,40 +116,11 @@ def read_boxes(path: Path | str) -> dict[str, np.ndarray]:
         ValueError: other columns, a value that is no number, or a box without an area.
     """
     hint = "choose protocol.crop.source=landmarks, or give protocol.crop.boxes=FILE.csv"
-    rows = _read_csv(Path(path), ("left", "top", "right", "bottom"), hint=hint)
-    boxes = {name: np.array(values).reshape(2, 2) for name, values in rows.items()}
+    table = read_csv(Path(path), ("name", "left", "top", "right", "bottom"), hint=hint)
+    boxes = {name: row.reshape(2, 2) for name, row in table.rows.items()}
     for name, corners in boxes.items():
         if not (corners[1] > corners[0]).all():
             raise ValueError(
                 f"{path}: the box of {name} has no area; expected left < right and top < bottom"
             )
     return boxes
-
-
-def _read_csv(path: Path, columns: tuple[str, ...], *, hint: str) -> dict[str, list[float]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {hint}")
-    expected = ["name", *columns]
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if header != expected:
-            raise ValueError(
-                f"{path}: the first line is {','.join(header)!r}, expected {','.join(expected)!r}"
-            )
-        rows: dict[str, list[float]] = {}
-        for row in filter(None, reader):
-            try:
-                name, *values = row
-                numbers = [float(value) for value in values]
-            except ValueError:
-                numbers = []
-            if len(numbers) != len(columns) or not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"{path}: line {reader.line_num} is {','.join(row)!r}, expected a name and "
-                    f"{len(columns)} finite number(s)"
-                )
-            if name in rows:
-                raise ValueError(f"{path}: {name} appears twice (line {reader.line_num})")
-            rows[name] = numbers
-    return rows

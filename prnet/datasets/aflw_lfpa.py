@@ -12,7 +12,6 @@ DATA_DIR/AFLW_LFPA/landmarks.csv    or the same as lines name,left,top,right,bot
 Boxes and points are in px of the picture; what is not visible may be anything, empty too.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +19,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from prnet.checks import require_finite
 from prnet.datasets.evaluation import EvaluationItem, crop_picture
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
-from prnet.files import read_json_object, take
+from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
+HINT = "docs/datasets.md says how to write it"
 NUM_POINTS = 34
 TABLE = Path(__file__).resolve().parents[1] / "assets" / "aflw_lfpa_points.json"
 BOX_COLUMNS = ["left", "top", "right", "bottom"]
@@ -160,9 +161,7 @@ def read_annotations(folder: Path) -> Annotations:
     if archive.is_file() and table.is_file():
         raise ValueError(f"{folder}: has landmarks.npz and landmarks.csv; keep one")
     if not archive.is_file() and not table.is_file():
-        raise FileNotFoundError(
-            f"{archive}: missing (and {table.name}); docs/datasets.md says how to write it"
-        )
+        raise FileNotFoundError(f"{archive}: missing (and {table.name}); {HINT}")
     path = archive if archive.is_file() else table
     found = _read_npz(path) if path is archive else _read_csv(path)
     if not found.names or len(set(found.names)) != len(found.names):
@@ -172,11 +171,10 @@ def read_annotations(folder: Path) -> Annotations:
         )
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in found.names):
         raise ValueError(f"{path}: a name leaves the folder; expected names within it")
-    for what, values in (("boxes", found.boxes), ("visible points", found.points[found.visible])):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path}: {what} hold values that are not finite")
-    if found.yaws_deg is not None and not np.isfinite(found.yaws_deg).all():
-        raise ValueError(f"{path}: the yaws hold values that are not finite")
+    require_finite(f"{path}: one of the boxes", found.boxes)
+    require_finite(f"{path}: one of the visible points", found.points[found.visible])
+    if found.yaws_deg is not None:
+        require_finite(f"{path}: yaws_deg", found.yaws_deg)
     empty = ~(found.boxes[:, 2:] > found.boxes[:, :2]).all(1)
     if empty.any():
         raise ValueError(
@@ -188,11 +186,7 @@ def read_annotations(folder: Path) -> Annotations:
 
 
 def _read_npz(path: Path) -> Annotations:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = {key: archive[key] for key in archive.files}
-    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+    content = read_npz(path, hint=HINT)
     count = len(content.get("names", ()))
     shapes = {
         "names": (count,),
@@ -224,36 +218,17 @@ def _read_npz(path: Path) -> Annotations:
 
 
 def _read_csv(path: Path) -> Annotations:
-    expected = ["name", *BOX_COLUMNS, *POINT_COLUMNS]
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        has_yaw = header == [*expected, "yaw_deg"]
-        if header != expected and not has_yaw:
-            raise ValueError(
-                f"{path}: the first line is not name,left,top,right,bottom,x0,y0,v0, ..., "
-                f"x{NUM_POINTS - 1},y{NUM_POINTS - 1},v{NUM_POINTS - 1} and perhaps yaw_deg"
-            )
-        names, rows = [], []
-        for row in filter(None, reader):
-            try:
-                numbers = [float(value) if value else np.nan for value in row[1:]]
-            except ValueError:
-                numbers = []
-            if len(numbers) != len(header) - 1:
-                raise ValueError(
-                    f"{path}: line {reader.line_num} is not a name and {len(header) - 1} numbers"
-                )
-            names.append(row[0])
-            rows.append(numbers)
-    values = np.array(rows).reshape(len(names), len(header) - 1)
+    header = ("name", *BOX_COLUMNS, *POINT_COLUMNS)
+    table = read_csv(path, header, (*header, "yaw_deg"), hint=HINT, may_be_empty=True)
+    names = list(table.rows)
+    values = np.array(list(table.rows.values())).reshape(len(names), len(table.columns))
     points = values[:, 4 : 4 + 3 * NUM_POINTS].reshape(len(names), NUM_POINTS, 3)
     return Annotations(
         names,
         values[:, :4],
         points[..., :2],
         _flags(points[..., 2], path),
-        values[:, -1] if has_yaw else None,
+        values[:, -1] if "yaw_deg" in table.columns else None,
     )
 
 

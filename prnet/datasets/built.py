@@ -18,17 +18,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prnet.datasets.fits import fit_matrix
-from prnet.datasets.pictures import (
-    CropRule,
-    FitItem,
-    crop_matrix,
-    decode_picture,
-    picture_from_image,
-    reduction_for,
-    shift_depth,
+from prnet.datasets.pictures import CropRule, FitItem
+from prnet.datasets.records import (
+    record_crop_from_image,
+    record_crop_from_model,
+    record_fit,
+    record_image_from_model,
+    record_item,
 )
-from prnet.files import read_json_object
+from prnet.files import read_json_object, read_npy
 from prnet.sample import Fit
 
 FORMAT = 1
@@ -44,26 +42,6 @@ class BuiltInfo(NamedTuple):
 
     build: dict
     format: dict
-
-
-def record_dtype(num_shape: int, num_exp: int) -> np.dtype:
-    """The layout of one record; image px and model units as in `prnet.sample.Fit`."""
-    return np.dtype(
-        [
-            ("shard", "<i4"),
-            ("picture_bytes", "<i4"),
-            ("picture_offset", "<i8"),
-            ("image_size", "<i4", 2),  # height, width
-            ("crop_center", "<f8", 2),
-            ("crop_size", "<f8"),
-            ("scale", "<f8"),
-            ("angles", "<f8", 3),
-            ("translation", "<f8", 3),
-            ("depth_min", "<f8"),  # smallest z over the whole mesh, image px
-            ("shape_params", "<f4", num_shape),
-            ("exp_params", "<f4", num_exp),
-        ]
-    )
 
 
 def source_photo(name: str) -> str:
@@ -122,7 +100,10 @@ class BuiltSet(torch.utils.data.Dataset):
         self.info = read_built_info(directory)
         self.names: list[str] = self.info.build["samples"]
         self.crop_rule = CropRule(**self.info.format["crop"])
-        self.records = np.load(self.directory / "records.npy", mmap_mode="r")
+        self.pixel_origin: str = self.info.format["pixel_origin"]
+        self.records = read_npy(
+            self.directory / "records.npy", hint="build the set again", mapped=True
+        )
         if len(self.records) != len(self.names):
             raise ValueError(
                 f"{self.directory}: records.npy has {len(self.records)} records, build.json "
@@ -149,43 +130,28 @@ class BuiltSet(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> FitItem:
         record = self.records[index]
-        reduction = reduction_for(float(record["crop_size"]))
-        picture = decode_picture(
-            self._picture_bytes(record), source=self.names[index], reduction=reduction
-        )
-        crop_from_image = self.crop_from_image(index)
-        return FitItem(
-            picture=picture,
-            crop_from_picture=crop_from_image @ torch.linalg.inv(picture_from_image(reduction)),
-            crop_from_model=self.crop_from_model(index),
-            shape_params=torch.from_numpy(record["shape_params"].copy()),
-            exp_params=torch.from_numpy(record["exp_params"].copy()),
+        return record_item(
+            record,
+            self._picture_bytes(record),
+            self.crop_rule,
+            self.pixel_origin,
+            source=self.names[index],
         )
 
     def fit(self, index: int) -> Fit:
-        record = self.records[index]
-        return Fit(
-            shape_params=record["shape_params"].astype(np.float64),
-            exp_params=record["exp_params"].astype(np.float64),
-            angles=record["angles"].copy(),
-            translation=record["translation"].copy(),
-            scale=float(record["scale"]),
-        )
+        return record_fit(self.records[index])
 
     def image_from_model(self, index: int) -> torch.Tensor:
-        """Model frame -> image px (depth not shifted), (4, 4), float64."""
-        height = int(self.records[index]["image_size"][0])
-        return fit_matrix(self.fit(index), height, pixel_origin=self.info.format["pixel_origin"])
+        """Model frame -> image px, depth as in the fit, (4, 4), float64."""
+        return record_image_from_model(self.records[index], self.pixel_origin)
 
     def crop_from_image(self, index: int) -> torch.Tensor:
         """Image px -> crop px, (4, 4), float64."""
-        record = self.records[index]
-        return crop_matrix(record["crop_center"].copy(), float(record["crop_size"]), self.crop_rule)
+        return record_crop_from_image(self.records[index], self.crop_rule)
 
     def crop_from_model(self, index: int) -> torch.Tensor:
         """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""
-        depth_min = float(self.records[index]["depth_min"])
-        return self.crop_from_image(index) @ shift_depth(self.image_from_model(index), depth_min)
+        return record_crop_from_model(self.records[index], self.crop_rule, self.pixel_origin)
 
     def _picture_bytes(self, record: np.void) -> bytes:
         shard = int(record["shard"])

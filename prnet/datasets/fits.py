@@ -12,6 +12,7 @@ import numpy as np
 import scipy.io
 import torch
 
+from prnet.checks import require_finite
 from prnet.files import read_mat, written_whole
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
@@ -42,6 +43,12 @@ class FacePair(NamedTuple):
     name: str  # SUBSET/STEM, for AFLW2000-3D the STEM
     picture: Path
     fit: Path
+
+    def read_picture(self) -> bytes:
+        """The bytes of the picture's file; raises OSError, and says so where there is none."""
+        if not self.picture.is_file():
+            raise FileNotFoundError(f"no picture {self.picture.name} beside the fit")
+        return self.picture.read_bytes()
 
 
 def read_fit(path: Path) -> FitFile:
@@ -79,15 +86,14 @@ def read_fit(path: Path) -> FitFile:
         landmarks = np.asarray(arrays["pt3d_68"], dtype=np.float64).T
         if landmarks.shape != (68, 3):
             raise ValueError(f"{path}: pt3d_68 has shape {landmarks.T.shape}, expected (3, 68)")
-        if not np.isfinite(landmarks).all():
-            raise ValueError(f"{path}: pt3d_68 holds values that are not finite")
+        require_finite(f"{path}: pt3d_68", landmarks)
     landmarks_2d = arrays.get("pt2d")
     if landmarks_2d is not None:
         # AFLW2000-3D's pt2d has 21 or 23 columns, -1 where invisible: not these 68 points.
         complete = landmarks_2d.shape == (2, 68)
         landmarks_2d = np.asarray(landmarks_2d, dtype=np.float64).T if complete else None
-        if complete and not np.isfinite(landmarks_2d).all():
-            raise ValueError(f"{path}: pt2d holds values that are not finite")
+        if complete:
+            require_finite(f"{path}: pt2d", landmarks_2d)
     return FitFile(fit, landmarks, landmarks_2d, cast_keys)
 
 
@@ -126,8 +132,7 @@ def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
     if vector.dtype.kind not in "iubf":
         raise ValueError(f"{path}: {key} holds {vector.dtype}, expected real numbers")
     vector = vector.astype(np.float64).ravel()
-    if not np.isfinite(vector).all():
-        raise ValueError(f"{path}: {key} holds values that are not finite")
+    require_finite(f"{path}: {key}", vector)
     return vector
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from prnet.datasets.evaluation import EvaluationItem, crop_picture
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
-from prnet.files import read_json_object, take
+from prnet.files import read_json_object, read_npz, take
 
 FOLDER, RULE_FILE, SUBJECT_FILE = "Florence_renderings", "renderings.json", "subject.json"
 HINT = "make them with `python -m prnet.build dataset=florence`"
@@ -60,9 +60,8 @@ class Florence(Dataset):
 
     def __getitem__(self, index: int) -> EvaluationItem:
         path = self.files[index]
-        with np.load(path, allow_pickle=False) as archive:
-            vertices = archive["vertices"].astype(np.float64)
-            eyes, yaw_deg = archive["outer_eyes"], float(archive["yaw_deg"])
+        truth = read_npz(path, "vertices", "outer_eyes", "yaw_deg", hint=HINT)
+        vertices, eyes = truth["vertices"].astype(np.float64), truth["outer_eyes"]
         network_input = None
         if self.crop is not None:
             source = path.with_suffix(".png")
@@ -76,7 +75,7 @@ class Florence(Dataset):
             )
         return EvaluationItem(
             name=path.stem,
-            yaw_deg=yaw_deg,
+            yaw_deg=float(truth["yaw_deg"]),
             landmarks=None,
             shape_params=torch.zeros(0),
             exp_params=torch.zeros(0),

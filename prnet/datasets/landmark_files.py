@@ -16,17 +16,16 @@ Where asked for, .pts files may have AFLW's 21 points, each -1 -1 if not seen: t
 that they lie between.
 """
 
-import csv
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from prnet.datasets.fits import PICTURE_SUFFIXES
-from prnet.files import read_mat
+from prnet.files import read_csv, read_mat, read_npy, read_npz
 from prnet.geometry.camera import pixel_origin_shift
 
+HINT = "give a file of landmarks"
 NUM_LANDMARKS = 68
 SUFFIXES = (".txt", ".csv", ".npy", ".npz", ".pts", ".mat")
 # Which of the 68 each of AFLW's 21 is: brows, eyes, ear, nose, ear, mouth, chin.
@@ -119,14 +118,14 @@ def read_landmarks(
     if suffix == ".csv" and _first_cell(path) == "name":
         found = _read_table(path)
     elif suffix == ".npy":
-        found = {path.stem: _read_npy(path)}
+        found = {path.stem: read_npy(path, hint=HINT)}
     elif suffix == ".mat":
         found = {path.stem.removesuffix("_pts"): _read_mat(path)}
     elif suffix == ".npz":
-        array, origin = _read_npz(path)
-        found = {path.stem: array}
-        if origin is not None:
-            shift = pixel_origin_shift(origin, "zero_based")
+        content = read_npz(path, "landmarks", hint=HINT)
+        found = {path.stem: content["landmarks"]}
+        if "pixel_origin" in content:
+            shift = pixel_origin_shift(str(content["pixel_origin"]), "zero_based")
     elif suffix == ".pts":
         lines = _between_braces(path)
         if aflw_points and sum(bool(line.strip()) for line in lines) == len(AFLW_POINTS):
@@ -197,25 +196,8 @@ def _from_aflw(points: np.ndarray) -> np.ndarray:  # (21, 2 or 3)
     return landmarks
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, str | None]:
-    """Landmarks, and their pixel origin if the file says."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            origin = str(content["pixel_origin"]) if "pixel_origin" in content else None
-            return content["landmarks"], origin
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable archive of landmarks ({error})") from error
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable array ({error})") from error
-
-
 def _read_mat(path: Path) -> np.ndarray:
-    content = read_mat(path, hint="give a file of landmarks")
+    content = read_mat(path, hint=HINT)
     for key in MAT_KEYS:
         if key in content and NUM_LANDMARKS in content[key].shape:
             array = np.asarray(content[key])
@@ -226,26 +208,8 @@ def _read_mat(path: Path) -> np.ndarray:
 
 
 def _read_table(path: Path) -> dict[str, np.ndarray]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header, *rows = [row for row in csv.reader(file) if row]
-    axes = next((axes for axes in ("xy", "xyz") if header == _header(axes)), None)
-    if axes is None:
-        raise ValueError(
-            f"{path}: the first line has {len(header)} columns, expected {len(_header('xy'))}: "
-            f"name,x0,y0 to x67,y67, or with z {len(_header('xyz'))}"
-        )
-    found: dict[str, np.ndarray] = {}
-    for number, (name, *cells) in enumerate(rows, 2):
-        if len(cells) != len(header) - 1:
-            raise ValueError(f"{path}: row {number}, {name}, has {len(cells) + 1} cells")
-        if name in found:
-            raise ValueError(f"{path}: {name} appears twice (row {number})")
-        try:
-            values = [float(cell) if cell.strip() else np.nan for cell in cells]
-        except ValueError as error:
-            raise ValueError(f"{path}: row {number}, {name}: {error}") from error
-        found[name] = np.array(values).reshape(NUM_LANDMARKS, len(axes))
-    return found
+    table = read_csv(path, _header("xy"), _header("xyz"), hint=HINT, may_be_empty=True)
+    return {name: row.reshape(NUM_LANDMARKS, -1) for name, row in table.rows.items()}
 
 
 def _header(axes: str) -> list[str]:

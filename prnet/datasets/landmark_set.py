@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from prnet.datasets.built import BuiltSet, read_built_info
-from prnet.datasets.pictures import FitItem, decode_picture, picture_from_image, reduction_for
+from prnet.datasets.pictures import FitItem
+from prnet.datasets.records import record_picture
 from prnet.geometry import camera
 
 KIND = "landmarks"
@@ -39,20 +40,18 @@ class LandmarkSet(BuiltSet):
 
     def __getitem__(self, index: int) -> FitItem:
         record = self.records[index]
-        reduction = reduction_for(float(record["crop_size"]))
-        picture = decode_picture(
-            self._picture_bytes(record), source=self.names[index], reduction=reduction
+        picture, crop_from_picture = record_picture(
+            record, self._picture_bytes(record), self.crop_rule, source=self.names[index]
         )
-        crop_from_image = self.crop_from_image(index)
         points = torch.zeros(68, 3, dtype=torch.float64)
         points[:, :2] = torch.from_numpy(record["landmarks"].astype(np.float64))
         return FitItem(
             picture=picture,
-            crop_from_picture=crop_from_image @ torch.linalg.inv(picture_from_image(reduction)),
+            crop_from_picture=crop_from_picture,
             crop_from_model=torch.eye(4, dtype=torch.float64),
             shape_params=torch.zeros(self.num_shape),
             exp_params=torch.zeros(self.num_exp),
-            landmarks=camera.transform_points(crop_from_image, points)[:, :2],
+            landmarks=camera.transform_points(self.crop_from_image(index), points)[:, :2],
             has_fit=False,
         )
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prnet.checks import require_choice
+
 OCCLUDERS = ("noise", "sadrnet")
 # Sides of PRN's patches, share of the image; not in the paper.
 NOISE_SIDES = (0.1, 0.5)
@@ -53,11 +55,10 @@ def draw_cover(
     Raises:
         ValueError: `occluder` is none of `OCCLUDERS`.
     """
+    require_choice("occluder", occluder, OCCLUDERS)
     if occluder == "noise":
         return noise_cover(count, size, generator, probability=probability, sides=noise_sides)
-    if occluder == "sadrnet":
-        return shape_cover(count, size, generator, probability=probability)
-    raise ValueError(f"occluder: got {occluder!r}, expected one of {', '.join(OCCLUDERS)}")
+    return shape_cover(count, size, generator, probability=probability)
 
 
 def noise_texture(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -132,13 +132,6 @@ def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
     )
 
 
-def shift_depth(matrix: Tensor, depth_min: float) -> Tensor:  # (4, 4), model frame -> image px
-    """The same edge with z moved so that `depth_min` (image px) becomes 0, (4, 4)."""
-    shifted = matrix.clone()
-    shifted[2, 3] -= depth_min
-    return shifted
-
-
 def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) each
     """Fits and their edges from the model frame to crop px as one batch, none mirrored."""
     return PosedFit(

@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.checks import require_choice, require_finite
 from prnet.faces.bfm import read_prnet_face_mask, read_prnet_landmark_cells
 from prnet.faces.face import Face
-from prnet.files import read_mat, read_table, written_whole
+from prnet.files import read_mat, read_npz, read_table, written_whole
 from prnet.geometry.camera import PIXEL_ORIGINS
 
 # Suffix of the file name -> whose format; the longest that fits counts.
 FORMATS = {"_kpt.txt": "prnet", "_mesh.mat": "prnet", ".mat": "3ddfa", ".npz": "npz"}
+MISSING = "it was there when the folder was listed"
 NUM_LANDMARKS = 68
 NUM_BFM_VERTICES = 53215
 NUM_PRNET_FACE_PIXELS = 43867
@@ -88,14 +90,14 @@ def read_prediction(paths: list[Path]) -> SavedPrediction:
             values that are not finite.
     """
     if paths[0].suffix == ".npz":
-        return _read_npz(paths[0])
+        return _read_own(paths[0])
     if FORMATS[_suffix(paths[0])] == "3ddfa":
         vertices = _read_mat_points(paths[0], "vertex", transposed=True)
         return SavedPrediction(paths[0], None, "matlab", vertices, "matlab")
     landmarks = vertices = None
     for path in paths:
         if path.suffix == ".txt":
-            landmarks = read_table(path, hint="it was there a moment ago")
+            landmarks = read_table(path, hint=MISSING)
             landmarks = _require_points("landmarks", landmarks, path, count=NUM_LANDMARKS)
         else:
             vertices = _read_mat_points(path, "vertices", transposed=False)
@@ -171,12 +173,8 @@ def landmarks_of(prediction: SavedPrediction, topology: Topology) -> tuple[np.nd
     )
 
 
-def _read_npz(path: Path) -> SavedPrediction:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            content = {key: archive[key] for key in archive.files}
-    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+def _read_own(path: Path) -> SavedPrediction:
+    content = read_npz(path, hint=MISSING)
     if "landmarks" not in content and "vertices" not in content:
         raise ValueError(
             f"{path}: holds {sorted(content)}, expected landmarks (68, 3), vertices (N, 3) or both"
@@ -197,14 +195,13 @@ def _read_origin(content: dict[str, np.ndarray], key: str, default: str, path: P
     if key not in content:
         return default
     origin = content[key].item() if content[key].size == 1 else content[key].tolist()
-    if not isinstance(origin, str) or origin not in PIXEL_ORIGINS:
-        raise ValueError(f"{path}: {key} is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}")
+    require_choice(f"{path}: {key}", origin, PIXEL_ORIGINS)
     return origin
 
 
 def _read_mat_points(path: Path, key: str, *, transposed: bool) -> np.ndarray:
     """Points (N, 3) of a MATLAB file; where `transposed`, (3, N) is accepted too."""
-    content = read_mat(path, hint="it was there a moment ago")
+    content = read_mat(path, hint=MISSING)
     if key not in content:
         found = sorted(name for name in content if not name.startswith("__"))
         raise ValueError(f"{path}: no array {key!r}, found {found}")
@@ -231,6 +228,5 @@ def _require_points(
         transposed = points.ndim == 2 and points.shape[0] in dimensions and points.shape[1] > 3
         advice = "; it is transposed" if transposed else ""
         raise ValueError(f"{path}: {name} has shape {points.shape}, expected {expected}{advice}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{path}: {name} holds values that are not finite")
+    require_finite(f"{path}: {name}", points)
     return points if points.dtype.kind == "f" else points.astype(np.float64)

@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 
 from prnet.datasets.evaluation import EvaluationItem, NetworkInput
 from prnet.datasets.fits import fit_matrix
-from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, collate_fits, posed_fit
+from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, posed_fit
+from prnet.datasets.training_sets import TrainingData
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
+from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.parameters import World
-from prnet.synthetic.render.renderer import SIZE_STEP
 from prnet.synthetic.world import SyntheticFaces
 
 # Held-out samples are of another seed than the stream's: the same world, other people.
@@ -31,9 +32,8 @@ class SyntheticRule(NamedTuple):
 
     seed: int = 0
     size: int = CROP_SIZE  # px, of the rendered pictures; the network's crop is always 256
-    samples_per_epoch: int = 60_000
+    samples_per_epoch: int = 10_000
     held_out: int = 512  # samples, of other seeds
-    render_on: str = "loader"
     backgrounds: str | None = None  # folder of the user's own pictures
     world: World = World()
 
@@ -84,23 +84,12 @@ def _plain(value: object) -> object:
     return tuple(_plain(part) for part in value) if isinstance(value, list | tuple) else value
 
 
-class Indices(NamedTuple):
-    """A batch still to be rendered."""
-
-    indices: Tensor  # (B,), int64
-
-    def to(self, _device: torch.device | str) -> "Indices":
-        """They stay where they are: parameters are drawn on the CPU."""
-        return self
-
-
 class RenderedFaces(Dataset):
     """Sample k of a stream as a `FitItem`; a loader's batch is rendered at once."""
 
-    def __init__(self, rule: SyntheticRule, *, seed: int, device: str = "cpu") -> None:
+    def __init__(self, rule: SyntheticRule, *, seed: int) -> None:
         self.rule = rule
         self.seed = seed
-        self.device = device
         self._faces: SyntheticFaces | None = None
 
     def __getstate__(self) -> dict:
@@ -115,15 +104,14 @@ class RenderedFaces(Dataset):
                 self.rule.world,
                 self.seed,
                 size=self.rule.size,
-                device=self.device,
                 backgrounds=self.rule.backgrounds,
             )
         return self._faces
 
     def fits(self, indices: Sequence[int]) -> FitBatch:
-        """The samples as a training batch, on the device."""
+        """The samples as a training batch."""
         rendered = self.faces.batch(indices)
-        enlarge = crop_from_rendered(self.rule.size).to(rendered.image.device)
+        enlarge = crop_from_rendered(self.rule.size)
         return FitBatch(
             picture=to_bytes(rendered.image),
             crop_from_picture=enlarge.float().expand(len(rendered.image), 4, 4),
@@ -205,67 +193,37 @@ def held_out_faces(rule: SyntheticRule, crop: CropRule | None = None) -> HeldOut
     return HeldOutFaces(rendered, rule.held_out)
 
 
-class SyntheticSets:
-    """The stream with the interface of `prnet.datasets.training_sets.TrainingSets`: epoch e holds
-    the samples from e times `samples_per_epoch` on, and none comes twice."""
+class SyntheticSets(TrainingData):
+    """The stream: epoch e holds the samples from e times `samples_per_epoch` on, and none comes
+    twice. Faces are rendered in the loader's processes."""
 
     pixel_origin = "zero_based"
+    renders = True
 
-    def __init__(self, rule: SyntheticRule, *, device: torch.device) -> None:
-        """`render_on`: loader, the loader's processes; device, the network's own; auto, the latter
-        on CUDA.
-
-        Raises:
-            ValueError: `render_on` is none of these.
-        """
-        if rule.render_on not in ("auto", "loader", "device"):
-            raise ValueError(
-                f"dataset.render_on: got {rule.render_on!r}, expected auto, loader or device"
-            )
+    def __init__(self, rule: SyntheticRule) -> None:
         self.rule = rule
-        self.on_device = rule.render_on == "device" or (
-            rule.render_on == "auto" and device.type == "cuda"
-        )
-        self.rendered = RenderedFaces(
-            rule, seed=rule.seed, device=str(device) if self.on_device else "cpu"
-        )
+        self.rendered = RenderedFaces(rule, seed=rule.seed)
         self.validation = [held_out_faces(rule)] if rule.held_out else []
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
         return self.rule.samples_per_epoch
 
     def order(self, _seed: int, epoch: int) -> np.ndarray:
-        """The epoch's samples: the stream has no order to shuffle."""
+        """The stream has no order to shuffle."""
         return np.arange(epoch * len(self), (epoch + 1) * len(self))
 
     def concatenated(self) -> Dataset:
-        return Numbers() if self.on_device else self.rendered
-
-    def collate(self, items: list) -> FitBatch | Indices:
-        return Indices(torch.tensor(items)) if self.on_device else collate_fits(items)
-
-    def finish(self, batch: FitBatch | Indices) -> FitBatch:
-        """Render what the loader has only named."""
-        return self.rendered.fits(batch.indices.tolist()) if self.on_device else batch
+        return self.rendered
 
     def posed_fits(self, count: int) -> PosedFit:
-        """The fits of the first `count` samples, without their pictures; z as it is."""
+        """Depth as it is, not shifted to start at 0."""
         faces, size = self.rendered.faces, self.rule.size
         fits = faces.fits(range(min(count, len(self))))
         enlarge = crop_from_rendered(size)
         return posed_fit(fits, [enlarge @ fit_matrix(fit, size) for fit in fits])
 
     def shown(self, count: int) -> FitBatch:
-        """The first `count` held-out samples, to look at."""
         return self.validation[0].rendered.fits(range(count))
-
-
-class Numbers(Dataset):
-    """Every index is its own item."""
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 def sample_name(index: int) -> str:

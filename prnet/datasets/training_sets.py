@@ -1,6 +1,7 @@
-"""Which samples in which order: reproducible from (seed, epoch) alone, so a resumed run meets the
-same batches."""
+"""What a trainer reads: which samples in which order, reproducible from (seed, epoch) alone, so
+that a resumed run meets the same batches."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,41 @@ from prnet.datasets.landmark_set import LandmarkSet, open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
 from prnet.sample import FitBatch, PosedFit
 from prnet.workers import worker_settings
+
+
+class TrainingData(ABC):
+    """Samples to train on and held-out ones to choose best.pt by.
+
+    - `pixel_origin`: of the labels.
+    - `validation`: data sets of `EvaluationItem`s, never trained on; none: nothing is held out.
+    - `unfitted`: training samples of which landmarks alone are known.
+    - `renders`: whether reading a sample keeps a core busy, as rendering does.
+    """
+
+    pixel_origin: str
+    validation: list[Dataset]
+    unfitted = 0
+    renders = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+
+    @abstractmethod
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The epoch's samples, indices into `concatenated`, int (len,)."""
+
+    @abstractmethod
+    def concatenated(self) -> Dataset:
+        """All training samples as one data set of `FitItem`s."""
+
+    @abstractmethod
+    def posed_fits(self, count: int) -> PosedFit:
+        """The fits of the first `count` samples of an epoch that have one, without pictures."""
+
+    @abstractmethod
+    def shown(self, count: int) -> FitBatch:
+        """The first `count` held-out samples of each set, to look at."""
 
 
 class PartlyFitted(Dataset):
@@ -29,7 +65,7 @@ class PartlyFitted(Dataset):
         return self.built[index]._replace(has_fit=bool(self.has_fit[index]))
 
 
-class TrainingSets:
+class TrainingSets(TrainingData):
     """Built sets split into training and validation by source photo.
 
     `ratios` weigh the sets in an epoch (2:1 draws two of the first for one of the second); None
@@ -37,8 +73,6 @@ class TrainingSets:
     takes that share of the other sets' photos for photos without a fit, by a hash of their name;
     `landmark_images` leaves no more than that many samples without a fit.
     """
-
-    collate = staticmethod(collate_fits)
 
     def __init__(
         self,
@@ -107,6 +141,7 @@ class TrainingSets:
             has_fit[part.indices] for part, has_fit in zip(self.training, self.has_fit, strict=True)
         ]
         self.fitted = np.concatenate(fitted)  # of `concatenated`
+        self.unfitted = int((~self.fitted).sum())
         if not self.fitted.any():
             raise ValueError(
                 "built: not one training sample has a fit, and landmarks alone teach no "
@@ -139,11 +174,10 @@ class TrainingSets:
         ]
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
         return sum(self.draws)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """The epoch's samples, indices into `concatenated`, shuffled."""
+        """Shuffled; of each set as many as its ratio gives it."""
         random = np.random.default_rng([seed, epoch])
         start, chosen = 0, []
         for part, draws in zip(self.training, self.draws, strict=True):
@@ -156,12 +190,7 @@ class TrainingSets:
     def concatenated(self) -> Dataset:
         return ConcatDataset(self.training)
 
-    def finish(self, batch: FitBatch) -> FitBatch:
-        """What is left to do to a loader's batch on the device: nothing."""
-        return batch
-
     def posed_fits(self, count: int) -> PosedFit:
-        """The fits of the first `count` samples of an epoch that have one, without pictures."""
         ends = np.cumsum([len(part) for part in self.training])
         fits, matrices = [], []
         order = self.order(0, 0)
@@ -174,7 +203,6 @@ class TrainingSets:
         return posed_fit(fits, matrices)
 
     def shown(self, count: int) -> FitBatch:
-        """The first `count` held-out samples of each set, to look at."""
         return collate_fits(
             [part.built[int(index)] for part in self.validation for index in part.indices[:count]]
         )
@@ -190,7 +218,7 @@ class StepSampler(Sampler):
 
     def __init__(
         self,
-        sets: TrainingSets,
+        data: TrainingData,
         *,
         batch_size: int,
         seed: int,
@@ -198,16 +226,24 @@ class StepSampler(Sampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.sets = sets
+        """
+        - `batch_size`: samples a process and step.
+        - `start`: steps already made.
+        - `rank`, `world_size`: which of how many processes this is.
+
+        Raises:
+            ValueError: an epoch does not fill one batch.
+        """
+        self.data = data
         self.batch_size = batch_size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world_size = world_size
-        self.steps_per_epoch = len(sets) // (batch_size * world_size)
+        self.steps_per_epoch = len(data) // (batch_size * world_size)
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"{len(sets)} training samples do not fill one batch of {batch_size} on "
+                f"{len(data)} training samples do not fill one batch of {batch_size} on "
                 f"{world_size} process(es); lower trainer.batch_size"
             )
 
@@ -215,7 +251,7 @@ class StepSampler(Sampler):
         global_batch = self.batch_size * self.world_size
         epoch, step = divmod(self.start, self.steps_per_epoch)
         while True:
-            order = self.sets.order(self.seed, epoch)
+            order = self.data.order(self.seed, epoch)
             for i in range(step, self.steps_per_epoch):
                 batch = order[i * global_batch : (i + 1) * global_batch]
                 yield batch[self.rank :: self.world_size].tolist()
@@ -223,15 +259,12 @@ class StepSampler(Sampler):
 
 
 def training_loader(
-    sampler: StepSampler,
-    *,
-    num_workers: int,
-    pin_memory: bool,
+    sampler: StepSampler, num_workers: int, *, pin_memory: bool = False
 ) -> DataLoader:
     """Endless batches of `FitBatch` in the sampler's order."""
     return DataLoader(
-        sampler.sets.concatenated(),
+        sampler.data.concatenated(),
         batch_sampler=sampler,
-        collate_fn=sampler.sets.collate,
+        collate_fn=collate_fits,
         **worker_settings(num_workers, pin_memory=pin_memory),
     )

@@ -8,17 +8,15 @@ import numpy as np
 import torch
 
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.evaluation import crop_picture
-from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, pad_params, read_fit
+from prnet.datasets.fits import FacePair
 from prnet.datasets.landmark_set import LandmarkSet
-from prnet.datasets.pictures import (
-    CropRule,
-    FitItem,
-    collate_fits,
-    crop_square,
-    decode_picture,
-    shift_depth,
-    write_picture,
+from prnet.datasets.pictures import CropRule, FitItem, collate_fits, write_picture
+from prnet.datasets.records import (
+    decode_pairs,
+    fill_record,
+    load_pair,
+    record_dtype,
+    record_item,
 )
 from prnet.datasets.synthetic import RenderedFaces
 from prnet.datasets.warp import make_sample, warp_to_crop
@@ -33,7 +31,6 @@ from prnet.drawing.pictures import (
 )
 from prnet.faces.face import Face
 from prnet.files import written_whole
-from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 
 log = logging.getLogger(__name__)
@@ -126,22 +123,10 @@ def read_sample(pair: FacePair, face: Face, rule: CropRule) -> FitItem:
     """One image + fit pair as a built set would hand it to training.
 
     Raises:
-        ValueError, FileNotFoundError: picture or fit cannot be read.
+        ValueError, OSError: picture or fit cannot be read, or the face is too small for a crop.
     """
+    loaded, pixel_origin = load_pair(pair), "zero_based"
     model = face.morphable_model
-    fit = read_fit(pair.fit).fit
-    data = pair.picture.read_bytes()
-    picture = decode_picture(data, source=pair.picture)
-    image_from_model = fit_matrix(fit, picture.shape[0])
-    vertices = camera.transform_points(image_from_model, decode_vertices(model, fit).double())
-    center, size = crop_square(vertices[face.landmark_index].numpy(), rule, seed_name=pair.name)
-    network_input = crop_picture(data, picture, center, size, rule, source=pair.picture)
-    crop_from_image = camera.invert_affine(network_input.image_from_crop)
-    return FitItem(
-        picture=network_input.picture,
-        crop_from_picture=network_input.crop_from_picture,
-        crop_from_model=crop_from_image
-        @ shift_depth(image_from_model, float(vertices[:, 2].min())),
-        shape_params=torch.from_numpy(pad_params(fit.shape_params, model.num_shape)),
-        exp_params=torch.from_numpy(pad_params(fit.exp_params, model.num_exp)),
-    )
+    record = np.zeros(1, record_dtype(model.num_shape, model.num_exp))[0]
+    fill_record(record, loaded, decode_pairs([loaded], face, pixel_origin), 0, rule)
+    return record_item(record, loaded.data, rule, pixel_origin, source=pair.picture)

@@ -110,8 +110,8 @@ def draw_mesh(
         ValueError: as `prnet.geometry.rasterize.rasterize`.
     """
     height, width = _require_picture(picture).shape[:2]
-    mesh = torch.as_tensor(vertices).detach().float()[None]
-    triangles = triangles.to(mesh.device)
+    mesh = torch.as_tensor(vertices).detach().float().cpu()[None]
+    triangles = triangles.cpu()
     require_mesh(mesh, triangles)
     x, y = mesh[0, triangles, 0].clamp(0, width), mesh[0, triangles, 1].clamp(0, height)  # (T, 3)
     boxes = (x.amax(1) - x.amin(1)) * (y.amax(1) - y.amin(1))
@@ -121,9 +121,9 @@ def draw_mesh(
     covered = raster.triangle[0] >= 0
     corner_normals = vertex_normals(mesh, triangles)[0, triangles[raster.triangle[0][covered]]]
     facing = (raster.barycentric[0][covered] * corner_normals[..., 2]).sum(-1).clamp(0, 1)
-    light = 0.25 + 0.75 * facing.cpu().numpy()
+    light = 0.25 + 0.75 * facing.numpy()
 
-    covered = covered.cpu().numpy()
+    covered = covered.numpy()
     drawn = picture.copy()
     blended = (1 - opacity) * picture[covered] + opacity * light[:, None] * np.array(MESH_COLOUR)
     drawn[covered] = np.rint(blended).astype(np.uint8)

@@ -32,16 +32,11 @@ from prnet.evaluation.reconstructions import METRIC, Reconstructions
 from prnet.evaluation.report import ScoredImage, make_report
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.faces.face import Face
+from prnet.models.network import Network
 
 PRECISIONS = ("fp32", "bf16")
 # Not yet measured.
 PENDING = "pending"
-
-
-def give_face(module: nn.Module, face: Face) -> None:
-    """Hand the face to a network that computes with one (`set_face`)."""
-    if hasattr(module, "set_face"):
-        module.set_face(face)
 
 
 @contextlib.contextmanager
@@ -58,7 +53,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def evaluate_model(
-    model: nn.Module,
+    model: Network,
     batches: Iterable[EvaluationBatch],
     *,
     face: Face,
@@ -151,7 +146,7 @@ def evaluate_model(
         "face": face.describe(),
         "occlusion": "none" if occluder is None else occluder.occluder,
     }
-    if hasattr(model, "landmark_map"):
+    if model.landmark_map is not None:
         report["landmark_map"] = model.landmark_map
     if overlaps:
         report["attention"] = {"iou": sum(overlaps) / len(overlaps), "count": len(overlaps)}

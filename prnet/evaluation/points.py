@@ -17,6 +17,7 @@ from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.score import FacePoints
 from prnet.faces.face import Face
 from prnet.geometry import camera
+from prnet.geometry.depth import least_depth, shift_depth
 from prnet.metrics.pose import pose_from_points
 from prnet.sample import Prediction
 
@@ -77,8 +78,8 @@ def ground_truth(
         # Interpolation and projection commute: only the texels that are scored are made, in the
         # model frame. A position map's depth starts at the smallest z of its mesh.
         matrix = batch.image_from_model.clone()
-        depth = vertices @ matrix[:, 2, :3, None].to(vertices.dtype)  # (B, N, 1)
-        matrix[:, 2, 3] = -depth.amin((1, 2)).double()
+        matrix[:, 2, 3] = 0
+        matrix = shift_depth(matrix, least_depth(matrix, vertices))
         if landmarks is None:
             cells = face.uv.at_texels(vertices, face.uv.landmark_texels)
             landmarks = project(cells, matrix, protocol.landmark_origin)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prnet.faces.face import REGIONS, Face, require_finite
+from prnet.checks import require_finite
+from prnet.faces.face import REGIONS, Face
 from prnet.files import read_mat, read_table
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
@@ -54,7 +55,7 @@ def load_bfm(
     shape_basis = _basis(model, "shapePC", num_vertices, model_file)
     exp_basis = _basis(model, "expPC", num_vertices, model_file)
     for name, array in (("mean", mean), ("shapePC", shape_basis), ("expPC", exp_basis)):
-        require_finite(name, array, model_file)
+        require_finite(f"{model_file}: {name}", array)
 
     triangles = _indices(model, "tri", num_vertices, model_file).T
     if triangles.shape[1] != 3:
@@ -220,7 +221,7 @@ def _standard_deviations(
     deviations = np.asarray(struct[name], dtype=np.float32).ravel()
     if len(deviations) < count:
         raise ValueError(f"{path}: {name} has {len(deviations)} values, expected {count}")
-    require_finite(name, deviations, path)
+    require_finite(f"{path}: {name}", deviations)
     return None if (deviations == 1).all() else torch.from_numpy(deviations[:count].copy())
 
 
@@ -234,7 +235,7 @@ def _read_uv(path: Path, num_vertices: int) -> np.ndarray:
             f"{path}: UV has shape {uv_coords.shape}, expected ({num_vertices}, 2); trim a file of "
             "53490 rows with scripts/convert_bfm.py"
         )
-    require_finite("UV", uv_coords, path)
+    require_finite(f"{path}: UV", uv_coords)
     if uv_coords.min() < 0 or uv_coords.max() > 1:
         raise ValueError(
             f"{path}: UV runs from {uv_coords.min():g} to {uv_coords.max():g}, expected 0 to 1"

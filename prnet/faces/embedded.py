@@ -15,6 +15,7 @@ from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from prnet.faces.face import REGIONS, Face
+from prnet.files import read_npz
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.subdivision import NO_CORNER, Subdivision, catmull_clark, quad_triangles
 from prnet.geometry.uv import UVLayout, face_mask_from_jaw, uv_pixels
@@ -64,10 +65,7 @@ def load_head() -> Head:
     Raises:
         FileNotFoundError: the asset is not where the package was installed.
     """
-    if not ASSET.is_file():
-        raise FileNotFoundError(f"{ASSET}: missing; install the package again, with its assets")
-    with np.load(ASSET, allow_pickle=False) as archive:
-        asset = {name: archive[name] for name in archive.files}
+    asset = read_npz(ASSET, hint="install the package again, with its assets")
     region_names = tuple(asset["region_names"].tolist())
     polygons = asset["polygons"].astype(np.int64)
     polygon_region = asset["polygon_region"].astype(np.int64)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,9 +51,3 @@ class Face(NamedTuple):
             regions={name: region.to(device) for name, region in self.regions.items()},
             **{name: None if t is None else t.to(device) for name, t in moved.items()},
         )
-
-
-def require_finite(name: str, array: np.ndarray, source: object) -> None:
-    """Raise ValueError where a model file holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        raise ValueError(f"{source}: {name} holds values that are not finite; the file is damaged")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from prnet.checks import require_choice
 from prnet.faces.bfm import load_bfm
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
@@ -24,8 +25,7 @@ def load_face(
     """
     if name == "embedded":
         return load_embedded()
-    if name != "bfm":
-        raise ValueError(f"face: got {name!r}, expected one of {', '.join(FACES)}")
+    require_choice("face", name, FACES)
     if bfm_dir is None:
         raise ValueError("face=bfm: needs face.bfm_dir, the folder of BFM.mat")
     return load_bfm(bfm_dir, prnet_uv_dir=prnet_uv_dir)

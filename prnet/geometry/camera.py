@@ -8,6 +8,8 @@ Every edge is a (4, 4) matrix acting on column vectors (x, y, z, 1), so that
 import torch
 from torch import Tensor
 
+from prnet.checks import require_choice
+
 # Position of a point in each convention minus its position with pixel centres at 0-based integers,
 # px. With X, Y the projection in the y-up plane of h rows: zero_based is (X - 1, h - Y), matlab
 # (AFLW2000-3D's pt3d_68, 3DDFA, 2DASL) (X, h + 1 - Y), face3d (PRN's ground truth) (X, h - 1 - Y),
@@ -27,8 +29,7 @@ def pixel_origin_shift(source: str, target: str) -> tuple[float, float]:
         ValueError: an origin is not one of `PIXEL_ORIGINS`.
     """
     for name in (source, target):
-        if name not in PIXEL_ORIGINS:
-            raise ValueError(f"pixel origin {name!r} is not one of {sorted(PIXEL_ORIGINS)}")
+        require_choice("pixel origin", name, PIXEL_ORIGINS)
     (source_x, source_y), (target_x, target_y) = PIXEL_ORIGINS[source], PIXEL_ORIGINS[target]
     return target_x - source_x, target_y - source_y
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prnet.checks import require_choice
 from prnet.geometry import camera
 from prnet.geometry.levenberg_marquardt import LOSSES, Problem, State, minimise, residual_of
 from prnet.geometry.morphable_model import MorphableModel
@@ -166,8 +167,7 @@ def landmark_model(
     Raises:
         ValueError: another kind of jaw.
     """
-    if jaw not in ("fixed", "outline"):
-        raise ValueError(f"jaw: got {jaw!r}, expected fixed or outline")
+    require_choice("jaw", jaw, ("fixed", "outline"))
     if jaw == "fixed":
         return model.at_vertices(landmark_index), None
     paths = outline_paths(model.mean, landmark_index)
@@ -332,8 +332,7 @@ def _require_arguments(
     for name, std in (("shape_std", shape_std), ("exp_std", exp_std)):
         if not (std > 0).all():
             raise ValueError(f"{name}: expected values above 0, or infinity for no prior")
-    if loss not in LOSSES:
-        raise ValueError(f"loss: got {loss!r}, expected one of {', '.join(LOSSES)}")
+    require_choice("loss", loss, LOSSES)
     reasons = [
         f"item {item}: {reason}"
         for item, reason in enumerate(map(unfit_reason, landmarks, weights))

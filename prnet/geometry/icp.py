@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from prnet.checks import require_choice
 from prnet.geometry.align import umeyama
 from prnet.geometry.pairing import Pairing, motion_of
 
@@ -190,10 +191,8 @@ def _require_cloud(name: str, points: np.ndarray) -> np.ndarray:
 
 
 def _require_rule(rule: IcpRule) -> None:
-    if rule.direction not in DIRECTIONS:
-        raise ValueError(f"direction: got {rule.direction!r}, expected {' or '.join(DIRECTIONS)}")
-    if rule.start not in STARTS:
-        raise ValueError(f"start: got {rule.start!r}, expected {' or '.join(STARTS)}")
+    require_choice("direction", rule.direction, DIRECTIONS)
+    require_choice("start", rule.start, STARTS)
     if rule.iterations < 0 or rule.memory < 0 or rule.tolerance < 0:
         raise ValueError(
             f"got iterations {rule.iterations}, memory {rule.memory}, tolerance "

@@ -9,9 +9,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from prnet.geometry.compiled import cached
+
 # Neighbours remembered for a query: enough that few of them are searched for a second time.
 NUM_CANDIDATES = 4
-OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+RELAXED = {"contract", "reassoc", "nsz"}
 
 
 class Pairing:
@@ -172,7 +174,7 @@ def _move(
     )
 
 
-@numba.njit(**OPTIONS)
+@cached(fastmath=RELAXED)
 def _compare_candidates(
     queries: np.ndarray,  # (Q, 3)
     matrix: np.ndarray,  # (3, 3)
@@ -224,7 +226,7 @@ def _compare_candidates(
     return lost
 
 
-@numba.njit(**OPTIONS)
+@cached(fastmath=RELAXED)
 def _moved(
     points: np.ndarray,  # (Q, 3)
     matrix: np.ndarray,  # (3, 3)
@@ -236,7 +238,7 @@ def _moved(
     return moved
 
 
-@numba.njit(**OPTIONS)
+@cached(fastmath=RELAXED)
 def _squares(
     queries: np.ndarray,  # (Q, 3)
     matrix: np.ndarray,  # (3, 3)
@@ -253,7 +255,7 @@ def _squares(
     return squares
 
 
-@numba.njit(**OPTIONS)
+@cached(fastmath=RELAXED)
 def _moments(
     queries: np.ndarray,  # (Q, 3)
     matrix: np.ndarray,  # (3, 3)

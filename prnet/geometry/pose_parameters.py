@@ -10,9 +10,8 @@ Letters: B batch, N vertices, S shape and E expression coefficients, C = S + E, 
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from prnet.geometry.morphable_model import MorphableModel
@@ -145,23 +144,3 @@ class FitParameters(nn.Module):
         sign = torch.where(mirrored, -1.0, 1.0)
         pose = torch.cat([pose[..., :1] * sign[..., None], pose[..., 1:]], -1)
         return torch.cat([pose.flatten(1), coefficients], 1)
-
-
-class DepthOrigin(nn.Module):
-    """Sets t_z so that the mesh starts at z = 0.
-
-    The vertex of the least z lies on the convex hull; that of the mean face stands for the hulls
-    of all faces.
-    """
-
-    def __init__(self, model: MorphableModel) -> None:
-        super().__init__()
-        hull = np.sort(ConvexHull(model.mean.double().cpu().numpy()).vertices)
-        self.hull = model.at_vertices(torch.from_numpy(hull).to(model.mean.device))
-
-    def forward(self, parameters: Tensor) -> Tensor:  # (B, P)
-        """The vectors with another t_z, (B, P)."""
-        depth = posed_vertices(self.hull, parameters)[..., 2]
-        moved = parameters.clone()
-        moved[:, DEPTH] -= depth.amin(1)
-        return moved

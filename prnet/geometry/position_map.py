@@ -6,6 +6,7 @@ Letters: B batch, C coefficients (shape then expression), P texels decoded, H W 
 import torch
 from torch import Tensor, nn
 
+from prnet.checks import require_choice
 from prnet.geometry import camera
 from prnet.geometry.landmark_map import swap_sides
 from prnet.geometry.morphable_model import MorphableModel
@@ -32,8 +33,7 @@ class PositionMapDecoder(nn.Module):
         landmark_index: Tensor | None = None,  # (68,), vertices; for `landmarks`
     ) -> None:
         super().__init__()
-        if texels not in ("face", "all"):
-            raise ValueError(f"texels: got {texels!r}, expected 'face' or 'all'")
+        require_choice("texels", texels, ("face", "all"))
         self.resolution = uv.resolution
         self.num_shape = model.num_shape
         self.num_exp = model.num_exp

@@ -1,17 +1,19 @@
-"""A z-buffer for triangle meshes in plain torch, on any device.
+"""The z-buffer for triangle meshes, as compiled loops on one thread.
 
-Letters: B batch, N vertices, T triangles, H W picture, L triangles whose bounding box holds a pixel
-centre, M candidates (such a triangle and one pixel of its box), P covered pixels. Coordinates are
-worked on as rows, (3, ...), since torch gathers those several times faster than columns.
+Letters: B batch, N vertices, T triangles, H W picture.
 """
 
 from typing import NamedTuple
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
-# Candidates that exist at once, some 200 bytes each.
-CHUNK = 2**20
+from prnet.geometry.compiled import cached
+
+LANE_BITS = 3
+LANES = 1 << LANE_BITS  # float32 numbers in a vector
 
 
 class Raster(NamedTuple):
@@ -23,7 +25,7 @@ class Raster(NamedTuple):
 
 
 def rasterize(
-    vertices: Tensor,  # (B, N, 3), image or crop px
+    vertices: Tensor,  # (B, N, 3), image or crop px, float32 or float64
     triangles: Tensor,  # (T, 3)
     *,
     height: int,
@@ -34,38 +36,33 @@ def rasterize(
 
     A triangle covers the pixel centres inside it and on its border: neighbours leave no gap, as the
     edge functions of a shared edge are exact opposites. The largest z wins, and among equals the
-    first triangle of the list, so the result never depends on the order of execution. Triangles
-    without area on the screen cover nothing. `cull_back_faces` leaves out triangles that turn their
-    back, n_z < 0 for n = (p1 - p0) x (p2 - p0).
-
-    `barycentric` and `depth` can be differentiated with respect to `vertices`; coverage cannot.
+    first triangle of the list. Triangles without area on the screen cover nothing.
+    `cull_back_faces` leaves out triangles that turn their back, n_z < 0 for
+    n = (p1 - p0) x (p2 - p0). Nothing can be differentiated.
 
     Raises:
-        ValueError: a shape or dtype is wrong, an index is out of range, a coordinate is not finite.
+        ValueError: a shape, dtype or device is wrong, an index is out of range, a coordinate is
+            not finite.
     """
+    if vertices.device.type != "cpu" or triangles.device.type != "cpu":
+        raise ValueError(
+            f"got vertices on {vertices.device} and triangles on {triangles.device}, "
+            "expected both on the CPU"
+        )
     require_mesh(vertices, triangles)
     if height < 1 or width < 1:
         raise ValueError(f"got a picture of {height} x {width} px, expected at least 1 x 1")
-    batch, num_vertices = vertices.shape[:2]
-    num_triangles = len(triangles)
-    coordinates = vertices.reshape(-1, 3).t().contiguous()  # (3, B N)
-    offset = num_vertices * torch.arange(batch, device=vertices.device)
-    corner_index = (triangles.t()[:, None] + offset[:, None]).flatten(1)  # (3, B T)
-
-    with torch.no_grad():
-        nearest = _nearest_triangles(
-            coordinates, corner_index, num_triangles, batch, height, width, cull_back_faces
-        )
-    pixel = (nearest >= 0).nonzero().squeeze(1)  # (P,)
-    seen = nearest.index_select(0, pixel)
-    corners = _gather(coordinates, _gather(corner_index, seen))  # (3, 3, P)
-    weights, depth = _interpolate(_edge_functions(corners, pixel, height, width), corners[2])
-
-    shape = (batch, height, width)
-    triangle = nearest.index_copy(0, pixel, seen % max(num_triangles, 1))
-    barycentric = vertices.new_zeros(3, len(nearest)).index_copy(1, pixel, weights)
-    buffer = vertices.new_full(nearest.shape, -torch.inf).index_copy(0, pixel, depth)
-    return Raster(triangle.view(shape), barycentric.t().view(*shape, 3), buffer.view(shape))
+    shape = (len(vertices), height, width)
+    triangle, depth = torch.zeros(shape, dtype=torch.int64), vertices.new_zeros(shape)
+    barycentric = vertices.new_zeros(*shape, 3)
+    corners = corners_of(triangles)
+    meshes = vertices.detach()
+    for points, numbers, near, weights in zip(meshes, triangle, depth, barycentric, strict=True):
+        array = points.contiguous().numpy()
+        found = z_buffer(array, corners, height, width, cull_back_faces=cull_back_faces)
+        numbers[:], near[:] = map(torch.from_numpy, found)
+        _weigh(array, corners, numbers.numpy(), weights.numpy())
+    return Raster(triangle, barycentric, depth)
 
 
 def require_mesh(vertices: Tensor, triangles: Tensor) -> None:
@@ -87,86 +84,119 @@ def require_mesh(vertices: Tensor, triangles: Tensor) -> None:
         raise ValueError("vertices: hold coordinates that are not finite")
 
 
-def _nearest_triangles(
-    coordinates: Tensor,  # (3, B N)
-    corner_index: Tensor,  # (3, B T)
-    num_triangles: int,
-    batch: int,
+def corners_of(triangles: Tensor) -> np.ndarray:  # (T, 3)
+    """The triangles as compiled loops like them, (T, 3) uint32: short, and never negative."""
+    return triangles.to(torch.int32).contiguous().numpy().view(np.uint32)
+
+
+def z_buffer(
+    points: np.ndarray,  # (N, 3), float32 or float64, finite
+    triangles: np.ndarray,  # (T, 3), of `corners_of`
     height: int,
     width: int,
+    *,
     cull_back_faces: bool,
-) -> Tensor:
-    """Column of `corner_index` seen at each pixel of the batch, -1 where none, (B H W,)."""
-    # Pixel centres in the bounding boxes; most triangles of a dense mesh fall between the centres.
-    corners = _gather(coordinates[:2], corner_index)  # (2, 3, B T)
-    last = coordinates.new_tensor([[width - 1], [height - 1]])
-    low = corners.amin(1).ceil().clamp_(min=0).clamp_(max=last + 1)
-    high = corners.amax(1).floor().clamp_(max=last).clamp_(min=-1)
-    kept = (low <= high).all(0)
-    if cull_back_faces:
-        (x_0, x_1, x_2), (y_0, y_1, y_2) = corners
-        kept &= (x_1 - x_0) * (y_2 - y_0) > (y_1 - y_0) * (x_2 - x_0)
-    triangle = kept.nonzero().squeeze(1)  # (L,)
-    low, high = _gather(low, triangle).long(), _gather(high, triangle).long()
-    columns, rows = high - low + 1
-    first_pixel = (triangle // max(num_triangles, 1) * height + low[1]) * width + low[0]
-    counts = columns * rows
-    ends = counts.cumsum(0)
-    starts = ends - counts
+) -> tuple[np.ndarray, np.ndarray]:
+    """Triangle and depth of `rasterize` for one mesh known to be sound, (H, W).
 
-    none = corner_index.shape[1]
-    depth = coordinates.new_full((batch * height * width,), -torch.inf)
-    nearest = torch.full_like(depth, none, dtype=torch.int64)
-    chunk_sizes = torch.unique_consecutive(starts // CHUNK, return_counts=True)[1].tolist()
-    for part in torch.arange(len(triangle), device=triangle.device).split(chunk_sizes):
-        # One candidate per triangle and pixel of its box, row by row.
-        owner = torch.repeat_interleave(part, counts[part])  # (M,)
-        within = torch.arange(len(owner), device=owner.device) + starts[part[0]]
-        within -= starts.index_select(0, owner)
-        side = columns.index_select(0, owner)
-        down = within // side
-        pixel = first_pixel.index_select(0, owner) + down * width + (within - down * side)
-
-        corner = _gather(corner_index, triangle.index_select(0, owner))
-        edges = _edge_functions(_gather(coordinates[:2], corner), pixel, height, width)
-        inside = ((edges.amin(0) >= 0) | (edges.amax(0) <= 0)) & (edges.sum(0) != 0)
-        inside = inside.nonzero().squeeze(1)
-        pixel = pixel.index_select(0, inside)
-        candidate = triangle.index_select(0, owner.index_select(0, inside))
-        heights = _gather(coordinates[2:], _gather(corner_index, candidate))[0]
-        _, candidate_depth = _interpolate(_gather(edges, inside), heights)
-
-        before = depth.clone()
-        depth.scatter_reduce_(0, pixel, candidate_depth, "amax")
-        nearest.masked_fill_(depth > before, none)
-        hidden = candidate_depth < depth.index_select(0, pixel)
-        nearest.scatter_reduce_(0, pixel, candidate.masked_fill(hidden, none), "amin")
-    return torch.where(nearest < none, nearest, -1)
+    Numbers of triangles are floats as the depth is, so that one vector instruction writes as many
+    of either; in float32 they are exact up to 2^24.
+    """
+    # Rows are drawn in whole vectors, which may reach past the last one.
+    room, dtype = height * width + LANES, points.dtype
+    numbers, depth = np.full(room, -1, dtype), np.full(room, -np.inf, dtype)
+    columns = np.arange(width + LANES, dtype=dtype)
+    _draw(points, triangles, cull_back_faces, columns, height, width, numbers, depth)
+    return numbers[:-LANES].reshape(height, width), depth[:-LANES].reshape(height, width)
 
 
-def _gather(rows: Tensor, index: Tensor) -> Tensor:  # (C, X), any shape
-    """`rows[:, index]`, several times faster."""
-    return rows.gather(1, index.reshape(1, -1).expand(len(rows), -1)).unflatten(1, index.shape)
+@numba.njit(error_model="numpy")
+def _weights(
+    points: np.ndarray,  # (N, 3)
+    first: int,
+    second: int,
+    third: int,
+    row: int,
+    column: int,
+) -> tuple[float, float, float]:
+    """Barycentric weights of one pixel."""
+    pixel_x, pixel_y = np.float32(column), np.float32(row)
+    u_0, v_0 = points[first, 0] - pixel_x, points[first, 1] - pixel_y
+    u_1, v_1 = points[second, 0] - pixel_x, points[second, 1] - pixel_y
+    u_2, v_2 = points[third, 0] - pixel_x, points[third, 1] - pixel_y
+    edge_0, edge_1 = u_1 * v_2 - v_1 * u_2, u_2 * v_0 - v_2 * u_0
+    edge_2 = u_0 * v_1 - v_0 * u_1
+    area = (edge_0 + edge_1) + edge_2
+    return edge_0 / area, edge_1 / area, edge_2 / area
 
 
-def _edge_functions(
-    corners: Tensor,  # (2 or 3, 3, M), x and y (and z)
-    pixel: Tensor,  # (M,), flat index into (B, H, W)
+@cached()
+def _draw(
+    points: np.ndarray,  # (N, 3)
+    triangles: np.ndarray,  # (T, 3)
+    cull_back_faces: bool,
+    columns: np.ndarray,  # (W + LANES,), 0, 1, 2 ...
     height: int,
     width: int,
-) -> Tensor:
-    """Twice the area between a pixel and the edge opposite to each corner, signed, (3, M).
+    nearest: np.ndarray,  # (H W + LANES,), written
+    depth: np.ndarray,  # (H W + LANES,), written
+) -> None:
+    last_row, last_column = np.float32(height - 1), np.float32(width - 1)
+    zero, one, nowhere = np.float32(0), np.float32(1), np.float32(-np.inf)
+    for number in range(len(triangles)):
+        first, second, third = triangles[number, 0], triangles[number, 1], triangles[number, 2]
+        x_0, y_0 = points[first, 0], points[first, 1]
+        x_1, y_1 = points[second, 0], points[second, 1]
+        x_2, y_2 = points[third, 0], points[third, 1]
+        if cull_back_faces and not (x_1 - x_0) * (y_2 - y_0) > (y_1 - y_0) * (x_2 - x_0):
+            continue
+        # Most triangles of a dense mesh fall between the pixel centres and end here.
+        low_x, high_x = max(np.ceil(min(x_0, x_1, x_2)), zero), max(x_0, x_1, x_2)
+        high_x = min(np.floor(high_x), last_column)
+        low_y, high_y = max(np.ceil(min(y_0, y_1, y_2)), zero), max(y_0, y_1, y_2)
+        high_y = min(np.floor(high_y), last_row)
+        if low_x > high_x or low_y > high_y:
+            continue
+        z_0, z_1, z_2 = points[first, 2], points[second, 2], points[third, 2]
+        name, left = np.float32(number), int(low_x)
+        # A multiple of `LANES`, and unsigned places, which need no check for negative ones: the
+        # loop over a row then becomes vector instructions alone, without branches.
+        count = ((int(high_x) - left + LANES) >> LANE_BITS) << LANE_BITS
+        start = int(low_y) * width + left
+        for row in range(int(low_y), int(high_y) + 1):
+            pixel_y = np.float32(row)
+            v_0, v_1, v_2 = y_0 - pixel_y, y_1 - pixel_y, y_2 - pixel_y
+            for step in range(count):
+                place = np.uint64(start) + np.uint64(step)
+                pixel_x = columns[np.uint64(left) + np.uint64(step)]
+                farther, seen = depth[place], nearest[place]
+                u_0, u_1, u_2 = x_0 - pixel_x, x_1 - pixel_x, x_2 - pixel_x
+                edge_0, edge_1 = u_1 * v_2 - v_1 * u_2, u_2 * v_0 - v_2 * u_0
+                edge_2 = u_0 * v_1 - v_0 * u_1
+                inside = (edge_0 >= zero) & (edge_1 >= zero) & (edge_2 >= zero)
+                inside |= (edge_0 <= zero) & (edge_1 <= zero) & (edge_2 <= zero)
+                area = (edge_0 + edge_1) + edge_2
+                z = ((edge_0 / area) * z_0 + (edge_1 / area) * z_1) + (edge_2 / area) * z_2
+                # Without area z is not a number, and not nearer than anything.
+                nearer = inside & (pixel_x <= high_x) & (z > farther)
+                share = one if nearer else zero
+                nearest[place] = seen + share * (name - seen)
+                depth[place] = max(farther, z if nearer else nowhere)
+            start += width
 
-    Coordinates are taken relative to the pixel first: so the value for an edge a-b is the exact
-    negative of that for b-a, rounding included.
-    """
-    row = pixel // width
-    x = corners[0] - (pixel - row * width).to(corners.dtype)
-    y = corners[1] - (row % height).to(corners.dtype)
-    return torch.stack([x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))])
 
-
-def _interpolate(edges: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:  # (3, M), (3, M)
-    """Barycentric weights (3, M) and depth (M,)."""
-    weights = edges / edges.sum(0)
-    return weights, (weights * heights).sum(0)
+@cached()
+def _weigh(
+    points: np.ndarray,  # (N, 3)
+    triangles: np.ndarray,  # (T, 3)
+    nearest: np.ndarray,  # (H, W)
+    barycentric: np.ndarray,  # (H, W, 3), written
+) -> None:
+    height, width = nearest.shape
+    for row in range(height):
+        for column in range(width):
+            if nearest[row, column] >= 0:
+                first, second, third = triangles[nearest[row, column]]
+                weights = _weights(points, first, second, third, row, column)
+                for corner in range(3):
+                    barycentric[row, column, corner] = weights[corner]

@@ -10,8 +10,9 @@ import math
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (
@@ -21,7 +22,7 @@ from prnet.geometry.pose_parameters import (
     posed_vertices,
     split_parameters,
 )
-from prnet.geometry.uv import UVLayout
+from prnet.losses.loss import Loss
 from prnet.sample import FaceSample, Prediction
 
 Normalizer = Literal["max", "sum"]
@@ -91,7 +92,7 @@ def landmark_consistency(
     return (distance if weights is None else distance * weights).sum(-1)
 
 
-class ParameterLoss(nn.Module):
+class ParameterLoss(Loss):
     """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the batch.
 
     PDC and WPDC compare whitened parameters; the others points in px of the 256 crop, with the
@@ -103,11 +104,10 @@ class ParameterLoss(nn.Module):
     """
 
     targets = frozenset({"fit"})
-    weighs_outside = False
+    needs = frozenset({"parameters"})
 
     def __init__(
         self,
-        uv: UVLayout | None = None,
         *,
         num_shape: int = 40,
         num_exp: int = 10,
@@ -123,10 +123,14 @@ class ParameterLoss(nn.Module):
         wing_width: float = 10.0,
         wing_curvature: float = 2.0,
     ) -> None:
-        """The coefficients come first; a term of coefficient 0 is left out.
+        """A term of coefficient 0 is left out.
 
-        `uv` is what every loss is made with; this one compares no maps. `mean_scale`, px of the 256
-        crop per model unit, holds for every face in micrometres.
+        - `num_shape`, `num_exp`: the network's.
+        - `pdc`, ..., `landmarks_3d`: the coefficients.
+        - `num_random`: vertices beside the 68 landmarks.
+        - `normalizer`, `mean_scale`: see `wpdc_weights`; px of the 256 crop per model unit, which
+          holds for every face in micrometres.
+        - `wing_width`, `wing_curvature`: px; see `wing`.
 
         Raises:
             ValueError: a coefficient is negative or not finite, all are 0, another normalizer.
@@ -145,18 +149,15 @@ class ParameterLoss(nn.Module):
                 raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
         if not any(self.coefficients.values()):
             raise ValueError("loss: all coefficients are 0, nothing would be learnt")
-        if normalizer not in get_args(Normalizer):
-            raise ValueError(
-                f"normalizer: got {normalizer!r}, expected one of {get_args(Normalizer)}"
-            )
+        require_choice("normalizer", normalizer, get_args(Normalizer))
         self.num_shape, self.num_exp = num_shape, num_exp
         self.num_random = num_random
         self.normalizer = normalizer
         self.mean_scale = mean_scale
         self.wing_shape = {"width": wing_width, "curvature": wing_curvature}
         self.model: MorphableModel | None = None
-        num_parameters = NUM_POSE + num_shape + num_exp
-        self.register_buffer("parameter_std", torch.zeros(num_parameters), persistent=False)
+        self.num_parameters = NUM_POSE + num_shape + num_exp
+        self.register_buffer("parameter_std", torch.zeros(self.num_parameters), persistent=False)
 
     def set_face(self, face: Face) -> None:
         """The face whose parameters are compared.

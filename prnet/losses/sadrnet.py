@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from prnet.geometry.uv import UVLayout
-from prnet.losses.position_map import PositionMapLoss, Reduction, weighted_norm
+from prnet.checks import require_choice
+from prnet.faces.face import Face
+from prnet.losses.loss import Loss
+from prnet.losses.prn import PRNLoss, Reduction, weighted_norm
 from prnet.sample import FaceSample, Prediction
 
 Edges = Literal["neighbours", "released"]
 
-# The field of `FaceSample` that a term compares with.
-TARGETS = {
-    "geometry": "position_map",
-    "deformation": "shape_map",
-    "pose_dependent": "position_map",
-    "attention": "attention",
-    "edge": "shape_map",
-    "normal": "shape_map",
+# What a term compares: a field of `Prediction` with one of `FaceSample`.
+COMPARED = {
+    "geometry": ("position_map", "position_map"),
+    "deformation": ("shape_map", "shape_map"),
+    "pose_dependent": ("pose_dependent_map", "position_map"),
+    "attention": ("attention_logits", "attention"),
+    "edge": ("shape_map", "shape_map"),
+    "normal": ("shape_map", "shape_map"),
 }
 # From a texel to the other end of an edge: rows down, columns to the right.
 RIGHT, BELOW, BELOW_RIGHT = (0, 1), (1, 0), (1, 1)
@@ -98,7 +100,7 @@ def normal_vector_loss(
     return total / (3 * triangles).clamp(min=1)
 
 
-class SADRNetLoss(nn.Module):
+class SADRNetLoss(Loss):
     """L = 0.1 L_G + 0.5 L_D + L_P + 0.05 L_A + L_E + 0.1 L_V (eq. 24), averaged over the batch.
 
     Units: the coefficients belong to positions in units of `coordinate_scale` px and shapes in
@@ -110,13 +112,10 @@ class SADRNetLoss(nn.Module):
     16 stay in, unlike in `weighted_norm`), L_A over pixels, L_E over edges, L_V over edges of
     triangles. "sum" is the equations as printed. With two edges, two triangles and 1/43 pixels of
     attention a texel, "sum" weighs L_E twice, L_V six times and L_A 1/43 as much against L_P.
-
-    Buffer: `weight_mask` (H, W), not stored in checkpoints.
     """
 
     def __init__(
         self,
-        uv: UVLayout,
         *,
         geometry: float = 0.1,
         deformation: float = 0.5,
@@ -133,14 +132,15 @@ class SADRNetLoss(nn.Module):
     ) -> None:
         """The coefficients of eq. 24 come first; a term of coefficient 0 is left out.
 
-        `weights`: of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
-        `weight_picture` replaces them by PRNet's uv_weight_mask.png as the released code reads it:
-        its 4 becomes 12, its halos stay. `edges`: see `edge_length_loss`.
+        - `weights`: of landmarks : eyes, nose and mouth : rest of the face : neck and all else.
+        - `weight_picture`: replaces them by PRNet's uv_weight_mask.png as the released code reads
+          it: its 4 becomes 12, its halos stay.
+        - `edges`: see `edge_length_loss`.
+        - `reduction`, `coordinate_scale` (px), `shape_unit` (model units): see above.
 
         Raises:
             ValueError: a coefficient is negative or not finite, all are 0, no such edges; weights
-                and reduction as `PositionMapLoss`.
-            FileNotFoundError: as `read_weight_picture`.
+                and reduction as `PRNLoss`.
         """
         super().__init__()
         self.coefficients = {
@@ -156,25 +156,26 @@ class SADRNetLoss(nn.Module):
                 raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
         if not any(self.coefficients.values()):
             raise ValueError("loss: all coefficients are 0, nothing would be learnt")
-        if edges not in get_args(Edges):
-            raise ValueError(f"edges: got {edges!r}, expected one of {get_args(Edges)}")
-        weighted = PositionMapLoss(
-            uv, weights=weights, weight_picture=weight_picture, reduction=reduction
-        )
-        weight_mask = weighted.weight_mask
-        if weight_picture is not None:
-            for value, read_as in ((255 / 16, 16.0), (4.0, 12.0)):
-                weight_mask = torch.where(weight_mask == value, read_as, weight_mask)
-        self.weighs_outside = weighted.weighs_outside
-        self.targets = frozenset(
-            TARGETS[name] for name, value in self.coefficients.items() if value > 0
-        )
+        require_choice("edges", edges, get_args(Edges))
+        self.weighted = PRNLoss(weights=weights, weight_picture=weight_picture, reduction=reduction)
+        compared = [COMPARED[name] for name, value in self.coefficients.items() if value > 0]
+        self.needs, self.targets = (frozenset(names) for names in zip(*compared, strict=True))
         self.edges = edges
         self.reduction = reduction
         self.coordinate_scale = coordinate_scale
         self.shape_unit = shape_unit
-        self.register_buffer("weight_mask", weight_mask, persistent=False)
-        self.register_buffer("face_mask", uv.face_mask.clone(), persistent=False)
+        self.register_buffer("face_mask", None, persistent=False)
+
+    def set_face(self, face: Face) -> None:
+        """Make the weight mask of the face's UV layout, as `PRNLoss.set_face`."""
+        self.weighted.set_face(face)
+        mask = self.weighted.weight_mask
+        if self.weighted.weight_picture is not None:
+            for value, read_as in ((255 / 16, 16.0), (4.0, 12.0)):
+                mask = torch.where(mask == value, read_as, mask)
+        self.weight_mask = mask
+        self.weighs_outside = self.weighted.weighs_outside
+        self.face_mask = face.uv.face_mask.clone()
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
         """Every term with its coefficient, by its name in `coefficients`.

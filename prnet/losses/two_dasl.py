@@ -9,19 +9,21 @@ import math
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
-from prnet.geometry.uv import UVLayout
 from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
+from prnet.losses.loss import Loss
 from prnet.losses.parameters import Normalizer, ParameterLoss, landmark_consistency
 from prnet.sample import FaceSample, PosedFit, Prediction
 
 Supervision = Literal["wpdc", "vdc", "pdc"]
 PointUnit = Literal["side", "px"]
+STAGES = (1, 2, "both")
 # What a coordinate of 1 is, in px of the 256 crop: the crop's side, or a px of the paper's input.
 POINT_UNITS = {"side": 256.0, "px": 256 / 120}
 # 4 : 2 : 1. Which points weigh what is only in a figure, the text says "central points": here the
@@ -33,7 +35,7 @@ POINT_WEIGHTS = tuple(
 )
 
 
-class TwoDASLLoss(nn.Module):
+class TwoDASLLoss(Loss):
     """L = L_3d + l1 L_2d-con + l2 L_3d-con + l3 L_cyc + l4 L_sc.
 
     - L_3d (`supervision`): `ParameterLoss` over the images with a fit.
@@ -46,18 +48,16 @@ class TwoDASLLoss(nn.Module):
 
     Sums over points, means over images. The paper does not say in what unit its points are: in px
     the printed weight of the cycle and learning rate diverge within a step, so the default is the
-    side of the crop (`point_unit`). From epoch `finetune_from` on, stage 2: the vertex distance
-    (VDC) over the images with a fit, and nothing else.
+    side of the crop (`point_unit`). Stage 2 is the vertex distance (VDC) over the images with a
+    fit, and nothing else.
 
     `set_face` and `set_statistics` must have been called.
     """
 
     targets = frozenset({"fit", "landmarks"})
-    weighs_outside = False
 
     def __init__(
         self,
-        uv: UVLayout | None = None,
         *,
         num_shape: int = 40,
         num_exp: int = 10,
@@ -68,23 +68,31 @@ class TwoDASLLoss(nn.Module):
         self_critic: float = 0.005,
         weighted_points: bool = True,
         point_unit: PointUnit = "side",
-        finetune_from: float | None = None,
+        stage: Literal[1, 2, "both"] = 1,
+        stage_1_epochs: float = 2.0,
         normalizer: Normalizer = "max",
         num_random: int = 132,
         critic_learning_rate: float = 1e-4,
     ) -> None:
-        """The defaults are the paper's. `uv` is what every loss is made with; this one needs none.
+        """The defaults are the paper's.
+
+        - `num_shape`, `num_exp`: the network's.
+        - `supervision`: what L_3d is in stage 1.
+        - `landmarks_2d`, ..., `self_critic`: l1 to l4; a term of weight 0 is left out.
+        - `weighted_points`: whether the 18 points weigh 4 : 2 : 1 instead of alike.
+        - `point_unit`: of the points' coordinates.
+        - `stage`: 1, the whole loss; 2, the vertex distance alone; "both", 1 for `stage_1_epochs`
+          epochs, then 2.
+        - `normalizer`, `num_random`: see `ParameterLoss`.
+        - `critic_learning_rate`: of the critic's Adam.
 
         Raises:
             ValueError: a weight is negative or not finite, or an option none of its choices.
         """
         super().__init__()
-        if supervision not in get_args(Supervision):
-            raise ValueError(
-                f"supervision: got {supervision!r}, expected one of {get_args(Supervision)}"
-            )
-        if point_unit not in POINT_UNITS:
-            raise ValueError(f"point_unit: got {point_unit!r}, expected one of {[*POINT_UNITS]}")
+        require_choice("supervision", supervision, get_args(Supervision))
+        require_choice("point_unit", point_unit, POINT_UNITS)
+        require_choice("loss.stage", stage, STAGES)
         self.point_unit = POINT_UNITS[point_unit]
         self.weights = {
             "landmarks_2d": landmarks_2d,
@@ -96,7 +104,7 @@ class TwoDASLLoss(nn.Module):
             if not 0 <= value < math.inf:
                 raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
         self.num_shape, self.num_exp = num_shape, num_exp
-        self.finetune_from = math.inf if finetune_from is None else finetune_from
+        self.finetune_from = {1: math.inf, 2: 0.0, "both": stage_1_epochs}[stage]
         self.epoch = 0.0
         common = {
             "num_shape": num_shape,
@@ -106,7 +114,7 @@ class TwoDASLLoss(nn.Module):
         }
         self.supervised = ParameterLoss(**{supervision: 1.0}, **common)
         self.finetuning = ParameterLoss(vdc=1.0, **common)
-        num_parameters = NUM_POSE + num_shape + num_exp
+        self.num_parameters = num_parameters = NUM_POSE + num_shape + num_exp
         buffers = {
             "parameter_mean": torch.zeros(num_parameters),
             "parameter_std": torch.ones(num_parameters),
@@ -121,6 +129,13 @@ class TwoDASLLoss(nn.Module):
             self.critic_optimizer = torch.optim.Adam(
                 self.critic.parameters(), lr=critic_learning_rate
             )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Parameters; in stage 1 with a term of the cycle, those of the second pass too."""
+        of_cycle = self.weights["cycle"] > 0 or self.weights["landmarks_3d"] > 0
+        cycle = {"cycle_parameters"} if of_cycle and self.finetune_from > 0 else set()
+        return frozenset({"parameters"} | cycle)
 
     def set_face(self, face: Face) -> None:
         """The face whose parameters are compared."""

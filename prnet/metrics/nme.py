@@ -6,6 +6,8 @@ Letters: B batch, K points, D coordinates: x, y and possibly z, px of one frame 
 import torch
 from torch import Tensor
 
+from prnet.checks import require_choice
+
 Z_ALIGNMENTS = ("none", "mean", "min")
 
 
@@ -24,8 +26,7 @@ def align_depth(points: Tensor, rule: str) -> Tensor:  # (B, K, 3)
     Raises:
         ValueError: another rule, or points without z.
     """
-    if rule not in Z_ALIGNMENTS:
-        raise ValueError(f"z alignment: got {rule!r}, expected one of {', '.join(Z_ALIGNMENTS)}")
+    require_choice("z alignment", rule, Z_ALIGNMENTS)
     if points.shape[-1] != 3:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")
     if rule == "none":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from prnet.checks import require_choice
 from prnet.geometry.icp import DEFAULT_RULE, IcpRule, fit_similarity, icp
 from prnet.metrics.nme import bbox_size
 
@@ -43,10 +44,7 @@ def reconstruction_unit(
     Raises:
         ValueError: another normaliser, landmarks of another shape, or a unit that is not positive.
     """
-    if normalizer not in NORMALIZERS:
-        raise ValueError(
-            f"normalizer: got {normalizer!r}, expected one of {', '.join(NORMALIZERS)}"
-        )
+    require_choice("normalizer", normalizer, NORMALIZERS)
     if normalizer == "box":
         unit = bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
     else:
@@ -77,8 +75,7 @@ def reconstruction_error(
         ValueError: another metric, points of the wrong shape or not finite, a unit that is not
             positive, differing numbers of points under a metric that pairs them by index.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric: got {metric!r}, expected one of {', '.join(METRICS)}")
+    require_choice("metric", metric, METRICS)
     _require_unit(unit)
     clouds = []
     for name, points in (("prediction", prediction), ("truth", truth)):

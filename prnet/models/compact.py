@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prnet.models.network import Network
 from prnet.sample import Prediction
 
 # Residual blocks of each stage, and channels in multiples of the width; every stage halves the
@@ -40,7 +41,7 @@ class BasicBlock(nn.Module):
         return functional.relu(self.second_norm(self.second(residual)) + self.shortcut(features))
 
 
-class Compact(nn.Module):
+class Compact(Network):
     """Position maps from a residual encoder at a reduced side and one linear layer.
 
     A position map is nearly bilinear in pose and shape, so few numbers say it all: the head takes
@@ -80,11 +81,6 @@ class Compact(nn.Module):
         # Neighbouring texels start alike: from torch's own start a short run keeps its noise.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The least and the greatest coordinate it can predict, crop px."""
-        return -float("inf"), float("inf")
 
     def forward(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prnet.models.layers import SameConv2d, SameConvTranspose2d, batch_norm
+from prnet.models.network import Network
 from prnet.sample import Prediction
 
 KERNEL_SIZE = 4
@@ -59,7 +60,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.norm(residual + self.shortcut(features)))
 
 
-class PRN(nn.Module):
+class PRN(Network):
     """Encoder of one convolution and ten residual blocks, decoder of 17 transposed convolutions.
 
     13,353,618 parameters at the published width of 16: encoder 3,587,872, decoder with head
@@ -73,6 +74,7 @@ class PRN(nn.Module):
     def __init__(self, *, width: int = 16, coordinate_scale: float = 281.6) -> None:
         super().__init__()
         self.coordinate_scale = coordinate_scale
+        self.reach = (0.0, coordinate_scale)
 
         encoder = [ConvNormReLU(SameConv2d(3, width, kernel_size=KERNEL_SIZE))]
         channels = width
@@ -90,11 +92,6 @@ class PRN(nn.Module):
             channels = out_channels
         self.decoder = nn.Sequential(*decoder)
         self.head = ConvNorm(SameConvTranspose2d(channels, 3, kernel_size=KERNEL_SIZE))
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The least and the greatest coordinate it can predict, crop px."""
-        return 0.0, self.coordinate_scale
 
     def forward(
         self,

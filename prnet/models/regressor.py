@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
+from prnet.geometry.depth import DepthOrigin
 from prnet.geometry.pose_parameters import (
     NUM_POSE,
-    DepthOrigin,
     split_parameters,
 )
 from prnet.geometry.position_map import PositionMapDecoder
+from prnet.models.network import Network
 from prnet.sample import Pose, Prediction
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -28,7 +29,7 @@ Architecture = Literal["mobilenet_v2", "resnet50", "resnext50_32x4d", "densenet1
 HEAD_STD = 0.01
 
 
-class Regressor(nn.Module):
+class Regressor(Network):
     """Image -> whitened parameters -> a face, in closed form.
 
     A subclass gives `whitened`. In training only the parameters leave the network; in eval mode
@@ -40,7 +41,8 @@ class Regressor(nn.Module):
     face do not.
     """
 
-    reach = (-float("inf"), float("inf"))
+    predicts = frozenset({"parameters"})
+    needs_statistics = True
 
     def __init__(
         self,

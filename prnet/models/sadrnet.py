@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
+from prnet.models.network import Network
 from prnet.models.sadrnet_layers import Layers, Layout
 from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
 from prnet.sample import Pose, Prediction
@@ -87,7 +88,7 @@ class MapHead(nn.Sequential):
             return last(features.to(last[0].weight.dtype))
 
 
-class SADRNet(nn.Module):
+class SADRNet(Network):
     """Two faces from one encoder-decoder, aligned: G = f R (mean + D) + t with f, R, t from P.
 
     The attention A of a side branch weighs the features, F exp(A) (eq. 9), and the landmarks of the
@@ -180,6 +181,19 @@ class SADRNet(nn.Module):
             self.deformation_head = MapHead(layers, width, in_channels=channels)
         self.reset_parameters(initialization)
 
+    @property
+    def predicts(self) -> frozenset[str]:
+        """The maps of the heads that the options leave, and the pose that joins two."""
+        parts = {
+            "pose_dependent_map": self.pose_dependent_head,
+            "shape_map": self.deformation_head,
+            "attention_logits": self.attention,
+            "pose": self.deformation_head,
+        }
+        return frozenset(
+            {"position_map", *(name for name, part in parts.items() if part is not None)}
+        )
+
     def reset_parameters(self, initialization: Initialization) -> None:
         """Weights of every convolution, gains of the last norms, and a pose regressor of zeros."""
         for module in self.modules():
@@ -211,11 +225,6 @@ class SADRNet(nn.Module):
         self.alignment = SelfAlignment(
             face.uv, alignment=self.alignment_rule, floor=self.visibility_floor
         ).to(device)
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The least and the greatest coordinate it can predict, crop px."""
-        return -float("inf"), float("inf")
 
     def forward(
         self,

@@ -71,7 +71,6 @@ class TwoDASL(Regressor):
     "empty", none, also in training: the network sees the image alone.
     """
 
-    # Fields of `FaceSample` that `forward` is given in training, after the image.
     inputs = ("landmarks", "landmarks_visible")
 
     def __init__(
@@ -114,6 +113,11 @@ class TwoDASL(Regressor):
         nn.init.normal_(last.weight, std=HEAD_STD)
         nn.init.zeros_(last.bias)
         self.landmark_model: MorphableModel | None = None
+
+    @property
+    def predicts(self) -> frozenset[str]:
+        """The parameters, and with a cycle those of its second pass."""
+        return frozenset({"parameters"} | ({"cycle_parameters"} if self.cycle else set()))
 
     def choose_landmark_map(self, source: LandmarkMap) -> None:
         """Where the map comes from in eval mode.

@@ -227,15 +227,15 @@ def _draw_eyes(generator: np.random.Generator, gaze_deg: np.ndarray) -> Eyes:
     )
 
 
-def stack(items: Sequence, device: torch.device | str = "cpu"):
+def stack(items: Sequence):
     """Nested tuples of numbers and arrays, one a sample, as the same tuple of tensors with a
     leading B; integers become int64, the rest float32."""
     first = items[0]
     if isinstance(first, tuple):
-        return first._make(stack(column, device) for column in zip(*items, strict=True))
+        return first._make(stack(column) for column in zip(*items, strict=True))
     values = np.asarray(items)
     kind = torch.int64 if values.dtype.kind in "iu" else torch.float32
-    return torch.from_numpy(values).to(device=device, dtype=kind)
+    return torch.from_numpy(values).to(kind)
 
 
 def select(batch, samples: Tensor | slice):  # (M,), rows of B

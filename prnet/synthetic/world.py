@@ -29,7 +29,6 @@ class SyntheticFaces:
         seed: int = 0,
         *,
         size: int = 256,
-        device: torch.device | str = "cpu",
         textures_per_block: int = 48,
         backgrounds_per_block: int = 64,
         backgrounds: Path | str | None = None,
@@ -47,8 +46,7 @@ class SyntheticFaces:
             )
         self.world, self.seed, self.size = world or World(), seed, size
         self.head, self.face = load_head(), load_embedded()
-        self.device = torch.device(device)
-        self.renderer = Renderer(self.head, self.face, size=size, device=device)
+        self.renderer = Renderer(self.head, self.face, size=size)
         self._num_textures, self._num_backgrounds = textures_per_block, backgrounds_per_block
         self._folder = None if backgrounds is None else BackgroundFolder(backgrounds)
         self._bank: Bank | None = None
@@ -74,7 +72,7 @@ class SyntheticFaces:
         return self.renderer.fits([self.parameters(index) for index in indices])
 
     def batch(self, indices: Sequence[int]) -> Rendering:
-        """Render samples; each is the same in every batch, bit for bit on one device.
+        """Render samples; each is the same in every batch, bit for bit.
 
         Raises:
             ValueError: no index, or a negative one.
@@ -107,6 +105,5 @@ class SyntheticFaces:
                 num_backgrounds=self._num_backgrounds,
                 size=self.size,
                 folder=self._folder,
-                device=self.device,
             )
         return self._bank

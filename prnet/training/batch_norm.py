@@ -3,10 +3,21 @@
 Letters: B batch, C channels, H W height and width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from prnet.datasets.augment import AugmentRule, augment
+from prnet.datasets.pictures import collate_fits
+from prnet.datasets.training_sets import TrainingData
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.training.plan import Plan, batch_generator
+
+# Runs shorter than this many steps need their statistics recomputed by themselves
+# (`trainer.recompute_batch_norm=auto`), from so many batches.
+SHORT_RUN_STEPS = 20_000
+SHORT_RUN_BATCHES = 32
 
 
 class _Moments:
@@ -36,6 +47,33 @@ def forgets_slowly(model: nn.Module) -> bool:
     """Whether a batch norm's running statistics need more than some hundred steps to settle."""
     norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     return any(norm.momentum is not None and norm.momentum < 0.01 for norm in norms)
+
+
+def calibration_batches(model: nn.Module, plan: Plan, total_steps: int) -> int:
+    """How many batches the statistics are recomputed from; 0: they are not."""
+    if plan.recompute_batch_norm != "auto":
+        return plan.recompute_batch_norm
+    short = total_steps < SHORT_RUN_STEPS
+    return SHORT_RUN_BATCHES if short and forgets_slowly(model) else 0
+
+
+def training_images(
+    data: TrainingData,
+    decoder: PositionMapDecoder,
+    rule: AugmentRule,
+    plan: Plan,
+    step: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """The first epoch's batches, augmented as `step` says, (B, 3, H, W) each; the last may be
+    smaller."""
+    samples = data.concatenated()
+    order = data.order(plan.seed, 0)
+    for start in range(0, len(order), plan.batch_size):
+        chosen = order[start : start + plan.batch_size].tolist()
+        batch = collate_fits([samples[i] for i in chosen]).to(device)
+        generator = batch_generator(plan.seed, step, start, device)
+        yield augment(batch, decoder, rule, generator, targets=()).image
 
 
 @torch.no_grad()

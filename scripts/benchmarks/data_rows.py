@@ -12,8 +12,7 @@ from benchmarks.made_data import Bench, alternate_on_host, repeat_pairs
 from benchmarks.peers import PEERS
 from benchmarks.tables import Line
 from benchmarks.timing import CPU, alternate, each
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.pictures import collate_fits
 from prnet.entry import num_workers
@@ -173,23 +172,21 @@ def raster_rows(bench: Bench) -> list[Line]:
 
 
 def synthetic_rows(bench: Bench) -> list[Line]:
-    """Rendering samples of the synthetic world, textures and backgrounds made before; with a GPU
-    both renderers, the numba z-buffer on the CPU and the plain torch one on the GPU."""
+    """Rendering samples of the synthetic world, textures and backgrounds made before."""
     lines = []
     count = bench.sizes.synthetic
-    for device in dict.fromkeys((CPU, bench.device)):
-        for side in bench.sizes.synthetic_sides:
-            faces = SyntheticFaces(size=side, device=device)
-            numbers = range(count)
-            faces.batch(numbers)
-            timing = alternate_on_host(
-                bench, {"render": lambda faces=faces, numbers=numbers: faces.batch(numbers)}
+    for side in bench.sizes.synthetic_sides:
+        faces = SyntheticFaces(size=side)
+        numbers = range(count)
+        faces.batch(numbers)
+        timing = alternate_on_host(
+            bench, {"render": lambda faces=faces, numbers=numbers: faces.batch(numbers)}
+        )
+        lines.append(
+            Line(
+                f"synthetic sample, {side} px, batch {count}",
+                each(timing.seconds["render"], count),
+                timing.ceilings,
             )
-            lines.append(
-                Line(
-                    f"synthetic sample, {side} px, batch {count}, {device.type}",
-                    each(timing.seconds["render"], count),
-                    timing.ceilings,
-                )
-            )
+        )
     return lines

@@ -11,8 +11,7 @@ import scipy.io
 import torch
 
 from benchmarks.timing import CPU, Sizes, Timing, alternate
-from prnet.building.archives import build_archive
-from prnet.building.parts import BuildOptions
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.fits import FacePair, decode_vertices, find_aflw2000, fit_matrix
 from prnet.datasets.pictures import write_picture

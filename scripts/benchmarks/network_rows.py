@@ -12,7 +12,7 @@ from benchmarks.made_data import Bench
 from benchmarks.tables import Line
 from benchmarks.timing import alternate, each
 from prnet.datasets.pictures import CROP_SIZE
-from prnet.losses.position_map import PositionMapLoss
+from prnet.losses.prn import PRNLoss
 from prnet.losses.sadrnet import SADRNetLoss
 from prnet.models.prn import PRN
 from prnet.models.sadrnet import SADRNet
@@ -178,7 +178,9 @@ def prn_rows(bench: Bench) -> list[Line]:
     def make_model() -> nn.Module:
         return PRN(width=bench.sizes.network_width)
 
-    loss_fn = PositionMapLoss(bench.face.uv).to(bench.device)
+    loss_fn = PRNLoss()
+    loss_fn.set_face(bench.face)
+    loss_fn.to(bench.device)
     return [
         *inference_lines(bench, "PRN", make_model, peers={1: "prn_1", 16: "prn_16"}),
         *step_lines(bench, "PRN", make_model, loss_fn, step_batch(bench), peer="prn_step"),
@@ -228,6 +230,8 @@ def sadrnet_rows(bench: Bench) -> list[Line]:
                 alone,
             ),
         ]
-    loss_fn = SADRNetLoss(bench.face.uv).to(bench.device)
+    loss_fn = SADRNetLoss()
+    loss_fn.set_face(bench.face)
+    loss_fn.to(bench.device)
     batch = step_batch(bench)
     return lines + step_lines(bench, "SADRNet", make_model, loss_fn, batch, peer="sadrnet_step")

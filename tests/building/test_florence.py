@@ -229,7 +229,7 @@ def test_a_build_is_finished_later_and_refuses_another_rule(built, scans, caplog
     build_florence(scans, built, RULE)
     assert picture.stat().st_mtime_ns == before
     assert "left out: torn: " in caplog.text
-    with pytest.raises(ValueError, match="renderings of another rule"):
+    with pytest.raises(ValueError, match="planned otherwise: shading is 0.3 there and 0.1 here"):
         build_florence(scans, built, RULE._replace(shading=0.1))
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prnet.building.archives import build_archive
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.building.landmarks_only import build_landmarks
-from prnet.building.parts import BuildOptions
 from prnet.datasets.augment import AugmentRule, augment, draw_similarity
 from prnet.datasets.evaluation import HeldOut, collate_evaluation
 from prnet.datasets.given_landmarks import GivenLandmarks

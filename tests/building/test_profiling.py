@@ -360,7 +360,8 @@ class TestBuild:
 
         pairs, _ = find_300w_lp(tiny_data_dir)
         files = files_of(tiny_data_dir)
-        monkeypatch.setattr("prnet.building.turned_faces.PART_SIZE", 1)
+        monkeypatch.setattr("prnet.building.turned_faces.PIECE_SIZE", 1)
+        monkeypatch.setattr("prnet.building.resumable.POOL_FROM", 0)
         monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", Pool)
         alone = build_extra(pairs[:5], tmp_path / "alone", rule_of(), files)
         shared = build_extra(pairs[:5], tmp_path / "shared", rule_of(), files, workers=2)

@@ -229,9 +229,10 @@ def test_landmarks_of_a_scan(tmp_path):
         ("", "the first line is"),
         ("point,x,y,z\n", "the first line is"),
         ("index,x,y,z\n36,0,0,0\n", r"lacks the outer eye corner\(s\) \[45\]"),
-        ("index,x,y,z\n68,0,0,0\n", "got the line"),
-        ("index,x,y,z\n36,0,0\n", "got the line"),
-        ("index,x,y,z\n36,0,0,nan\n", "got the line"),
+        ("index,x,y,z\n68,0,0,0\n", "got the index '68'"),
+        ("index,x,y,z\n36,0,0\n", "line 2 is '36,0,0', expected a name and 3"),
+        ("index,x,y,z\n36,0,0,nan\n", "z is 'nan'"),
+        ("index,x,y,z\n36,0,0,0\n36,0,0,0\n", "36 appears twice"),
     ],
 )
 def test_unusable_landmarks(tmp_path, content, message):

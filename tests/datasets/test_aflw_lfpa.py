@@ -154,11 +154,11 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
         ("names", np.array([{}, {}]), "not a readable .npz file"),
         ("boxes", np.zeros((2, 4)), "the box of a has no area"),
         ("boxes", np.zeros((3, 4)), r"boxes: got \(3, 4\), expected \(2, 4\)"),
-        ("points", np.full((2, 34, 2), np.nan), "visible points hold values that are not finite"),
+        ("points", np.full((2, 34, 2), np.nan), "visible points holds values that are not finite"),
         ("points", np.zeros((2, 21, 2)), r"points: got \(2, 21, 2\), expected \(2, 34, 2\)"),
         ("visible", np.full((2, 34), 2), "expected 0 or 1"),
         ("visible", np.zeros((2, 34)), "2 faces have no visible point"),
-        ("yaws_deg", np.array([0, np.inf]), "yaws hold values that are not finite"),
+        ("yaws_deg", np.array([0, np.inf]), "yaws_deg holds values that are not finite"),
         ("pixel_origin", "middle", "pixel_origin is 'middle'"),
     ],
 )
@@ -179,12 +179,12 @@ def test_annotations_that_are_not_there(lfpa):
         read_annotations(folder)
     (folder / "landmarks.npz").unlink()
     (folder / "landmarks.csv").write_text("name,x,y\n")
-    with pytest.raises(ValueError, match="the first line is not"):
+    with pytest.raises(ValueError, match="the first line is 'name,x,y', expected 'name,left,top,"):
         read_annotations(folder)
     write_csv(folder / "landmarks.csv", content())
     lines = (folder / "landmarks.csv").read_text().splitlines()
     (folder / "landmarks.csv").write_text("\n".join([lines[0], lines[1] + ",1"]) + "\n")
-    with pytest.raises(ValueError, match="line 2 is not a name and 107 numbers"):
+    with pytest.raises(ValueError, match=r"line 2 is 'a,.* expected a name and 107 number"):
         read_annotations(folder)
     (folder / "landmarks.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"docs/datasets\.md"):

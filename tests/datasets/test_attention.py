@@ -19,6 +19,7 @@ from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
+from prnet.models.network import Network
 from prnet.sample import FitBatch, Prediction
 from tests.evaluations import shipped
 
@@ -278,7 +279,7 @@ def test_truth_of_an_evaluation_is_that_of_training(embedded, embedded_decoder):
     assert true_attention(unknown._replace(image_from_model=None), embedded, None, size=32) is None
 
 
-class Oracle(nn.Module):
+class Oracle(Network):
     """Predicts the true attention of images in their order, and what it was shown."""
 
     def __init__(self, position_map: Tensor, attention: Tensor) -> None:

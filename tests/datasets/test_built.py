@@ -15,10 +15,9 @@ import pytest
 import scipy.io
 import torch
 
-from prnet.building import archives
-from prnet.building.archives import build_archive
+from prnet.building import packing
+from prnet.building.archives import BuildOptions, build_archive
 from prnet.building.map_files import decode_map, encode_map
-from prnet.building.parts import BuildOptions
 from prnet.datasets.built import BuiltSet, held_out, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.pictures import (
@@ -170,24 +169,30 @@ def test_300w_lp_names_subsets_and_refusals(tiny_data_dir, tmp_path, caplog):
         build(tiny_data_dir, tmp_path / "lfpw", "300w_lp", subsets=["LFPW"])
     with pytest.raises(ValueError, match="landmarks"):
         build(tiny_data_dir, tmp_path / "code", "300w_lp", subsets=["landmarks"])
-    with pytest.raises(ValueError, match="expected 300w_lp or aflw2000"):
+    with pytest.raises(ValueError, match="dataset: got 'afw', expected one of 300w_lp, aflw2000"):
         build(tiny_data_dir, tmp_path / "other", "afw")
 
 
-def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch):
+@pytest.fixture
+def shards_of_two(monkeypatch):
+    monkeypatch.setattr(packing, "SHARD_SIZE", 2)
+
+
+def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch, shards_of_two):
     """Stopped between two parts and run again, a build gives the bytes of an uninterrupted one."""
-    monkeypatch.setattr(archives, "PART_SIZE", 2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     build(tiny_data_dir, whole)
-    build_part = archives.build_part
+    write_json, written = packing.write_json, []
 
-    def fail_on_second(number, *args):
-        if number == 1:
+    def fail_on_second(path, content):
+        if path.parent.name == "parts":
+            written.append(path)
+        if len(written) == 2:
             raise KeyboardInterrupt
-        build_part(number, *args)
+        write_json(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(archives, "build_part", fail_on_second)
+        patch.setattr(packing, "write_json", fail_on_second)
         with pytest.raises(KeyboardInterrupt):
             build(tiny_data_dir, cut)
     with pytest.raises(FileNotFoundError, match="unfinished build"):
@@ -203,18 +208,20 @@ def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch
     assert (cut / "pictures" / "0.bin").stat().st_mtime_ns <= finished
 
 
-def test_killed_build_finishes(tiny_data_dir, tmp_path):
+def test_killed_build_finishes(tiny_data_dir, tmp_path, shards_of_two):
     """A real SIGKILL in the middle of the work, then the same command again."""
     script = textwrap.dedent(
         f"""
         import os, signal
         from pathlib import Path
-        from prnet.building import archives
-        archives.PART_SIZE = 2
-        build_part = archives.build_part
-        def kill_on_third(number, *args):
-            build_part(number, *args) if number < 2 else os.kill(os.getpid(), signal.SIGKILL)
-        archives.build_part = kill_on_third
+        from prnet.building import archives, packing
+        packing.SHARD_SIZE = 2
+        write_json = packing.write_json
+        def kill_on_third(path, content):
+            if path.name == "2.json":
+                os.kill(os.getpid(), signal.SIGKILL)
+            write_json(path, content)
+        packing.write_json = kill_on_third
         archives.build_archive(
             None, data_dir=Path({str(tiny_data_dir)!r}), output=Path({str(tmp_path / "set")!r}),
             face_files=archives.FaceFiles("bfm", {str(tiny_data_dir / "BFM")!r}, None),
@@ -226,16 +233,15 @@ def test_killed_build_finishes(tiny_data_dir, tmp_path):
     )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "set" / "build.json").exists()
-    builder_part_size, archives.PART_SIZE = archives.PART_SIZE, 2
-    try:
-        assert build(tiny_data_dir, tmp_path / "set")["count"] == 6
-    finally:
-        archives.PART_SIZE = builder_part_size
+    assert build(tiny_data_dir, tmp_path / "set")["count"] == 6
     assert len(BuiltSet(tmp_path / "set")) == 6
 
 
 def test_other_options_or_folders_are_refused(built, tiny_data_dir, tmp_path):
-    with pytest.raises(ValueError, match="other samples or options"):
+    with pytest.raises(
+        ValueError,
+        match="options.pixel_origin is zero_based there and face3d here",
+    ):
         build(tiny_data_dir, built.directory, pixel_origin="face3d")
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="not empty"):

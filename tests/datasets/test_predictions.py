@@ -157,7 +157,7 @@ def with_nan(points):
         (
             "a.npz",
             {"vertices": VERTICES, "vertices_pixel_origin": 1},
-            "vertices_pixel_origin is 1, expected one of zero_based",
+            "vertices_pixel_origin: got 1, expected one of zero_based",
         ),
         ("a.mat", {"vertices": VERTICES}, r"no array 'vertex', found \['vertices'\]"),
         ("a.mat", {"vertex": VERTICES[:3]}, r"\(3, 3\), expected \(N, 3\)"),

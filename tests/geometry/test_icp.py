@@ -267,8 +267,8 @@ def test_result_moves_with_both_sides():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"direction": "both"}, "direction: got 'both', expected target_to_source or source"),
-        ({"start": "landmarks"}, "start: got 'landmarks', expected centroids or identity"),
+        ({"direction": "both"}, "direction: got 'both', expected one of target_to_source, source"),
+        ({"start": "landmarks"}, "start: got 'landmarks', expected one of centroids, identity"),
         ({"iterations": -1}, "iterations -1.*none below 0"),
         ({"tolerance": -1.0}, "tolerance -1; expected none below 0"),
         ({"memory": -1}, "memory -1"),

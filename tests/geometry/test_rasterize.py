@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from prnet.geometry import rasterize as module
 from prnet.geometry.rasterize import rasterize
 from tests.tiny import sphere
 
@@ -53,7 +52,7 @@ def random_mesh(seed: int, *, count: int = 40, size: float = 14.0) -> tuple[np.n
     return vertices, random.integers(0, count, (40, 3))
 
 
-def check_against_oracle(vertices, triangles, height, width, **options) -> None:
+def check_against_oracle(vertices, triangles, height, width, *, tolerance=1e-8, **options) -> None:
     raster = rasterize(
         torch.from_numpy(vertices)[None],
         torch.from_numpy(triangles),
@@ -63,8 +62,8 @@ def check_against_oracle(vertices, triangles, height, width, **options) -> None:
     )
     triangle, barycentric, depth = exact_raster(vertices, triangles, height, width, **options)
     np.testing.assert_array_equal(raster.triangle[0].numpy(), triangle)
-    np.testing.assert_allclose(raster.barycentric[0].numpy(), barycentric, atol=1e-9)
-    np.testing.assert_allclose(raster.depth[0].numpy(), depth, atol=1e-8)
+    np.testing.assert_allclose(raster.barycentric[0].numpy(), barycentric, atol=tolerance)
+    np.testing.assert_allclose(raster.depth[0].numpy(), depth, atol=tolerance)
 
 
 @pytest.mark.parametrize("cull", [False, True])
@@ -74,16 +73,26 @@ def test_random_mesh_matches_the_exact_search(seed: int, cull: bool) -> None:
     check_against_oracle(vertices, triangles, 13, 15, cull=cull)
 
 
+@pytest.mark.parametrize("cull", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_degenerate_integer_mesh_matches_the_exact_search(seed: int) -> None:
+def test_single_precision_mesh_matches_the_exact_search(seed: int, cull: bool) -> None:
+    """Corners at eighths of a pixel, so that what is inside does not depend on rounding."""
+    vertices, triangles = random_mesh(seed)
+    vertices = (np.rint(8 * vertices) / 8).astype(np.float32)
+    check_against_oracle(vertices, triangles, 13, 15, tolerance=1e-4, cull=cull)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(4))
+def test_degenerate_integer_mesh_matches_the_exact_search(seed: int, dtype: type) -> None:
     """Corners on pixel centres, shared edges, repeated and flat triangles, all at one depth."""
     random = np.random.default_rng(seed)
-    vertices = random.integers(-2, 9, (25, 3)).astype(np.float64)
+    vertices = random.integers(-2, 9, (25, 3)).astype(dtype)
     vertices[:, 2] = 0
     triangles = random.integers(0, 25, (50, 3))
     triangles[10:20] = triangles[:10]
     triangles[20:25, 1] = triangles[20:25, 0]
-    check_against_oracle(vertices, triangles, 8, 7)
+    check_against_oracle(vertices, triangles, 8, 7, tolerance=1e-6)
 
 
 def test_nothing_in_the_picture() -> None:
@@ -179,19 +188,6 @@ def test_weights_and_depth_reproduce_the_pixel() -> None:
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100])
-def test_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    meshes = [random_mesh(seed) for seed in range(3)]
-    vertices = torch.from_numpy(np.stack([vertices for vertices, _ in meshes]))
-    # Equal depths across chunks: the list twice.
-    triangles = torch.from_numpy(np.concatenate([meshes[0][1], meshes[0][1]]))
-    whole = rasterize(vertices, triangles, height=13, width=15)
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    pieces = rasterize(vertices, triangles, height=13, width=15)
-    assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
-    assert whole.triangle.max() < len(triangles) // 2
-
-
 def test_batch_equals_its_items() -> None:
     vertices = torch.from_numpy(np.stack([random_mesh(seed)[0] for seed in range(4)]))
     triangles = torch.from_numpy(random_mesh(0)[1])
@@ -199,21 +195,6 @@ def test_batch_equals_its_items() -> None:
     for i in range(4):
         alone = rasterize(vertices[i : i + 1], triangles, height=13, width=15)
         assert all(torch.equal(a[i : i + 1], b) for a, b in zip(together, alone, strict=True))
-
-
-def test_depth_and_weights_have_the_right_gradient() -> None:
-    """Corners well away from pixel centres' edges, so that the differences keep the coverage."""
-    vertices = torch.tensor(
-        [[[0.4, 0.3, 1], [5.2, 0.6, 2], [0.7, 5.1, 3], [5.6, 5.3, -1]]], dtype=torch.float64
-    ).requires_grad_()
-    triangles = torch.tensor([[0, 1, 2], [1, 3, 2]])
-
-    def seen(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        raster = rasterize(points, triangles, height=6, width=6)
-        covered = raster.triangle >= 0
-        return raster.depth[covered], raster.barycentric[covered]
-
-    assert torch.autograd.gradcheck(seen, [vertices])
 
 
 def test_bad_arguments_raise() -> None:
@@ -233,3 +214,5 @@ def test_bad_arguments_raise() -> None:
             rasterize(*mesh, height=4, width=4)
     with pytest.raises(ValueError, match="picture of 0 x 4 px"):
         rasterize(vertices, triangles, height=0, width=4)
+    with pytest.raises(ValueError, match="got vertices on meta and triangles on cpu"):
+        rasterize(torch.zeros(0, 4, 3, device="meta"), triangles, height=4, width=4)

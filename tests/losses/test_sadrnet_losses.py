@@ -15,7 +15,7 @@ from prnet.entry import CONFIG_DIR
 from prnet.geometry.uv import grid_triangles
 from prnet.losses.sadrnet import SADRNetLoss, edge_length_loss, normal_vector_loss
 from prnet.sample import FaceSample, Prediction
-from tests.small_face import SmallFace, posed_faces, small_face
+from tests.small_face import SmallFace, posed_faces, small_face, with_face
 
 UNIT = 1 / 1.5e-5
 TERMS = ("geometry", "deformation", "pose_dependent", "attention", "edge", "normal")
@@ -188,10 +188,10 @@ def test_coefficients_are_the_papers(small) -> None:
         shape_map=sample.shape_map + 1e3 * noise[2],
         attention_logits=torch.randn(2, 4, 4, generator=generator),
     )
-    together = SADRNetLoss(small.uv)(prediction, sample)
+    together = with_face(SADRNetLoss(), small)(prediction, sample)
     assert list(together) == list(TERMS)
     for name, coefficient in zip(TERMS, (0.1, 0.5, 1, 0.05, 1, 0.1), strict=True):
-        alone = SADRNetLoss(small.uv, **{**dict.fromkeys(TERMS, 0.0), name: 1.0})
+        alone = with_face(SADRNetLoss(**{**dict.fromkeys(TERMS, 0.0), name: 1.0}), small)
         losses = alone(prediction, sample)
         assert list(losses) == [name]
         torch.testing.assert_close(together[name], coefficient * losses[name])
@@ -211,7 +211,7 @@ def test_position_terms_in_their_units(small) -> None:
         shape_map=sample.shape_map + 0.05 * UNIT * shift,
         attention_logits=torch.zeros(2, 4, 4),
     )
-    found = SADRNetLoss(small.uv)(prediction, sample)
+    found = with_face(SADRNetLoss(), small)(prediction, sample)
     assert found["geometry"].item() == pytest.approx(0.1 * 0.1 * mean_weight, rel=1e-4)
     assert found["pose_dependent"].item() == pytest.approx(0.2 * mean_weight, rel=1e-4)
     assert found["deformation"].item() == pytest.approx(0.5 * 0.05 * mean_weight, rel=1e-4)
@@ -219,7 +219,9 @@ def test_position_terms_in_their_units(small) -> None:
     # One shift for the whole shape: no edge is longer and no normal turns.
     assert found["edge"].item() < 1e-6
     assert found["normal"].item() < 1e-2 * found["deformation"].item()
-    halved = SADRNetLoss(small.uv, coordinate_scale=560.0, shape_unit=2 * UNIT)(prediction, sample)
+    halved = with_face(SADRNetLoss(coordinate_scale=560.0, shape_unit=2 * UNIT), small)(
+        prediction, sample
+    )
     for name in ("geometry", "pose_dependent", "deformation"):
         torch.testing.assert_close(halved[name], found[name] / 2)
 
@@ -235,7 +237,7 @@ def test_sum_is_the_mean_times_the_counts(small) -> None:
         attention_logits=noise[:, 0, :4, :4],
     )
     mean, total = (
-        SADRNetLoss(small.uv, reduction=reduction)(prediction, sample)
+        with_face(SADRNetLoss(reduction=reduction), small)(prediction, sample)
         for reduction in ("mean", "sum")
     )
     texels = int(small.uv.face_mask.sum())
@@ -262,7 +264,7 @@ def test_edges_and_triangles_are_two_a_texel(small) -> None:
 def test_the_truth_costs_nothing(small) -> None:
     sample = sample_of(small)
     for reduction in ("mean", "sum"):
-        losses = SADRNetLoss(small.uv, reduction=reduction)(perfect(sample), sample)
+        losses = with_face(SADRNetLoss(reduction=reduction), small)(perfect(sample), sample)
         assert all(value.item() == pytest.approx(0, abs=1e-3) for value in losses.values())
 
 
@@ -271,16 +273,16 @@ def test_attention_is_binary_cross_entropy_of_soft_targets(small) -> None:
     prediction = perfect(sample)._replace(attention_logits=torch.full((2, 4, 4), 1.5))
     p = 1 / (1 + math.exp(-1.5))
     expected = -(0.25 * math.log(p) + 0.75 * math.log(1 - p))
-    found = SADRNetLoss(small.uv, attention=1.0)(prediction, sample)["attention"]
+    found = with_face(SADRNetLoss(attention=1.0), small)(prediction, sample)["attention"]
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_are_the_papers_and_follow_the_options(small) -> None:
-    loss_fn = SADRNetLoss(small.uv)
+    loss_fn = with_face(SADRNetLoss(), small)
     assert torch.equal(loss_fn.weight_mask, small.uv.weight_mask((16, 12, 3, 0)))
     assert loss_fn.weighs_outside is False
     assert loss_fn.state_dict() == {}
-    necked = SADRNetLoss(small.uv, weights=(16, 12, 3, 3))
+    necked = with_face(SADRNetLoss(weights=(16, 12, 3, 3)), small)
     assert necked.weighs_outside is True
     assert torch.equal(necked.weight_mask[~small.uv.face_mask].unique(), torch.tensor([3.0]))
 
@@ -292,7 +294,7 @@ def test_weight_picture_as_the_released_code_reads_it(small, tmp_path: Path) -> 
     for texel, value in zip(inside, (255, 64, 128), strict=True):
         picture[tuple(texel)] = value
     assert cv2.imwrite(str(tmp_path / "weights.png"), picture)
-    mask = SADRNetLoss(small.uv, weight_picture=tmp_path / "weights.png").weight_mask
+    mask = with_face(SADRNetLoss(weight_picture=tmp_path / "weights.png"), small).weight_mask
     assert [mask[tuple(texel)].item() for texel in inside] == [16, 12, 8]
     assert set(mask[small.uv.face_mask].unique().tolist()) == {3, 8, 12, 16}
     assert not mask[~small.uv.face_mask].any()
@@ -313,7 +315,7 @@ def test_weight_picture_as_the_released_code_reads_it(small, tmp_path: Path) -> 
 def test_shipped_configurations(small, name, coefficients, edges) -> None:
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose(f"loss/{name}")
-    loss_fn = instantiate(cfg.loss, uv=small.uv)
+    loss_fn = with_face(instantiate(cfg.loss), small)
     assert loss_fn.coefficients == dict(zip(TERMS, coefficients, strict=True))
     assert loss_fn.edges == edges
     assert loss_fn.reduction == "mean"
@@ -333,9 +335,9 @@ def test_shipped_configurations(small, name, coefficients, edges) -> None:
         ({"weights": (16, 12, 3)}, "expected four finite numbers"),
     ],
 )
-def test_bad_options_raise(small, options, message) -> None:
+def test_bad_options_raise(options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        SADRNetLoss(small.uv, **options)
+        SADRNetLoss(**options)
 
 
 @pytest.mark.parametrize(
@@ -356,11 +358,11 @@ def test_what_a_term_needs_must_be_there(small, owner, field) -> None:
     else:
         sample = sample._replace(**{field: None})
     with pytest.raises(ValueError, match=f"the {owner} has no {field}; set the coefficients"):
-        SADRNetLoss(small.uv)(prediction, sample)
+        with_face(SADRNetLoss(), small)(prediction, sample)
 
 
 def test_attention_of_another_resolution_raises(small) -> None:
     sample = sample_of(small)
     coarse = sample._replace(attention=torch.zeros(2, 2, 2))
     with pytest.raises(ValueError, match=r"predicts \(2, 4, 4\), the sample has \(2, 2, 2\)"):
-        SADRNetLoss(small.uv)(perfect(sample), coarse)
+        with_face(SADRNetLoss(), small)(perfect(sample), coarse)

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
-from prnet.evaluation.evaluate import give_face
 from prnet.geometry import camera
+from prnet.geometry.depth import DepthOrigin
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (
     DEPTH,
     NUM_POSE,
-    DepthOrigin,
     FitParameters,
     MirrorImage,
     crop_points,
@@ -188,7 +187,7 @@ def test_training_predicts_parameters_alone(face):
         network.eval()(torch.rand(2, 3, 64, 64))
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, H\)"):
         network(torch.rand(2, 3, 64, 32))
-    give_face(network, face)
+    network.set_face(face)
     assert network(torch.rand(2, 3, 64, 64)).position_map.shape == (2, 3, 256, 256)
     stored = set(network.state_dict())
     assert stored == {"parameter_mean", "parameter_std", "head.weight", "head.bias"}
@@ -294,8 +293,8 @@ def test_loop_teaches_parameters_and_draws_them(built_dir, face, tmp_path):
     torch.manual_seed(0)
     network = TinyRegressor()
     loss_fn = ParameterLoss(num_shape=NUM_SHAPE, num_exp=NUM_EXP, num_random=30, vdc=1.0)
-    give_face(network, face)
-    give_face(loss_fn, face)
+    network.set_face(face)
+    loss_fn.set_face(face)
     network.set_statistics(*parameter_statistics(sets, network, face, STILL))
     loss_fn.set_statistics(network.parameter_mean, network.parameter_std)
     values = []

@@ -15,7 +15,7 @@ from prnet.models.layers import SameConvTranspose2d
 from prnet.models.sadrnet import SADRNet
 from prnet.models.sadrnet_layers import ShiftedConvTranspose2d, WrapConv2d
 from prnet.sample import FaceSample, Prediction
-from tests.small_face import SmallFace, posed_faces, small_face
+from tests.small_face import SmallFace, posed_faces, small_face, with_face
 
 LAYOUTS = ("same", "released")
 # Table IV: attention, self-alignment, deformation.
@@ -119,7 +119,7 @@ def test_every_parameter_of_every_ablation_learns(name, small) -> None:
     """Finite, and none without a gradient (data-parallel training would refuse it)."""
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose(f"loss/{LOSS_OF[name]}", overrides=["loss.coordinate_scale=70"])
-    loss_fn = instantiate(cfg.loss, uv=small.uv)
+    loss_fn = with_face(instantiate(cfg.loss), small)
     model = livelier(tiny_of(name, small))
     sample = sample_of(small, [10.0, -50.0])
     sum(loss_fn(model(sample.image), sample).values()).backward()
@@ -136,7 +136,7 @@ def test_thirty_steps_find_the_faces(initialization) -> None:
     torch.manual_seed(0)
     model = SADRNet(width=4, coordinate_scale=35.0, initialization=initialization)
     model.set_face(small)
-    loss_fn = SADRNetLoss(small.uv, coordinate_scale=35.0)
+    loss_fn = with_face(SADRNetLoss(coordinate_scale=35.0), small)
     sample = sample_of(small, [0.0, 40.0, -40.0, 80.0])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     history = []
@@ -293,7 +293,7 @@ def test_occluder_over_everything_does_no_harm(small) -> None:
     with torch.no_grad():
         model.attention[4].weight.fill_(-100.0)
     sample = sample_of(small, [0.0, 60.0])._replace(attention=torch.zeros(2, 8, 8))
-    losses = SADRNetLoss(small.uv)(model(sample.image), sample)
+    losses = with_face(SADRNetLoss(), small)(model(sample.image), sample)
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

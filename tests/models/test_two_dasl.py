@@ -21,7 +21,6 @@ from prnet.datasets.pictures import CropRule
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR
 from prnet.eval import evaluate
-from prnet.evaluation.evaluate import give_face
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
 from prnet.geometry.position_map import PositionMapDecoder
@@ -52,7 +51,7 @@ def built_dirs(built_dir, tiny_data_dir, tmp_path_factory) -> list[Path]:
 def model(face):
     torch.manual_seed(0)
     network = TwoDASL(**SMALL)
-    give_face(network, face)
+    network.set_face(face)
     scale = torch.ones(NUM_PARAMETERS)
     scale[[0, 1, 2, 4, 5, 6, 8, 9, 10]] = 1e-4
     scale[[3, 7]] = 10.0
@@ -95,7 +94,7 @@ def a_batch(face, count: int = 4, *, seed: int = 0) -> tuple[FaceSample, torch.T
 
 def a_loss(face, **settings) -> TwoDASLLoss:
     loss_fn = TwoDASLLoss(**BASES, num_random=10, **settings)
-    give_face(loss_fn, face)
+    loss_fn.set_face(face)
     std, mean = torch.std_mean(loss_fn.supervised.fit_parameters(a_batch(face)[0].fit), dim=0)
     loss_fn.set_statistics(mean, std)
     return loss_fn
@@ -288,7 +287,7 @@ def test_supervision_is_over_the_images_with_a_fit(face):
 def test_second_stage_is_the_vertex_distance_alone(face):
     sample, parameters = a_batch(face)
     prediction = Prediction(parameters=parameters, cycle_parameters=parameters)
-    loss_fn = a_loss(face, finetune_from=2)
+    loss_fn = a_loss(face, stage="both", stage_1_epochs=2)
     names = []
     for epoch in (0.0, 1.9, 2.0):
         loss_fn.start_step(epoch)
@@ -402,10 +401,10 @@ def run(cfg, built_dirs, face, run_dir, *, steps: int, resume: dict | None = Non
     )
     torch.manual_seed(0)
     model = instantiate(cfg.model.network)
-    loss_fn = instantiate(cfg.loss, uv=face.uv)
+    loss_fn = instantiate(cfg.loss)
     rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
-    give_face(model, face)
-    give_face(loss_fn, face)
+    model.set_face(face)
+    loss_fn.set_face(face)
     if resume is None:
         model.set_statistics(*parameter_statistics(sets, model, face, rule))
     else:
@@ -496,7 +495,7 @@ def assert_equal_states(first, second):
 def test_resumed_run_is_bit_equal_with_its_critic(built_dirs, face, tmp_path):
     """Weights, momenta, critic and the critic's Adam of 4 steps = 2 steps, stop, 2 steps, across
     the end of an epoch."""
-    cfg = configuration("2dasl", "loss.finetune_from=null", "loss.critic_learning_rate=1e-2")
+    cfg = configuration("2dasl", "loss.stage=1", "loss.critic_learning_rate=1e-2")
     whole = run(cfg, built_dirs, face, tmp_path / "whole", steps=4)
     half = run(cfg, built_dirs, face, tmp_path / "half", steps=2)
     resumed = run(cfg, built_dirs, face, tmp_path / "resumed", steps=4, resume=half)
@@ -504,7 +503,7 @@ def test_resumed_run_is_bit_equal_with_its_critic(built_dirs, face, tmp_path):
     assert_equal_states(whole, resumed)
     moved = half["training"]["loss"]["critic"]["layers.0.weight"]
     assert not torch.equal(moved, whole["training"]["loss"]["critic"]["layers.0.weight"])
-    plain = configuration("2dasl_cyc", "loss.finetune_from=null")
+    plain = configuration("2dasl_cyc", "loss.stage=1")
     with pytest.raises(ValueError, match=r"had a critic, this loss has none"):
         run(plain, built_dirs, face, tmp_path / "other", steps=4, resume=half)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from prnet.eval import load_model
 from prnet.export.sadrnet import MEAN_SHAPE_MAP, released_names
+from prnet.models.loading import load_model
 from prnet.models.sadrnet import SHAPE_UNIT, SADRNet
 from tests.load_script import load_script
 

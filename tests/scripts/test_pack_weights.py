@@ -8,8 +8,9 @@ from torch import nn
 from prnet import checkpoint as checkpoint_module
 from prnet.checkpoint import load_checkpoint, save_checkpoint, shipped_weights
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate, load_model, require_same_face
+from prnet.eval import evaluate
 from prnet.faces.embedded import load_embedded
+from prnet.models.loading import load_model, require_same_face
 from prnet.models.mobile_frnet import MobileFRNet
 from tests.load_script import load_script
 

@@ -10,24 +10,25 @@ from scipy.spatial import cKDTree
 from prnet.faces.embedded import load_head
 from prnet.geometry.mesh import vertex_normals
 from prnet.geometry.rasterize import rasterize
+from prnet.synthetic.parameters import stack
+from prnet.synthetic.render.palette import HIGHLIGHT_TABLE
+from prnet.synthetic.render.strips import ALPHA, COLOR, ROWS, STRIP
+from prnet.synthetic.render.surfaces import accessories as draw_surfaces
 from prnet.synthetic.worn.accessories import (
     CUTOUT,
-    KIND_NAMES,
     LENS,
     OPAQUE,
     Accessories,
     AccessoryRule,
-    accessory_color,
-    accessory_paint,
     draw_accessories,
-    stack_accessories,
 )
 from prnet.synthetic.worn.hair_styles import HairRule
 from prnet.synthetic.worn.hand_poses import HandRule
 from prnet.synthetic.worn.head_chart import FIRST_ROW, LAST_ROW
 from prnet.synthetic.worn.headwear_styles import HeadwearRule
-from prnet.synthetic.worn.patterns import Paint
+from prnet.synthetic.worn.patterns import KIND_NAMES, Paint, with_body_colors
 from prnet.synthetic.worn.solids import NOWHERE_MM, join, sheet, superquadric, tube
+from tests.painter import accessory_color
 
 BARE_HEAD = HairRule(worn=0, beard=0)
 BARE = HeadwearRule(hat=0, hood=0, wrap=0, garment=0)
@@ -57,9 +58,7 @@ def people(head):
 
 
 def draw(rule, count=8, seed=0):
-    return stack_accessories(
-        [draw_accessories(np.random.default_rng([seed, i]), rule) for i in range(count)]
-    )
+    return stack([draw_accessories(np.random.default_rng([seed, i]), rule) for i in range(count)])
 
 
 def of_kind(accessories, *names):
@@ -181,7 +180,7 @@ def test_batch_equals_items_and_arguments_are_kept(accessories, people):
     assert torch.equal(people, before)
     samples = [draw_accessories(np.random.default_rng([0, i]), rule) for i in range(8)]
     for number, sample in enumerate(samples):
-        alone = accessories.vertices(people[number : number + 1], stack_accessories([sample]))
+        alone = accessories.vertices(people[number : number + 1], stack([sample]))
         assert torch.equal(alone[0], together[number]), number
 
 
@@ -415,40 +414,60 @@ def test_scalp_hair(accessories, head):
     assert torch.allclose(weight, weight[head.mirror_index], atol=0.01)
 
 
-def test_color_and_alpha(accessories):
+def drawn(kind: int, uv: np.ndarray, paint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Linear RGB (M, 3) and alpha (M,) as the compiled loops give them, at u and v (M, 2)."""
+    count = len(uv)
+    attributes = np.concatenate([uv, np.zeros((STRIP, 2))]).astype(np.float32)
+    rgb, alpha = np.zeros((count, 3), np.float32), np.zeros(count, np.float32)
+    weights = np.zeros((3, STRIP))
+    weights[0] = 1
+    strip, is_face = np.zeros((ROWS, STRIP), np.float32), np.zeros(STRIP, bool)
+    for start in range(0, count, STRIP):
+        corners = np.tile(np.arange(start, start + STRIP, dtype=np.uint32), (3, 1))
+        within = slice(0, min(STRIP, count - start))
+        arguments = attributes, kind, paint, HIGHLIGHT_TABLE[kind]
+        draw_surfaces(strip, is_face, within.stop, corners, weights, *arguments)
+        rgb[start : start + STRIP] = strip[COLOR : COLOR + 3, within].T
+        alpha[start : start + STRIP] = strip[ALPHA, within]
+        assert not is_face.any()
+    return rgb, alpha
+
+
+def test_color_and_alpha():
     parameters = draw(AccessoryRule(sunglasses=1), count=4)
     hair_color, skin_color = torch.full((4, 3), 0.1), torch.rand(4, 3)
-    paint = accessory_paint(parameters, hair_color=hair_color, skin_color=skin_color)
+    paint = with_body_colors(parameters.paint, hair_color=hair_color, skin_color=skin_color)
     hand = KIND_NAMES.index("hand")
     assert torch.equal(paint[:, hand, :3], skin_color)
     assert not torch.equal(paint, parameters.paint)
 
-    generator = torch.Generator().manual_seed(0)
-    kind = torch.randint(len(KIND_NAMES), (4000,), generator=generator)
-    uv = torch.rand(4000, 2, generator=generator)
-    sample = torch.randint(4, (4000,), generator=generator)
-    rgb, alpha = accessory_color(kind, uv, paint[sample, kind])
-    for values in (rgb, alpha):
-        assert torch.isfinite(values).all()
-        assert values.min() >= 0
-        assert values.max() <= 1
-    soft = torch.tensor([name in ("hair", "beard", "lens") for name in KIND_NAMES])
-    assert (alpha[~soft[kind]] == 1).all()
-    is_lens = kind == KIND_NAMES.index("lens")
-    assert (alpha[is_lens] < 1).all()
-    assert alpha[is_lens].mean() > 0.4
+    uv = np.random.default_rng(0).random((300, 2))
+    for sample in range(4):
+        for kind, name in enumerate(KIND_NAMES):
+            rgb, alpha = drawn(kind, uv, paint[sample, kind].numpy())
+            for values in (rgb, alpha):
+                assert np.isfinite(values).all()
+                assert values.min() >= 0
+                assert values.max() <= 1
+            if name not in ("hair", "beard", "lens"):
+                assert (alpha == 1).all()
+            if name == "lens":
+                assert (alpha < 1).all()
+                assert alpha.mean() > 0.4
+            formula = accessory_color(kind, torch.from_numpy(uv), paint[sample, kind].double())
+            for got, expected in zip((rgb, alpha), formula, strict=True):
+                # Where one cell ends and the next begins, rounding decides.
+                assert (np.abs(got - expected.numpy()) > 2e-3).mean() < 0.01
 
 
 def test_strands_end_ragged():
     """Hair is solid at the roots, gone past the tips, and both between: strand by strand."""
     values = dict.fromkeys(Paint._fields, 0.1) | {"scale_u": 300.0, "scale_v": 3.0, "seed": 7.0}
-    row = torch.tensor([float(v) for v in Paint(**values | {"alpha": 1.0, "ragged": 0.4})])
-    u = torch.linspace(0, 1, 1000)
+    row = np.array(Paint(**values | {"alpha": 1.0, "ragged": 0.4}), np.float32)
+    u = np.linspace(0, 1, 1000)
 
     def alpha_at(v, name="hair"):
-        kind = torch.full((1000,), KIND_NAMES.index(name))
-        uv = torch.stack([u, torch.full((1000,), v)], -1)
-        return accessory_color(kind, uv, row.expand(1000, -1))[1]
+        return drawn(KIND_NAMES.index(name), np.stack([u, np.full(1000, v)], -1), row)[1]
 
     assert (alpha_at(0.1) > 0.99).all()
     assert (alpha_at(1.05) == 0).all()
@@ -458,10 +477,3 @@ def test_strands_end_ragged():
     # A beard thins out towards its roots too.
     assert alpha_at(0.0, "beard").mean() < 0.15
     assert (alpha_at(0.46, "beard") > 0.99).all()
-
-
-def test_moves_as_one(accessories, people):
-    moved = accessories.to("cpu")
-    parameters = draw(AccessoryRule(), seed=9)
-    assert torch.equal(moved.vertices(people, parameters), accessories.vertices(people, parameters))
-    assert moved.triangles.device.type == "cpu"

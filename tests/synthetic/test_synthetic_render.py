@@ -8,17 +8,19 @@ from prnet.geometry.camera import image_from_model, transform_points
 from prnet.geometry.mesh import vertex_normals
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
-from prnet.synthetic.camera.lighting import Light, draw_light, polynomial_terms, soft_light
+from prnet.synthetic.camera.lighting import Light, polynomial_terms, soft_light
 from prnet.synthetic.camera.pose import Pose
 from prnet.synthetic.parameters import FaceParameters, World, select, stack
-from prnet.synthetic.rasterize_cpu import rasterize_cpu
-from prnet.synthetic.render import looks
+from prnet.synthetic.render.normals import quads_of
+from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
-from prnet.synthetic.render.scene import EYE, MOUTH, MOUTH_PARTS, quads_of, transform
-from prnet.synthetic.render.shading import irradiance, smooth, unit
+from prnet.synthetic.render.scene import EYE, LOOKS, MOUTH_PARTS, Scene, transform
+from prnet.synthetic.srgb import srgb_encode
 from prnet.synthetic.world import SyntheticFaces
-from prnet.synthetic.worn.accessories import KIND_NAMES, OPAQUE
+from prnet.synthetic.worn.accessories import OPAQUE
+from prnet.synthetic.worn.patterns import KIND_NAMES
 from tests.films import IDENTITY_FILM
+from tests.painter import paint
 
 SIZE = 128
 LIGHT = Light(
@@ -70,56 +72,22 @@ def head_points(faces: SyntheticFaces, rendering: Rendering) -> torch.Tensor:
     return transform_points(rendering.crop_from_model, vertices)
 
 
-def seen_groups(faces: SyntheticFaces, items: list[FaceParameters]) -> torch.Tensor:
-    """What the opaque layer shows at each pixel, as (group, kind), (B, S, S, 2); -1 where none."""
+def seen_looks(faces: SyntheticFaces, items: list[FaceParameters]) -> torch.Tensor:
+    """What the opaque layer shows of the head at each pixel, into `LOOKS`, (B, S, S); -1 where
+    nothing."""
     rendering = render(faces, items)
     layer = faces.renderer.scene.layers[OPAQUE]
-    head = (layer.triangles < faces.renderer.scene.num_head).all(1).nonzero().squeeze(1)
-    raster = rasterize_cpu(
+    triangles = torch.from_numpy(layer.triangles.astype(np.int64))
+    head = (triangles < faces.renderer.scene.num_head).all(1).nonzero().squeeze(1)
+    raster = rasterize(
         head_points(faces, rendering),
-        layer.triangles[head],
+        triangles[head],
         height=SIZE,
         width=SIZE,
         cull_back_faces=True,
     )
-    triangle = head[raster.triangle.clamp(min=0)]
-    seen = torch.stack([layer.group[triangle + 1].long(), layer.kind[triangle]], -1)
-    return seen.where((raster.triangle >= 0)[..., None], -1)
-
-
-@pytest.mark.parametrize("cull", [False, True])
-@pytest.mark.parametrize("whole_numbers", [False, True])
-def test_cpu_raster_has_the_bits_of_the_torch_raster(cull: bool, whole_numbers: bool) -> None:
-    random = torch.Generator().manual_seed(int(whole_numbers))
-    for _ in range(8):
-        vertices = 60 * torch.rand(3, 60, 3, generator=random) - 4
-        if whole_numbers:
-            vertices = vertices.round()
-        triangles = torch.randint(0, 60, (150, 3), generator=random)
-        options = {"height": 48, "width": 52, "cull_back_faces": cull}
-        expected = rasterize(vertices, triangles, **options)
-        got = rasterize_cpu(vertices, triangles, **options)
-        assert (expected.triangle >= 0).any()
-        for name, one, other in zip(expected._fields, expected, got, strict=True):
-            assert torch.equal(one, other), name
-
-
-def test_cpu_raster_of_the_head_has_the_bits_of_the_torch_raster(faces: SyntheticFaces) -> None:
-    points = head_points(faces, render(faces, [bare(faces, 3, yaw_deg=40, jawOpen=0.6)]))
-    for cull in (False, True):
-        options = {"height": SIZE, "width": SIZE, "cull_back_faces": cull}
-        expected = rasterize(points, faces.head.triangles, **options)
-        got = rasterize_cpu(points, faces.head.triangles, **options)
-        assert torch.equal(expected.triangle, got.triangle)
-        assert torch.equal(expected.depth, got.depth)
-
-
-def test_cpu_raster_refuses_what_it_cannot_draw() -> None:
-    triangles = torch.tensor([[0, 1, 2]])
-    with pytest.raises(ValueError, match="float64"):
-        rasterize_cpu(torch.zeros(1, 3, 3).double(), triangles, height=4, width=4)
-    with pytest.raises(ValueError, match="not finite"):
-        rasterize_cpu(torch.full((1, 3, 3), torch.nan), triangles, height=4, width=4)
+    looks = torch.from_numpy(layer.look)[head[raster.triangle.clamp(min=0)]].long()
+    return looks.where(raster.triangle >= 0, -1)
 
 
 def test_quads_join_triangles_that_share_an_edge() -> None:
@@ -129,16 +97,32 @@ def test_quads_join_triangles_that_share_an_edge() -> None:
     assert quads[1:] == [[0, 1, 2, 2], [3, 4, 9, 9], [1, 2, 3, 3]]
 
 
+def normals_by_formula(scene: Scene, points: torch.Tensor) -> torch.Tensor:  # (V, 3)
+    """Means over each vertex's quads, weighted by area; sheets count with one winding."""
+    fronts = [
+        layer.triangles[: len(layer.triangles) - layer.two_sided.sum() // 2]
+        for layer in scene.layers.values()
+    ]
+    quads = torch.cat([quads_of(torch.from_numpy(front.astype(np.int64))) for front in fronts])
+    a, b, c, d = quads.t()
+    doubled = torch.linalg.cross(points[c] - points[a], points[d] - points[b])
+    total = torch.zeros_like(points)
+    for corner in (a, b, c):
+        total.index_add_(0, corner, doubled)
+    total.index_add_(0, d[d != c], doubled[d != c])
+    return torch.nn.functional.normalize(total, dim=1)
+
+
 def test_normals_are_those_of_the_surface(faces: SyntheticFaces) -> None:
     scene = faces.renderer.scene
     batch = stack([faces.parameters(k) for k in (0, 1)])
     vertices = scene.vertices(batch.shape_params, batch.exp_params, batch.accessories)
     matrix = torch.diag(torch.tensor([1e-3, -1e-3, 1e-3, 1.0])).expand(2, 4, 4)
     points = transform(matrix, vertices)
-    normals = scene.normals(points)
+    normals = torch.stack([scene.normals(each) for each in points])
     head, worn = faces.head, points[..., 2] > -1000
-    by_gathers = scene.normals_by_gathers(points)
-    close = (normals - by_gathers).abs().amax(-1) < 1e-4
+    by_formula = torch.stack([normals_by_formula(scene, each) for each in points.double()])
+    close = (normals - by_formula).abs().amax(-1) < 1e-4
     # Where something has no area the direction is left to rounding.
     assert close[:, : scene.num_head].float().mean() > 0.9999
     assert close[worn].float().mean() > 0.98
@@ -258,9 +242,9 @@ def test_landmark_behind_an_occluder_is_hidden(faces: SyntheticFaces) -> None:
 def test_teeth_show_only_in_an_open_mouth(faces: SyntheticFaces) -> None:
     items = [bare(faces, 4), bare(faces, 4, jawOpen=0.9), bare(faces, 4, jawOpen=0.5)]
     items = [item._replace(shape_params=np.zeros(80)) for item in items]
-    seen = seen_groups(faces, items)
-    teeth = (seen == torch.tensor([MOUTH, MOUTH_PARTS.index("teeth")])).all(-1).sum((1, 2))
-    mouth = (seen[..., 0] == MOUTH).sum((1, 2))
+    seen = seen_looks(faces, items)
+    teeth = (seen == LOOKS.index("teeth")).sum((1, 2))
+    mouth = torch.isin(seen, torch.tensor([LOOKS.index(part) for part in MOUTH_PARTS])).sum((1, 2))
     assert teeth[0] <= 4
     assert teeth[1] > 20
     assert mouth[1] > mouth[2] > mouth[0]
@@ -272,7 +256,7 @@ def test_open_mouth_and_lids_leave_no_hole(faces: SyntheticFaces) -> None:
     expressions += [{"eyeWideLeft": 1.0, "eyeWideRight": 1.0, "mouthFunnel": 1.0}]
     items = [bare(faces, k, **exp) for k, exp in enumerate(expressions)]
     rendering = render(faces, items)
-    seen = seen_groups(faces, items)
+    seen = seen_looks(faces, items)
     for item in range(len(items)):
         x, y = rendering.landmarks[item, :, :2].unbind(-1)
         upper = slice(int(y[19:25].min()), int(y[33])), slice(int(x[4]) + 2, int(x[12]) - 1)
@@ -280,7 +264,7 @@ def test_open_mouth_and_lids_leave_no_hole(faces: SyntheticFaces) -> None:
         assert rendering.attention[item][upper].all()
         assert rendering.attention[item][lower].all()
         # Lids hide the eyes when shut.
-        eyes = (seen[item, ..., 0] == EYE).sum()
+        eyes = (seen[item] == EYE).sum()
         assert (eyes < 12) == (item == 2)
 
 
@@ -304,7 +288,7 @@ def test_position_map_agrees_with_what_is_drawn(faces: SyntheticFaces, yaw_deg: 
 
     head = faces.head
     points = head_points(faces, rendering)
-    raster = rasterize_cpu(points, head.triangles, height=SIZE, width=SIZE, cull_back_faces=True)
+    raster = rasterize(points, head.triangles, height=SIZE, width=SIZE, cull_back_faces=True)
     skin = head.region_names.index("skin")
     chosen = (raster.triangle >= 0) & rendering.attention
     chosen &= head.triangle_region[raster.triangle.clamp(min=0)] == skin
@@ -342,14 +326,6 @@ def test_soft_light_is_a_clamped_cosine() -> None:
     assert abs((got[:, 0] - expected).mean()) < 0.01
 
 
-def test_irradiance_evaluates_the_polynomial() -> None:
-    light = draw_light(np.random.default_rng(3), hard_share=1, shadow_share=1)
-    normal = unit(torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).double())
-    expected = polynomial_terms(normal.T.numpy()) @ light.irradiance
-    got = irradiance(normal, torch.tensor(light.irradiance)[..., None])
-    np.testing.assert_allclose(got.T.numpy(), expected.clip(min=0.01), atol=1e-9)
-
-
 def test_hard_light_shines_and_casts_a_shadow(faces: SyntheticFaces) -> None:
     """From the side a face shades itself: less light with shadows, never more."""
     side = np.array([0.6, -0.6, 0.5]) / np.linalg.norm([0.6, -0.6, 0.5])
@@ -366,26 +342,17 @@ def test_hard_light_shines_and_casts_a_shadow(faces: SyntheticFaces) -> None:
     assert lit[:, SIZE // 2 :].sum() > 1.2 * lit[:, : SIZE // 2].sum()
 
 
-def test_smooth_steps() -> None:
-    value = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0])
-    assert smooth(value, 0, 1).tolist() == [0, 0, 0.5, 1, 1]
-    assert smooth(value, 1, 0).tolist() == [1, 1, 0.5, 0, 0]
-
-
-def test_gathered_and_single_parameters_agree(faces: SyntheticFaces) -> None:
-    """Torch draws a block, compiled loops sample by sample: the same pictures."""
+def test_pictures_are_those_of_the_formulas(faces: SyntheticFaces) -> None:
+    """Before the camera; some have shadows, some have none."""
     items = [faces.parameters(k) for k in range(10)]
     items[3] = bare(faces, 3, jawOpen=1.0, eyeWideLeft=1.0)
-    # Film would hide what is drawn; some have shadows, some have none.
     items = [item._replace(film=IDENTITY_FILM) for item in items]
     assert 0 < sum(item.light.shadow for item in items) < len(items)
-    expected = render(faces, items)
-    together = Renderer(faces.head, faces.face, size=SIZE)
-    together._draws_blocks = True
-    got = together(items, faces.bank(0))
-    assert torch.equal(got.landmarks, expected.landmarks)
-    assert (got.attention != expected.attention).float().mean() < 1e-4
-    difference = (got.image - expected.image).abs()
+    got = render(faces, items)
+    painted = [paint(faces, *each) for each in zip(items, got.crop_from_model, strict=True)]
+    image, attention = (torch.from_numpy(np.stack(part)) for part in zip(*painted, strict=True))
+    assert (got.attention != attention).float().mean() < 1e-4
+    difference = (got.image - srgb_encode(image.clamp(0, 1))).abs()
     # Where two surfaces meet, or a strand of hair begins, rounding decides.
     assert (difference > 2 / 255).float().mean() < 2e-3
     assert difference.mean() < 1e-4
@@ -408,4 +375,4 @@ def test_sizes_that_cannot_be_drawn_are_refused(faces: SyntheticFaces, size: int
 
 
 def test_highlights_are_named_after_kinds() -> None:
-    assert looks.HIGHLIGHTS.keys() <= set(KIND_NAMES)
+    assert HIGHLIGHTS.keys() <= set(KIND_NAMES)

@@ -1,11 +1,9 @@
-"""The mathematics of strips of pixels, and when their compiled loops are made anew."""
+"""The mathematics of strips of pixels."""
 
 import numba
 import numpy as np
-import pytest
 
-from prnet.synthetic.render import strips_cpu
-from prnet.synthetic.render.strips_cpu import F, exp, kept, sin, smooth
+from prnet.synthetic.render.strips import F, exp, sin, smooth
 
 
 @numba.njit
@@ -33,22 +31,3 @@ def test_exponentials_far_out_are_zero_and_finite() -> None:
     assert far[:2].max() < 1e-37
     assert np.isfinite(far).all()
     assert far[2:].min() > 1e37
-
-
-def test_compiled_code_is_kept_by_the_sources_it_was_made_of(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(strips_cpu, "__file__", str(tmp_path / "render" / "strips_cpu.py"))
-    source = tmp_path / "colors.py"
-
-    def name() -> str:
-        def draw() -> int:
-            return 1
-
-        return kept(draw).py_func.__qualname__
-
-    source.write_text("RED = 1\n")
-    first, again = name(), name()
-    source.write_text("RED = 2\n")
-    assert first == again
-    assert name() != first

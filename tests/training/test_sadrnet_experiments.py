@@ -13,11 +13,12 @@ from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR
-from prnet.evaluation.evaluate import evaluate_model, give_face
+from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.training.loop import Plan, World, train
 from prnet.training.schedule import warmup_decay
+from tests.small_face import with_face
 
 # Table IV: attention, self-alignment, deformation; and the terms of eq. 24 that are left.
 ABLATIONS = {
@@ -99,11 +100,11 @@ def test_ablations_are_the_papers_ticks_and_train_and_are_scored(name, built_dir
     assert cfg.name == name
     torch.manual_seed(0)
     model = instantiate(cfg.model.network, width=2)
-    give_face(model, face)
+    model.set_face(face)
     assert (model.attention is not None) == attention
     assert (model.geometry == "self_aligned") == self_aligned
     assert (model.deformation_head is not None and model.deformation) == deformation
-    loss_fn = instantiate(cfg.loss, uv=face.uv)
+    loss_fn = with_face(instantiate(cfg.loss), face)
     assert {term for term, value in loss_fn.coefficients.items() if value > 0} == terms
 
     before = {key: value.clone() for key, value in model.named_parameters()}

@@ -17,7 +17,7 @@ from prnet.synthetic.backgrounds import BackgroundFolder, procedural_background
 from prnet.synthetic.parameters import Backdrop
 from prnet.synthetic.person.skin_chart import window_masks
 from prnet.synthetic.person.textures import SKIN_LAYERS, skin_layers
-from prnet.synthetic.render.shading import linear_from_bytes
+from prnet.synthetic.srgb import linear_from_bytes
 
 WINDOW_SIZE = 256
 # Beyond the face's window a texture goes on with its border's texels, which fade over the margin.
@@ -51,20 +51,17 @@ class Bank:
         num_backgrounds: int,
         size: int,
         folder: BackgroundFolder | None = None,
-        device: torch.device | str = "cpu",
     ) -> None:
         self.block = block
         self._face, self._masks, self._folder = face, window_masks(head), folder
         self._seed = seed
         self._made: set[tuple[int, int]] = set()
-        # Half precision holds 256 levels exactly and is what a gather can weigh.
+        # Half precision holds 256 levels exactly.
         self.textures = torch.zeros(
-            num_textures, TEXTURE_SIZE**2, len(SKIN_LAYERS), dtype=torch.float16, device=device
+            num_textures, TEXTURE_SIZE**2, len(SKIN_LAYERS), dtype=torch.float16
         )
         side = round(BACKGROUND_ROOM * size)
-        self._backgrounds = torch.zeros(
-            num_backgrounds, 3, side, side, dtype=torch.float16, device=device
-        )
+        self._backgrounds = torch.zeros(num_backgrounds, 3, side, side, dtype=torch.float16)
 
     def _make_texture(self, number: int, generator: np.random.Generator) -> None:
         layers = skin_layers(self._face, self._masks, generator, WINDOW_SIZE)
@@ -100,7 +97,7 @@ class Bank:
         """What each sample sees of its background, (B, 3, size, size), linear RGB."""
         self._require(BACKGROUNDS, [backdrop.number for backdrop in backdrops])
         room = self._backgrounds.shape[-1] - size
-        crops = torch.zeros(len(backdrops), 3, size, size, device=self._backgrounds.device)
+        crops = torch.zeros(len(backdrops), 3, size, size)
         for backdrop, target in zip(backdrops, crops, strict=True):
             left, top = (int(share * (room + 1)) for share in backdrop.shift)
             rows, columns = slice(top, top + size), slice(left, left + size)

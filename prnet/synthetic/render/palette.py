@@ -1,7 +1,6 @@
-"""What the compiled loops of a CPU take: one sample's light and colours, and its picture.
+"""What the compiled loops take: one sample's light and colours, and the constants of its looks.
 
-Letters: B batch, S side of the picture, L skin layers, K kinds of
-accessories, P numbers of their paint.
+Letters: B batch, L skin layers, K kinds of accessories, P numbers of their paint.
 """
 
 from collections.abc import Iterator
@@ -11,12 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.render.looks import DULL, HIGHLIGHTS, MICROMETRES, MOUTH_COLORS, Person
+from prnet.synthetic.parameters import FaceParameters
 from prnet.synthetic.render.scene import MOUTH_PARTS, Scene
-from prnet.synthetic.render.shading import half_vector
-from prnet.synthetic.worn.accessories import KIND_NAMES
+from prnet.synthetic.worn.patterns import KIND_NAMES, with_body_colors
 
+MOUTH_COLORS = {"cavity": (0.16, 0.03, 0.025), "tongue": (0.42, 0.13, 0.12)}  # linear RGB
+MICROMETRES = 1000.0  # in a millimetre
+# Strength and sharpness of highlights.
+EYE_HIGHLIGHT = (0.55, 180.0)
+MOUTH_HIGHLIGHT = (0.12, 60.0)
+DULL = (0.01, 8.0)
+HIGHLIGHTS = {
+    "hair": (0.05, 14.0),
+    "beard": (0.03, 14.0),
+    "glasses_frame": (0.3, 60.0),
+    "lens": (0.5, 150.0),
+    "hand": (0.06, 14.0),
+    "object": (0.15, 40.0),
+}
 HIGHLIGHT_TABLE = np.array([HIGHLIGHTS.get(name, DULL) for name in KIND_NAMES], np.float32)
+# Wet lips shine, hair does not.
+WET_LIPS, DULL_HAIR = 0.8, 0.7
 
 
 class Palette(NamedTuple):
@@ -41,22 +55,14 @@ class Palette(NamedTuple):
     face_mask: np.ndarray  # (texels,)
 
 
-class Canvas(NamedTuple):
-    """What is drawn; written."""
-
-    image: np.ndarray  # (3, S, S)
-    attention: np.ndarray  # (S, S), bool
-    depth: np.ndarray  # (S, S), of the nearest thing that hides
-
-
 def palettes_of(
     scene: Scene,
-    persons: Person,  # leading B
+    batch: FaceParameters,  # tensors, leading B
     textures: Tensor,  # (n, texels, L), float16 in [0, 1]
 ) -> Iterator[Palette]:
     """Each sample's light and colours."""
-    light, material, eyes = persons.light, persons.material, persons.eyes
-    half, bright = half_vector(light.direction.t()).t(), half_vector(light.highlight.t()).t()
+    light, material, eyes = batch.light, batch.material, batch.eyes
+    half, bright = half_vector(light.direction), half_vector(light.highlight)
     covers = ("lip", "makeup", "beard", "brow", "lash")
     gains = ("detail", "redness", "spots", "shade")
     teeth = material.teeth_color
@@ -65,6 +71,7 @@ def palettes_of(
         for part in MOUTH_PARTS
     ]
     iris_angle = torch.asin(eyes.iris_mm * MICROMETRES / scene.head.eye_radius)
+    stubble = batch.accessories.hair.stubble
     columns = (
         light.irradiance,
         torch.stack([light.direction, half, bright], 1),
@@ -74,15 +81,25 @@ def palettes_of(
         torch.stack([getattr(material, f"{name}_color") for name in covers], 1),
         torch.stack([getattr(material, f"{name}_strength") for name in covers], 1),
         material.hair_color,
-        torch.stack([persons.stubble, material.specular, material.roughness], 1),
+        torch.stack([stubble, material.specular, material.roughness], 1),
         eyes.gaze,
         torch.stack([iris_angle, eyes.pupil], 1),
         torch.stack([material.iris_color, material.sclera_color], 1),
         torch.stack(mouth, 1),
-        persons.paint,
+        with_body_colors(
+            batch.accessories.paint,
+            hair_color=material.hair_color,
+            skin_color=material.skin_tone,
+        ),
     )
     arrays = [column.contiguous().numpy() for column in columns]
     # Compiled loops know no float16, but its bits.
     bits, face_mask = textures.numpy().view(np.uint16), scene.face_mask.numpy()
-    for number, *fields in zip(persons.texture.tolist(), *arrays, strict=True):
+    for number, *fields in zip(batch.texture.tolist(), *arrays, strict=True):
         yield Palette(*fields, HIGHLIGHT_TABLE, bits[number], face_mask)
+
+
+def half_vector(direction: Tensor) -> Tensor:  # (B, 3), unit vectors toward the light
+    """Between light and camera, (B, 3) unit vectors."""
+    half = direction + direction.new_tensor([0.0, 0.0, 1.0])
+    return half / half.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)

@@ -5,7 +5,7 @@ The mesh has one fixed topology: a batch shares its triangles, and what a sample
 sits at one point far behind the head, without area.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,29 +29,11 @@ from prnet.synthetic.worn.patterns import (
     HAND,
     HAT,
     HOOD,
-    KIND_NAMES,
     LENSES,
     OBJECT,
-    accessory_color,
     draw_paint,
-    with_body_colors,
 )
 from prnet.synthetic.worn.solids import NOWHERE_MM
-
-__all__ = [
-    "CUTOUT",
-    "KIND_NAMES",
-    "LENS",
-    "OPAQUE",
-    "Accessories",
-    "AccessoryParameters",
-    "AccessoryRule",
-    "accessory_color",
-    "accessory_paint",
-    "draw_accessories",
-    "scalp_hair",
-    "stack_accessories",
-]
 
 # How a triangle covers what is behind it: wholly, where alpha says so, or as glass.
 OPAQUE, CUTOUT, LENS = 0, 1, 2
@@ -86,7 +68,7 @@ class Accessories:
         kind: (T,) int64, into KIND_NAMES.
         two_sided: (T,) bool. Sheets, listed once and seen from both sides: they are not to be
             culled, and their normals are to be turned to the viewer. The others are closed.
-        uv: (A, 2) float32, for `accessory_color`.
+        uv: (A, 2) float32, across the pattern and along it.
         scalp_hair: (N,) float32 in [0, 1], where hair grows on the skin.
     """
 
@@ -121,15 +103,6 @@ class Accessories:
         self.kind = torch.tensor([kind for _, _, kind in parts]).repeat_interleave(counts)
         sides = torch.tensor([part.two_sided for part, _, _ in parts])
         self.two_sided = sides.repeat_interleave(counts)
-
-    def to(self, device: torch.device | str) -> "Accessories":
-        """The same on another device."""
-        moved = object.__new__(Accessories)
-        moved.__dict__ = {
-            name: value.to(device) if hasattr(value, "to") else value
-            for name, value in self.__dict__.items()
-        }
-        return moved
 
     def vertices(
         self,
@@ -226,30 +199,6 @@ def draw_accessories(generator: np.random.Generator, rule: AccessoryRule) -> Acc
         glasses=draw_glasses(generator, worn=eyewear < rule.sunglasses + rule.glasses, sun=sun),
         paint=draw_paint(generator, sun=sun),
     )
-
-
-def stack_accessories(
-    parameters: Sequence[AccessoryParameters], device: torch.device | str = "cpu"
-) -> AccessoryParameters:
-    """The parameters of several samples as float32 tensors with a leading B."""
-    return _stack(parameters, device)
-
-
-def accessory_paint(
-    parameters: AccessoryParameters,  # of tensors, (B, ...)
-    *,
-    hair_color: Tensor,  # (B, 3), linear RGB
-    skin_color: Tensor,  # (B, 3), linear RGB
-) -> Tensor:
-    """How each kind looks in each sample, (B, K, P): `paint[sample, kind]` is what
-    `accessory_color` takes for a pixel."""
-    return with_body_colors(parameters.paint, hair_color=hair_color, skin_color=skin_color)
-
-
-def _stack(values: Sequence, device: torch.device | str):  # NamedTuples or arrays, all of one kind
-    if isinstance(values[0], tuple):
-        return type(values[0])(*(_stack(field, device) for field in zip(*values, strict=True)))
-    return torch.as_tensor(np.stack(values), dtype=torch.float32, device=device)
 
 
 def _at(values, samples: Tensor):  # NamedTuples of tensors, (B, ...); (b,), int64

@@ -79,16 +79,6 @@ class Glasses:
         self.frame = join([*rim, *temple, tube(RIM_AROUND, BRIDGE_POINTS)])
         self.lenses = join([_lens_part() for _ in range(2)])
 
-    def to(self, device: torch.device | str) -> "Glasses":
-        """The same on another device."""
-        moved = object.__new__(Glasses)
-        moved.__dict__ = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in self.__dict__.items()
-        }
-        moved.beside_index = tuple(index.to(device) for index in self.beside_index)
-        return moved
-
     def vertices(
         self,
         head_vertices: Tensor,  # (B, N, 3), um

@@ -105,13 +105,6 @@ class Hair:
         down = torch.tensor([0.0, -ROW_LENGTH_MM, 0.0]) * (chart.rows[:, None] - 1).clamp(min=0)
         self.place = (chart.directions * 85 + down).permute(2, 0, 1)  # (3, C, R), mm
 
-    def to(self, device: torch.device | str) -> "Hair":
-        """The same on another device."""
-        moved = object.__new__(Hair)
-        moved.__dict__ = dict(self.__dict__)
-        moved.control, moved.place = self.control.to(device), self.place.to(device)
-        return moved
-
     def end_rows(self, parameters: HairParameters) -> Tensor:
         """Where the strands of each column end, (B, C)."""
         smooth = (parameters.end_row[:, None] * self.control).sum((-1, -2))

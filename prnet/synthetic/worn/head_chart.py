@@ -113,16 +113,6 @@ class HeadChart:
         self.near_cell = near.any(-1).flatten().nonzero().squeeze(1)  # (D,)
         self.near_ear = near.flatten(0, 1)[self.near_cell]  # (D, E)
 
-    def to(self, device: torch.device | str) -> "HeadChart":
-        """The chart on another device."""
-        moved = object.__new__(HeadChart)
-        moved.__dict__ = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in self.__dict__.items()
-        }
-        moved.others = tuple(tuple(t.to(device) for t in terms) for terms in self.others)
-        return moved
-
     def measure(self, head_vertices: Tensor) -> Measured:  # (B, N, 3), um
         """The chart of these heads."""
         # Vertices as rows of (B 3) values: their gather is one copy of a line each.

@@ -1,16 +1,12 @@
-"""What accessories look like, pixel by pixel. Letters: B batch, M pixels, K kinds, P paint numbers.
+"""The colours and patterns of accessories; `prnet.synthetic.render.surfaces` draws them.
 
-Randomness over a surface comes from an integer hash of the cell, so that it is the same on every
-device and needs no table.
+Letters: B batch, K kinds, P paint numbers.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-
-from prnet.synthetic.worn.solids import smoothstep
 
 KIND_NAMES = ("hair", "beard", "glasses_frame", "lens", "hat", "hood", "garment", "hand", "object")
 HAIR, BEARD, GLASSES_FRAME, LENSES, HAT, HOOD, GARMENT, HAND, OBJECT = range(len(KIND_NAMES))
@@ -18,7 +14,6 @@ HAIR, BEARD, GLASSES_FRAME, LENSES, HAT, HOOD, GARMENT, HAND, OBJECT = range(len
 CLOTH = (HAT, HOOD, GARMENT, OBJECT)
 # A strand of hair, a thread of cloth: cells along u over the whole sheet.
 HAIR_STRANDS = 700.0
-HASH_BITS = 16
 
 
 class Paint(NamedTuple):
@@ -37,52 +32,6 @@ class Paint(NamedTuple):
     alpha: float | np.ndarray  # of a lens; share of solid hair among the strands
     ragged: float | np.ndarray  # share of a strand's length that its end varies by
     seed: float | np.ndarray  # whole number below 1000
-
-
-def accessory_color(
-    kind: Tensor,  # (M,), int64, into KIND_NAMES
-    uv: Tensor,  # (M, 2)
-    paint: Tensor,  # (M, len(Paint)), of the pixel's sample and kind
-) -> tuple[Tensor, Tensor]:
-    """Linear RGB (M, 3) in [0, 1] and alpha (M,) in [0, 1]; alpha is 1 but for hair and lenses."""
-    columns = Paint(*paint.t().contiguous())
-    u, v = uv.unbind(-1)
-    is_hair, is_lens = kind <= BEARD, kind == LENSES
-    first, second = paint[:, 0:3], paint[:, 3:6]
-
-    across = u * columns.scale_u
-    along = v * columns.scale_v
-    cell = columns.seed * 4093 + across.floor()
-    fine = cell_noise(cell, torch.where(is_hair, 0.0, along.floor()))
-    # Hair also gathers in tresses some ten strands wide, which bend along their way.
-    bend = 1.2 * (along + columns.seed).sin() + 2.5 * (0.11 * across + columns.seed).sin()
-    tress = (0.43 * across + bend).sin() * (0.19 * across - bend + 2 * columns.seed).sin()
-    tress = 0.5 + 0.5 * tress
-    brightness = torch.where(is_hair, 1.1 * fine + 1.1 * tress - 1.1, 2 * fine - 1)
-    stripe = smoothstep(0.45, 0.55, (along + columns.seed * 0.37).remainder(1.0))
-    sky = smoothstep(0.1, 0.5, 0.9 * v + 0.35 * u - 0.6 - 0.1 * (columns.seed % 5))
-    share = torch.where(is_hair, tress * tress, torch.where(is_lens, sky, stripe)) * columns.mix
-    rgb = first + (second - first) * share[:, None]
-    rgb = rgb * (1 + columns.contrast * brightness)[:, None]
-
-    # Each strand ends at its own length; thin hair shows what is behind between its strands.
-    length = 1 - columns.ragged * (0.6 * fine + 0.4 * tress)
-    ends = 1 - smoothstep(-0.03, 0.03, v - length)
-    sparse = smoothstep(0.0, 0.6, columns.alpha + 0.4 - fine + 0.5 * (1 - v))
-    # A beard begins as thin as it ends.
-    rooted = torch.where(kind == BEARD, smoothstep(0.05, 0.45, v + 0.2 * fine), 1.0)
-    hair_alpha = ends * sparse * rooted
-    lens_alpha = (columns.alpha * (0.75 + 0.5 * v) + 0.3 * sky * columns.mix).clamp(0, 0.98)
-    solid = torch.ones_like(v)
-    alpha = torch.where(is_hair, hair_alpha, torch.where(is_lens, lens_alpha, solid))
-    return rgb.clamp(0, 1), alpha
-
-
-def cell_noise(column: Tensor, row: Tensor) -> Tensor:  # (M,), whole numbers
-    """Uniform noise in [0, 1), one value for every cell."""
-    mixed = column.long() * 73856093 ^ row.long() * 19349663
-    mixed = (mixed ^ (mixed >> 13)) * 1274126177
-    return ((mixed ^ (mixed >> 16)) & (2**HASH_BITS - 1)).to(torch.float32) / 2**HASH_BITS
 
 
 def draw_paint(

@@ -1,0 +1,61 @@
+"""What every loss of the package is to the trainer."""
+
+from torch import Tensor, nn
+
+from prnet.faces.face import Face
+from prnet.sample import FaceSample, Prediction
+
+
+class Loss(nn.Module):
+    """`forward(prediction, sample)` -> {term: weighted scalar}; the step minimises their sum.
+
+    - `targets`: the fields of `FaceSample` that it compares with.
+    - `needs`: the fields of `Prediction` that it compares; networks are matched by them.
+    - `num_parameters`: how many parameters it compares, P; None: none.
+    - `weighs_outside`: whether texels off the face have a weight, known with the face.
+
+    `set_face` comes before the first step. Buffer, not stored: `weight_mask` (H, W) of a loss on
+    position maps, else None.
+    """
+
+    targets: frozenset[str]
+    needs: frozenset[str]
+    num_parameters: int | None = None
+    weighs_outside = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight_mask", None, persistent=False)
+
+    def set_face(self, face: Face) -> None:
+        """The face whose maps or parameters are compared, on the device of both."""
+
+    def set_statistics(
+        self,
+        mean: Tensor,  # (P,)
+        std: Tensor,  # (P,)
+    ) -> None:
+        """The whitening of the network, for losses on parameters."""
+
+    def start_step(self, epoch: float) -> None:
+        """Called before a step with the epochs done, fractions too."""
+
+    def after_step(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """Called after a step, for what the loss learns itself; scalars to be logged."""
+        return {}
+
+    def training_state(self) -> dict:
+        """What a resumed run needs of the loss: plain values and tensors."""
+        return {}
+
+    def load_training_state(self, state: dict) -> None:
+        """Go on from `training_state`.
+
+        Raises:
+            ValueError: the state of another loss.
+        """
+        if state:
+            raise ValueError(
+                f"resume: that run's loss had a state of its own ({', '.join(state)}), this one "
+                "has none; resume with the same loss"
+            )

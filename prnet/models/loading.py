@@ -1,0 +1,91 @@
+"""The package's networks by name, and the one of a checkpoint.
+
+A checkpoint names a network of this table and holds plain values for its constructor, which is
+called with them as they are: nothing that a file says is ever looked up, resolved or run.
+"""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from prnet.checkpoint import describe_source, load_checkpoint, load_weights
+from prnet.faces.face import Face
+from prnet.models.compact import Compact
+from prnet.models.mobile_frnet import MobileFRNet
+from prnet.models.network import Network
+from prnet.models.prn import PRN
+from prnet.models.regressor import TorchvisionRegressor
+from prnet.models.sadrnet import SADRNet
+from prnet.models.two_dasl import TwoDASL
+
+
+class Entry(NamedTuple):
+    """A class, and what of its arguments the name alone decides."""
+
+    network: type[Network]
+    values: Mapping[str, object] = {}
+
+
+# The `name` of every file in configs/model. Values that a checkpoint lacks are these, else the
+# constructor's own.
+NETWORKS = {
+    "2dasl": Entry(TwoDASL),
+    "compact": Entry(Compact),
+    "densenet121": Entry(TorchvisionRegressor, {"architecture": "densenet121"}),
+    "mobile_frnet": Entry(MobileFRNet),
+    "mobile_frnet_no_attention": Entry(MobileFRNet, {"attention": False}),
+    "mobilenet_v2": Entry(TorchvisionRegressor, {"architecture": "mobilenet_v2"}),
+    "prn": Entry(PRN),
+    "resnet50": Entry(TorchvisionRegressor, {"architecture": "resnet50"}),
+    "resnext50": Entry(TorchvisionRegressor, {"architecture": "resnext50_32x4d"}),
+    "sadrnet": Entry(SADRNet),
+}
+
+
+def build_network(stored: Mapping[str, object], *, source: object) -> Network:
+    """The network that a checkpoint's `model` describes, with weights of its own making.
+
+    Raises:
+        ValueError: no network of the package, or not values that it takes.
+    """
+    values = dict(stored)
+    name = values.pop("name", None)
+    if name not in NETWORKS:
+        raise ValueError(f"{source}: of a model {name!r}, expected one of {', '.join(NETWORKS)}")
+    entry = NETWORKS[name]
+    known = sorted(inspect.signature(entry.network).parameters)
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{source}: model {name} takes {known}, the checkpoint has {key!r}")
+        if not isinstance(value, bool | int | float | str | None):
+            raise ValueError(f"{source}: model value {key} is a {type(value).__name__}, not plain")
+    try:
+        return entry.network(**{**entry.values, **values})
+    except Exception as error:  # noqa: BLE001 - values of another make fail in any way
+        raise ValueError(f"{source}: model {name} does not take {values} ({error})") from error
+
+
+def load_model(path: Path | str) -> tuple[Network, dict]:
+    """The network of a checkpoint, on the CPU, and the checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint` and `build_network`, or its weights do
+            not fit.
+    """
+    checkpoint = load_checkpoint(path)
+    model = build_network(checkpoint["model"], source=path)
+    load_weights(model, checkpoint["weights"], source=describe_source(path, checkpoint))
+    return model, checkpoint
+
+
+def require_same_face(checkpoint: Mapping[str, object], face: Face, *, source: object) -> None:
+    """Raise ValueError if a network was trained for another mesh than the face at hand."""
+    trained = checkpoint.get("face") or {}
+    here = face.describe()
+    for key in ("name", "vertices", "fingerprint"):
+        if key in trained and trained[key] != here.get(key):
+            raise ValueError(
+                f"{source}: trained for a face with {key} {trained[key]}, this one has "
+                f"{here.get(key)}; choose the face it was trained for"
+            )

@@ -1,0 +1,43 @@
+"""What every network of the package is to those who train, score and export it."""
+
+from torch import Tensor, nn
+
+from prnet.faces.face import Face
+
+
+class Network(nn.Module):
+    """Image -> `prnet.sample.Prediction`; a subclass says what it takes and what it predicts.
+
+    - `predicts`: the fields of `Prediction` that it fills in training; losses are matched by them.
+    - `inputs`: the fields of `FaceSample` that `forward` is given in training, after the image.
+    - `num_parameters`: how many parameters it predicts, P; None: none.
+    - `reach`: the least and the greatest coordinate that it can predict, crop px.
+    - `needs_statistics`: whether `set_statistics` must be called before a training from scratch.
+    - `landmark_map`: where the landmarks that it is given come from in eval mode; None: it takes
+      none.
+    """
+
+    predicts: frozenset[str] = frozenset({"position_map"})
+    inputs: tuple[str, ...] = ()
+    num_parameters: int | None = None
+    reach: tuple[float, float] = (-float("inf"), float("inf"))
+    needs_statistics = False
+    landmark_map: str | None = None
+
+    def set_face(self, face: Face) -> None:
+        """The face that the network computes with, on the device of both; most need none."""
+
+    def set_statistics(
+        self,
+        mean: Tensor,  # (P,)
+        std: Tensor,  # (P,)
+    ) -> None:
+        """Mean and deviation of the parameters over the training set, for those that whiten."""
+
+    def choose_landmark_map(self, source: str) -> None:
+        """Where the landmarks come from in eval mode.
+
+        Raises:
+            ValueError: the network takes none, or another source is meant.
+        """
+        raise ValueError(f"landmark_map={source}: this network takes no landmarks; leave it out")

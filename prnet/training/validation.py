@@ -1,0 +1,95 @@
+"""Validating a network in training: `prnet.eval`'s own function on the held-out photos."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset
+
+from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.training_sets import TrainingData
+from prnet.datasets.warp import make_sample
+from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
+from prnet.evaluation.evaluate import evaluate_model, evaluation_mode
+from prnet.evaluation.protocol import Protocol
+from prnet.faces.face import Face
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.models.network import Network
+from prnet.sample import FitBatch
+
+log = logging.getLogger(__name__)
+
+# The metric that chooses best.pt: the 68 landmarks in 2D, which every protocol has.
+SCORE = "nme_68_2d"
+# Held-out samples of each set that the panel shows.
+SHOWN_SAMPLES = 4
+
+
+class Validation(NamedTuple):
+    """What a validation found."""
+
+    score: float  # the mean of `SCORE`; lower is better
+    scalars: dict[str, float]  # metric -> mean
+    panel: np.ndarray  # (H, W, 3), uint8
+
+
+def held_out_validation(
+    data: TrainingData,
+    face: Face,
+    decoder: PositionMapDecoder,
+    protocol: Protocol,
+    *,
+    batch_size: int,
+    precision: str,
+    device: torch.device,
+) -> Callable[[Network], Validation] | None:
+    """What the loop validates with; None where no photos are held out."""
+    if not data.validation:
+        log.warning("no photos are held out: best.pt will be the last state")
+        return None
+    first, *others = data.validation
+    samples = ConcatDataset(data.validation) if others else first
+    shown = data.shown(SHOWN_SAMPLES)
+
+    def validate(model: Network) -> Validation:
+        report = evaluate_model(
+            model,
+            evaluation_loader(samples, batch_size=batch_size),
+            face=face,
+            truth_face=face,
+            protocol=protocol,
+            dataset="held out",
+            source="the network in training",
+            precision=precision,
+            progress=False,
+        )
+        means = {name: summary["mean"] for name, summary in report["metrics"].items()}
+        return Validation(means[SCORE], means, draw_panel(model, shown.to(device), face, decoder))
+
+    return validate
+
+
+@torch.inference_mode()
+def draw_panel(
+    model: Network, batch: FitBatch, face: Face, decoder: PositionMapDecoder
+) -> np.ndarray:
+    """Held-out samples, a row each: photo with predicted landmarks, predicted mesh, true mesh, map
+    error; (H, W, 3), uint8."""
+    sample = make_sample(batch, decoder)
+    with evaluation_mode(model):
+        predicted = model(sample.image).position_map.float()
+    pictures = []
+    for image, prediction, truth in zip(sample.image, predicted, sample.position_map, strict=True):
+        photo = to_picture(image)
+        predicted_points, true_points = (
+            face.uv.face_points(position_map[None])[0] for position_map in (prediction, truth)
+        )
+        pictures += [
+            draw_landmarks(photo, face.uv.landmarks(prediction[None])[0]),
+            draw_mesh(photo, predicted_points, face.uv.grid_triangles),
+            draw_mesh(photo, true_points, face.uv.grid_triangles),
+            draw_map_error(prediction, truth, mask=face.uv.face_mask),
+        ]
+    return tile(pictures, columns=4)

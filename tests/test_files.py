@@ -1,0 +1,65 @@
+"""The readers: what they return, and what they say of a file that is not as it should be."""
+
+import numpy as np
+import pytest
+
+from prnet.files import read_csv, read_npy, read_npz
+
+HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")
+
+
+def test_csv_of_named_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffname,x,y\n\na,1,2.5\n\nb, ,nan\n", encoding="utf-8")
+    table = read_csv(path, *HEADERS, hint="", may_be_empty=True)
+    assert table.columns == ("x", "y")
+    assert list(table.rows) == ["a", "b"]
+    np.testing.assert_array_equal(table.rows["a"], [1, 2.5])
+    np.testing.assert_array_equal(table.rows["b"], [np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "the first line is '', expected 'name,x,y' or 'name,x,y,z'"),
+        (b"name,x\n", "the first line is 'name,x', expected"),
+        (b"name,x,y\na,1,2\n\nb,3\n", r"line 4 is 'b,3', expected a name and 2 finite number"),
+        (b"name,x,y\na,1,\n", "line 2 is 'a,1,', .*; y is ''"),
+        (b"name,x,y\na,inf,1\n", ".*; x is 'inf'"),
+        (b"name,x,y\na,1,2\na,3,4\n", r"a appears twice \(line 3\)"),
+        (b"\xff\xfe\x00", "not a readable CSV"),
+    ],
+)
+def test_unusable_csv(text, message, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=rf"a\.csv: {message}"):
+        read_csv(path, *HEADERS, hint="")
+
+
+@pytest.mark.parametrize("reader", [read_npy, read_npz])
+def test_damaged_and_missing_arrays(reader, tmp_path):
+    name = reader.__name__.removeprefix("read_")
+    path = tmp_path / f"a.{name}"
+    with pytest.raises(FileNotFoundError, match=rf"a\.{name}: missing; look elsewhere"):
+        reader(path, hint="look elsewhere")
+    objects = np.array([{}, 1], dtype=object)
+    for content in (b"", b"PK\x03\x04 torn", objects):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif reader is read_npy:
+            np.save(path, content, allow_pickle=True)
+        else:
+            np.savez(path, content, allow_pickle=True)
+        with pytest.raises(ValueError, match=rf"a\.{name}: not a readable \.{name} file"):
+            reader(path, hint="")
+
+
+def test_arrays_that_must_be_there(tmp_path):
+    np.savez(tmp_path / "a.npz", points=np.zeros(3))
+    assert list(read_npz(tmp_path / "a.npz", "points", hint="")) == ["points"]
+    with pytest.raises(ValueError, match=r"no array landmarks, found \['points'\]"):
+        read_npz(tmp_path / "a.npz", "points", "landmarks", hint="")
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match="not a readable .npy file"):
+        read_npy(tmp_path / "a.npy", hint="")
