@@ -24,7 +24,7 @@ from prnet.reconstruction.run import (
 
 log = logging.getLogger(__name__)
 
-BOX_COLUMNS = ("left", "top", "right", "bottom")
+BOX_COLUMNS = ("name", "left", "top", "right", "bottom")
 
 
 def whole_picture(_photo: Path, picture: np.ndarray) -> Sequence[Framing]:
@@ -38,8 +38,8 @@ def whole_picture(_photo: Path, picture: np.ndarray) -> Sequence[Framing]:
 def given_boxes(file: Path) -> Framer:
     """Boxes of the 68 landmarks, a CSV with name,left,top,right,bottom: px of the upright picture,
     NAME as the photo's or its stem, several lines for several faces."""
-    rows = read_csv(file, BOX_COLUMNS, hint="give boxes=FILE.csv, or leave it out")
-    by_name = {name: np.array(values).reshape(2, 2) for name, values in rows.items()}
+    rows = read_csv(file, BOX_COLUMNS, hint="give boxes=FILE.csv, or leave it out").rows
+    by_name = {name: values.reshape(2, 2) for name, values in rows.items()}
 
     def framings(photo: Path, _picture: np.ndarray) -> Sequence[Framing]:
         box = by_name.get(photo.name, by_name.get(photo.stem))

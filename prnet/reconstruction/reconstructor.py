@@ -167,36 +167,40 @@ class Reconstructor:
         if parameters is not None:
             own = split_parameters(parameters[index : index + 1], self.model.num_shape)
             shape_params, exp_params = (c[0].cpu().numpy() for c in own[1:])
+        vertices = placed(mesh.vertices[index])
         return FaceReconstruction(
             face=self.face,
             picture=picture,
             framing=framing,
             confidence=None,
-            vertices=placed(mesh.vertices[index]),
+            vertices=vertices,
             triangles=mesh.triangles.cpu().numpy(),
             texture_coords=mesh.texture_coords.cpu().numpy(),
             landmarks=placed(mesh.landmarks[index]),
             position_map=np.ascontiguousarray(flat.T.reshape(3, side, side)),
-            pose=self._pose(prediction, index, picture_from_crop),
+            pose=pose_of(vertices, self._model_points(prediction, index).cpu().numpy()),
             shape_params=shape_params,
             exp_params=exp_params,
         )
 
-    def _pose(self, prediction: Prediction, index: int, picture_from_crop: Tensor) -> HeadPose:
-        """The network's own pose, or the similarity from the mean face to its face pixels."""
-        if prediction.pose is not None:
-            scale, rotation, translation = (part[index].double().cpu() for part in prediction.pose)
-        else:
-            uv = self.face.uv
-            mean = uv.at_texels(self.face.morphable_model.mean[None], uv.face_index)
-            points = uv.face_points(prediction.position_map[index : index + 1])
-            up = points.double() * points.new_tensor([1, -1, 1]).double()
-            scale, rotation, translation = (part[0].cpu() for part in umeyama(mean.double(), up))
-        flip = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
-        linear = flip @ picture_from_crop[:3, :3] @ flip  # from one y-up plane to the other
-        shrink = torch.linalg.det(linear) ** (1 / 3)
-        moved = linear @ translation + flip @ picture_from_crop[:3, 3]
-        return HeadPose(float(shrink * scale), (linear / shrink @ rotation).numpy(), moved.numpy())
+    def _model_points(self, prediction: Prediction, index: int) -> Tensor:
+        """The vertices of the mesh in the model frame, (N, 3): of the predicted coefficients, or,
+        where a map alone is predicted, of the mean face."""
+        model, uv = self.face.morphable_model, self.face.uv
+        if prediction.parameters is None:
+            return uv.at_texels(model.mean[None], uv.face_index)[0]
+        own = split_parameters(prediction.parameters[index : index + 1], model.num_shape)
+        return model(own.shape_params, own.exp_params)[0]
+
+
+def pose_of(
+    vertices: np.ndarray,  # (N, 3), picture px
+    model_points: np.ndarray,  # (N, 3), the same in the model frame
+) -> HeadPose:
+    """The rigid pose nearest to a mesh: a predicted camera may shear, a head does not."""
+    up = torch.from_numpy(vertices * [1.0, -1.0, 1.0])[None]
+    found = umeyama(torch.from_numpy(model_points.astype(np.float64))[None], up.double())
+    return HeadPose(float(found.scale[0]), found.rotation[0].numpy(), found.translation[0].numpy())
 
 
 def reduced_picture(
