@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from prnet.building.resumable import log_reasons, some_reasons
 from prnet.datasets.fits import find_300w_lp, fit_matrix, pad_params, write_fit
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
@@ -64,8 +65,7 @@ def main(cfg: DictConfig) -> None:
     )
     pairs, _ = find_300w_lp(output, [SUBSET])
     pairs = [pair for pair in pairs if pair.fit.stem in report["images"]]
-    for name, reason in list(report["failed"].items())[:10]:
-        log.warning("not fitted: %s: %s", name, reason)
+    log_reasons(report["failed"], what="not fitted")
     if cfg.contact_sheet:
         samples = archive_samples(pairs, face, count=cfg.contact_sheet)
         write_sheet(output / "contact_sheet.png", samples, face)
@@ -130,13 +130,12 @@ def fit_photos(
         bar.update(min(batch_size, len(items) - start))
     bar.close()
     if not images:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:3])
-        raise ValueError(f"not one photo could be fitted ({reasons})")
+        raise ValueError(f"not one photo could be fitted ({some_reasons(failed)})")
     report = {
         "face": face.describe(),
         "options": options._asdict(),
         "mean_nme": float(np.mean([entry["nme"] for entry in images.values()])),
-        "mean_nme_per_landmark": _plain(torch.stack(errors).nanmean(0)),
+        "mean_nme_per_landmark": _rounded(torch.stack(errors).nanmean(0)),
         "not_converged": [name for name, entry in images.items() if not entry["converged"]],
         "images": images,
         "failed": failed,
@@ -232,11 +231,11 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
         "converged": bool(fits.converged[number]),
         "iterations": int(fits.iterations[number]),
         "pitch_yaw_roll_deg": [round(float(np.degrees(angle)), 3) for angle in fit.angles],
-        "residual_px": _plain(fits.residual[number].where(photo.weights > 0, torch.nan)),
+        "residual_px": _rounded(fits.residual[number].where(photo.weights > 0, torch.nan)),
     }
 
 
-def _plain(values: Tensor) -> list[float | None]:
+def _rounded(values: Tensor) -> list[float | None]:
     """Numbers for JSON; None stands for what was not seen."""
     return [None if np.isnan(value) else round(value, 4) for value in values.tolist()]
 

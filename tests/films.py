@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.camera.exposure import noise_quantiles, tone_tables
+from prnet.synthetic.camera.exposure import compress, noise_quantiles, tone_tables
 from prnet.synthetic.camera.film import FilmParameters
 
 IDENTITY_FILM = FilmParameters(
@@ -36,7 +36,7 @@ def exposed_by_formula(
     side: int,  # of the picture as taken
     seed: int,
 ) -> Tensor:
-    """Light, sensor and tone curve without JPEG, enlarged again, (3, S, S)."""
+    """Light, sensor, tone curve and JPEG, enlarged again, (3, S, S)."""
     size = image.shape[-1]
     grey = (image * torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(0)
     lit = torch.lerp(grey, image, float(film.saturation))
@@ -49,6 +49,8 @@ def exposed_by_formula(
     small = small + (film.read_noise**2 + film.shot_noise * small).sqrt() * noise
     curve = tone_tables(*(torch.tensor([float(x)]) for x in (film.gamma, film.contrast)))[0]
     small = curve[(small.clamp(0, 1).sqrt() * (len(curve) - 1)).round().long()]
+    if film.jpeg_quality < 100:
+        compress(small.numpy(), film.jpeg_quality)
     return bilinear(small, (torch.arange(size) + 0.5) * side / size - 0.5)
 
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "faces": {"geometry"},
     "synthetic": {"geometry", "faces"},
     "metrics": {"geometry"},
-    "models": {"geometry", "faces"},
+    "models": {"geometry", "faces", "checkpoint"},
     "losses": {"geometry", "faces"},
     "export": {"geometry", "faces", "models"},
     "datasets": {"geometry", "faces", "synthetic"},

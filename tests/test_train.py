@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,22 +19,25 @@ from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import CONFIG_DIR
+from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.prn import PRNLoss
-from prnet.models.loading import load_model
+from prnet.models.loading import NETWORKS, load_model
 from prnet.models.prn import PRN
-from prnet.train import keep_best
-from prnet.training.loop import StopSignal, World, train
+from prnet.train import read_settings
+from prnet.train import run as train_command
+from prnet.training.loop import train
+from prnet.training.matching import mismatch
+from prnet.training.run_files import keep_best
 from prnet.training.schedule import cosine_decay, step_decay
-from tests.plans import plan
+from prnet.training.stop import StopSignal
+from tests.plans import CPU, EXPERIMENTS, assert_equal_states, configuration, plan
 from tests.small_face import with_face
 
-EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("*.yaml"))
 HEADER = {"model": {"name": "prn", "width": 2}, "face": {"name": "bfm"}}
 
 
@@ -70,7 +72,7 @@ def run(
         plan=plan(**changes),
         rule=AugmentRule(mirror=0.5),
         schedule=schedule,
-        world=World(0, 1, torch.device("cpu")),
+        processes=CPU,
         run_dir=run_dir,
         header=HEADER,
         validate=None,
@@ -79,27 +81,16 @@ def run(
     return load_checkpoint(run_dir / "last.pt")
 
 
-def assert_equal_states(first, second):
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        if isinstance(value, dict):
-            assert_equal_states(value, second[key])
-        elif isinstance(value, torch.Tensor):
-            assert torch.equal(value, second[key]), key
-        else:
-            assert value == second[key], key
-
-
 def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeypatch):
     """Weights, BN statistics and Adam's moments of 6 steps = 3 steps, SIGTERM, 3 steps."""
     whole = run(built_dir, face, tmp_path / "whole", max_steps=6)
 
     agreed = StopSignal.agreed
 
-    def stop_at_3(self, step, world):
+    def stop_at_3(self, step, processes):
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return agreed(self, step, world)
+        return agreed(self, step, processes)
 
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "agreed", stop_at_3)
@@ -187,15 +178,16 @@ def test_schedules():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_instantiates(name, face):
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", overrides=[f"+experiment={name}"])
-        short = compose("train", overrides=[f"+experiment={name}", "scheduler=cosine"])
+    cfg = configuration(f"+experiment={name}")
+    short = configuration(f"+experiment={name}", "scheduler=cosine")
     assert cfg.name == name
-    loss_fn = with_face(instantiate(cfg.loss), face)
+    loss_fn = instantiate(cfg.loss)
     if "fit" not in loss_fn.targets:
-        assert loss_fn.weight_mask.shape == (256, 256)
+        assert with_face(loss_fn, face).weight_mask.shape == (256, 256)
     thin = {"width": 2} if "width" in cfg.model.network else {}
-    assert isinstance(instantiate(cfg.model.network, **thin), torch.nn.Module)
+    network = instantiate(cfg.model.network, **thin)
+    assert isinstance(network, NETWORKS[cfg.model.name].network)
+    assert mismatch(network, loss_fn) is None
     assert 0 <= instantiate(cfg.scheduler)(0, 30) <= 1
     assert instantiate(short.scheduler)(30, 30) == 0  # nothing of the experiment's own is left
     AugmentRule(**cfg.augment)
@@ -203,9 +195,8 @@ def test_every_experiment_composes_and_instantiates(name, face):
 
 def test_prn_experiment_has_the_papers_values():
     """PRN section 3.3: Adam 1e-4 halved each 5 epochs, batch 16; eq. 1 with 16:4:3:0."""
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", overrides=["+experiment=prn"])
-        plain = compose("train", overrides=["+experiment=prn_weights_1111"])
+    cfg = configuration("+experiment=prn")
+    plain = configuration("+experiment=prn_weights_1111")
     assert cfg.optimizer.learning_rate == 1e-4
     assert (cfg.scheduler.factor, cfg.scheduler.every) == (0.5, 5)
     assert cfg.trainer.batch_size == 16
@@ -262,15 +253,28 @@ def test_two_processes_train_one_model_in_one_directory(tiny_data_dir, built_dir
     assert len(list(run_dir.glob("events.out.tfevents.*"))) == 1
 
 
-def test_command_refuses_in_one_line(tiny_data_dir, built_dir, face, tmp_path):
+def refusal(caplog, tiny_data_dir, built_dir, run_dir, *overrides) -> str:
+    """What the command says before it ends with status 1."""
+
+    @one_line_errors
+    def main(cfg):
+        train_command(read_settings(cfg), run_dir)
+
+    words = command(tiny_data_dir, built_dir, run_dir, *overrides)
+    with pytest.raises(SystemExit) as stopped:
+        main(configuration(*words))
+    assert stopped.value.code == 1
+    (message,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert "\n" not in message
+    return message
+
+
+def test_command_refuses_in_one_line(tiny_data_dir, built_dir, face, tmp_path, caplog):
     """A checkpoint of a thinner model, given as init."""
     run(built_dir, face, tmp_path / "thin", max_steps=1)
-    init = f"init={tmp_path / 'thin' / 'last.pt'}"
-    wide = command(tiny_data_dir, built_dir, tmp_path / "run", "model.network.width=4", init)
-    done = call([sys.executable, "-m", "prnet.train", *wide])
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr + done.stdout
-    assert "of another shape" in done.stdout + done.stderr
+    words = ["model.network.width=4", f"init={tmp_path / 'thin' / 'last.pt'}"]
+    said = refusal(caplog, tiny_data_dir, built_dir, tmp_path / "run", *words)
+    assert "of another shape" in said
 
 
 def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path):
@@ -317,13 +321,10 @@ def test_missing_archives_are_named_at_once(tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_bad_values_are_refused_in_one_line(tiny_data_dir, built_dir, tmp_path):
+def test_bad_values_are_refused_in_one_line(tiny_data_dir, built_dir, tmp_path, caplog):
     """A constructor's own refusal, not Hydra's account of how it was called."""
-    arguments = command(tiny_data_dir, built_dir, tmp_path / "run", "loss.weights=[16,4,3]")
-    done = call([sys.executable, "-m", "prnet.train", *arguments])
-    assert done.returncode == 1
-    assert "expected four finite numbers" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    said = refusal(caplog, tiny_data_dir, built_dir, tmp_path, "loss.weights=[16,4,3]")
+    assert said.startswith("loss weights: got [16.0, 4.0, 3.0], expected four finite numbers")
 
 
 def test_sets_of_different_pixel_origins_are_refused(tiny_data_dir, built_dir, face, tmp_path):

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import scipy.io
+import torch
 from scipy.spatial import Delaunay
+
+from prnet.geometry.uv import UVLayout
 
 NUM_SHAPE = 4
 NUM_EXP = 3
@@ -293,3 +296,15 @@ def sphere(radius: float, center: tuple, rings: int = 60) -> tuple[np.ndarray, n
     )
     vertices = radius * points.reshape(-1, 3) + center
     return vertices, triangles.reshape(-1, 3)
+
+
+def read_back(layout: UVLayout, position_map: torch.Tensor) -> torch.Tensor:  # (B, C, H, W)
+    """A map at the places of the mesh's vertices, bilinear, (B, N, C)."""
+    grid = layout.vertex_pixels.to(position_map.dtype) * (2 / (layout.resolution - 1)) - 1
+    sampled = torch.nn.functional.grid_sample(
+        position_map,
+        grid.expand(len(position_map), 1, -1, -1),  # (B, 1, N, 2)
+        align_corners=True,
+        padding_mode="border",
+    )
+    return sampled.squeeze(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What is worth knowing about fits before one trains on them."""
+"""Checks of fits before training: unusual angles, scales, number types and landmarks."""
 
 import math
 
@@ -16,7 +16,7 @@ JAW = 17
 
 
 class Audit:
-    """What is worth knowing about fits that are used all the same, each listed by name."""
+    """Fits that are unusual, listed by name and kind; they stay in the set."""
 
     def __init__(self, *, full_bases: bool) -> None:
         self.full_bases = full_bases
@@ -46,8 +46,8 @@ class Audit:
         if file.landmarks is not None:
             annotated = file.landmarks
         elif file.landmarks_2d is not None:
-            # Hand-labelled points: their jaw follows the outline, up to 50 px from the model's jaw
-            # at large yaw, and they never coincide with a fit.
+            # Hand-labelled points never coincide with a fit, and their jaw follows the outline of
+            # the face: at large yaw it is up to 50 px from the model's jaw, so it is left out.
             annotated, decoded, limit = file.landmarks_2d[JAW:], decoded[JAW:, :2], None
         else:
             self.landmarks_unchecked.append(name)

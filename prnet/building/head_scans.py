@@ -1,4 +1,4 @@
-"""Head scans made of the embedded head: what a scanner would give of a synthetic person.
+"""Writing head scans of synthetic people, as a scanner would give them.
 
 A scan is the surface of the whole head, at rest, as a textured OBJ in millimetre.
 """

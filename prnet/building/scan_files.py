@@ -1,4 +1,4 @@
-"""Textured head scans of others: where a folder keeps them, and what is in their files.
+"""Reading textured head scans: which files of a folder are scans, and what is in them.
 
 OBJ, PLY, GLB and what else trimesh reads with a picture or vertex colours, and VRML. Letters: N
 vertices, T triangles.
@@ -125,7 +125,7 @@ def read_scan(path: Path) -> Scan:
     require_finite(f"{path}: one of its points", scan.vertices)
     if scan.texture is None and scan.colors is None:
         raise ValueError(f"{path}: no texture and no vertex colours, expected a coloured scan")
-    # Points that no triangle uses are dust, not surface.
+    # Points that no triangle uses are not part of the surface.
     used, triangles = np.unique(scan.triangles, return_inverse=True)
     return Scan(
         scan.vertices[used],

@@ -26,7 +26,7 @@ START_YAWS_DEG = (-40.0, 0.0, 40.0)
 # The nose is taken to be the foremost point of one of the slices of this height, mm.
 SLICE_HEIGHT = 10.0
 START_POINTS, START_SCAN_POINTS, STARTS_KEPT = 250, 6000, 16
-# Distances beyond this count as this, mm: hair and what the scanner missed.
+# Larger distances count as this one, mm: hair, and parts that the scanner missed.
 FAR = 12.0
 # Error of the scan and of the model's shapes, mm; residuals beyond it lose their weight.
 SURFACE_STD = 0.8
@@ -180,8 +180,8 @@ def _refine(
     *,
     iterations: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Newton on distances to the tangent planes: rotation, translation, shape, as far as
-    there are bases."""
+    """Gauss-Newton on distances to the tangent planes: rotation (3, 3), translation (3,) and shape
+    coefficients (S,); without bases (S = 0) the fit is rigid."""
     rotation, translation = start
     params = np.zeros(len(std))
     prior = 1 / std**2
@@ -195,7 +195,8 @@ def _refine(
         _, nearest = surface.tree.query(placed)
         normals = surface.normals[nearest]
         residual = ((placed - surface.points[nearest]) * normals).sum(1)
-        # The spread of the day: a bad start keeps its far points, a good one sheds them.
+        # The scale follows the residuals: far from the scan all points pull, and outliers lose
+        # their weight only when most points are near.
         scale = max(SURFACE_STD, 1.5 * float(np.median(np.abs(residual))))
         weight = 1 / (1 + (residual / scale) ** 2) ** 2
         shape_columns = np.einsum("svi,vi->vs", basis, normals @ rotation)

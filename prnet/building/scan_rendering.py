@@ -78,10 +78,10 @@ def locate(
     """The scan in the frame of its poses, with the region of its face.
 
     Raises:
-        ValueError: the region is all but empty.
+        ValueError: the region has fewer than `LEAST_POINTS` points.
     """
     points = scan.vertices
-    # Texture seams double points; the truth counts each once.
+    # Points on a texture seam come twice; the truth has each once.
     candidates = np.unique(points, axis=0)
     if rule.region == "nose_radius":
         kept = np.linalg.norm(candidates - fit.landmarks[NOSE_TIP], axis=1) <= rule.radius_mm

@@ -1,4 +1,4 @@
-"""More yaw from the fits one has: real faces turned in 3D, written beside 300W-LP's own.
+"""Real faces of 300W-LP turned in 3D to a larger yaw, written in the layout of the archive.
 
 DIR/300W_LP/Extra/NAME_YAW.jpg, .mat   the turned photo and its fit; NAME is SUBSET_STEM of the
                                        source, YAW the head's yaw in degrees ("yaw95", "yaw-95")
@@ -31,7 +31,7 @@ from prnet.sample import Fit
 log = logging.getLogger(__name__)
 
 FOLDER = "300W_LP/Extra"
-# Farther round there is only the back of a head, of which no photo of a face knows.
+# Beyond this the picture would be mostly the back of the head, which no photo of a face shows.
 LARGEST_YAW_DEG = 120
 PIECE_SIZE = 8  # samples that one process makes at a time
 SECONDS = 0.15  # of work in a sample, about

@@ -30,22 +30,22 @@ from prnet.geometry.rasterize import Raster, rasterize
 from prnet.sample import Fit
 from prnet.synthetic.camera.pose import angles_of
 
-# Seen from nearer to its axis than this, a head has no yaw to speak of.
+# Seen from farther above or below, a head's yaw and roll are nearly the same turn.
 LARGEST_PITCH_DEG = 75.0
-# The back of ears and neck, by the z of the model's normal: where the photo does not show it, it is
-# left to what surrounds the face, hair more often than skin.
+# Back of ears and neck, from the first to the second z of the model's normal: where the photo does
+# not show it, the picture's surroundings are drawn there, since it is hair more often than skin.
 BACK = (-0.2, -0.5)
 SMALLEST_FACE = 24.0  # px, mean side of the landmarks' box
 # Share of the photo's resolution across a surface below which it is not used, and from which it is.
 # Below, outlines that are off by a pixel would be smeared over cheeks.
 FORESHORTENING = (0.15, 0.4)
-# A point this much behind the surface is hidden, in shares of the face's side.
+# A point this far behind the surface is hidden, share of the face's side.
 DEPTH_TOLERANCE = 0.01
 SOFT_EDGE = 0.6  # px, standard deviation
-# Within this share of the face's side the photo gives way to what fills in for it.
+# Width of the blend between the photo and the colours that stand in for it, share of the side.
 SEAM = 0.025
-# Of the anchors, in shares of the face's side: their distance, how far out they turn with the head,
-# and where their depth stops to fall off.
+# Of the anchors, shares of the face's side: their spacing, how far from the outline they turn with
+# the head, and at which distance their depth no longer falls.
 ANCHOR_STEP = 0.07
 TURNING_RANGE = 0.2
 DEPTH_RANGE = 0.5

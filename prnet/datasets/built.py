@@ -1,8 +1,7 @@
-"""The built set: what `prnet.build` writes and `prnet.train` reads, about 1 kB a sample beside the
-picture.
+"""Reading a built set, which `prnet.build` writes: a picture and a record of about 1 kB a sample.
 
     DIR/build.json      what is in it and what the audit found
-    DIR/format.json     how it is laid out: version, crop rule, pixel origin, shards
+    DIR/format.json     how it is laid out: version, crop rule, pixel origin, dtype of maps
     DIR/records.npy     one structured record a sample, memory-mapped
     DIR/pictures/K.bin  the pictures' own bytes one after the other, memory-mapped
 
@@ -60,8 +59,8 @@ def held_out(names: list[str], fraction: float) -> np.ndarray:
 
 
 def photo_ranks(names: list[str]) -> np.ndarray:
-    """A number in [0, 1) for the photo of each sample, (n,), which tells nothing of whether it is
-    held out."""
+    """A number in [0, 1) for the photo of each sample, (n,), independent of whether it is held
+    out."""
     digests = [hashlib.sha256(source_photo(name).encode()).digest() for name in names]
     return np.array([int.from_bytes(digest[:4]) / 2**32 for digest in digests])
 

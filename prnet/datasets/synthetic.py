@@ -70,7 +70,7 @@ def _from_values(rule: NamedTuple, values: Mapping, where: str) -> NamedTuple:
         if hasattr(nested, "_fields"):
             fields[name] = _from_values(nested, value, f"{where}.{name}")
         else:
-            fields[name] = _plain(value)
+            fields[name] = _as_tuples(value)
     return rule._replace(**fields)
 
 
@@ -80,8 +80,8 @@ def _to_values(rule: object) -> object:
     return rule
 
 
-def _plain(value: object) -> object:
-    return tuple(_plain(part) for part in value) if isinstance(value, list | tuple) else value
+def _as_tuples(value: object) -> object:
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 class RenderedFaces(Dataset):

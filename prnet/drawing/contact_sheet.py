@@ -41,8 +41,8 @@ SAMPLES_A_ROW = 2
 def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Path:
     """DIR/contact_sheet.png with `count` samples spread evenly over a built set.
 
-    What is drawn went the whole way: record, decoder, crop. A mesh that does not sit on its face
-    here is wrong in training too.
+    The samples are read as in training (record, decoder, crop): a mesh that does not lie on its
+    face here is wrong in training too.
     """
     built = BuiltSet(directory)
     built.require_face(face.describe())

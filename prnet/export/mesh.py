@@ -12,7 +12,6 @@ def write_obj(
     vertices: np.ndarray,  # (N, 3), y up, any unit
     triangles: np.ndarray,  # (T, 3), outward in the y-down image frame, as `Face.triangles`
     *,
-    colors: np.ndarray | None = None,  # (N, 3), RGB in [0, 1]
     texture_coords: np.ndarray | None = None,  # (M, 2), v up
     texture_triangles: np.ndarray | None = None,  # (T, 3), into texture_coords; None: triangles
     texture_name: str | None = None,  # picture beside the file; writes STEM.mtl too
@@ -29,11 +28,6 @@ def write_obj(
     vertices, triangles = np.asarray(vertices), np.asarray(triangles)
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise ValueError(f"vertices: got shape {vertices.shape}, expected (N, 3)")
-    columns = vertices
-    if colors is not None:
-        if colors.shape != vertices.shape:
-            raise ValueError(f"colors: got shape {colors.shape}, expected {vertices.shape}")
-        columns = np.concatenate([vertices, colors], 1)
     if (texture_coords is None) != (texture_name is None):
         raise ValueError("a texture needs both its coordinates and the name of its picture")
     lines = [f"# {len(vertices)} vertices, {len(triangles)} triangles"]
@@ -41,7 +35,7 @@ def write_obj(
     material = path.with_suffix(".mtl")
     if texture_coords is not None:
         lines.append(f"mtllib {material.name}")
-    lines += [f"v {' '.join(f'{value:.6g}' for value in row)}" for row in columns.tolist()]
+    lines += [f"v {' '.join(f'{value:.6g}' for value in row)}" for row in vertices.tolist()]
     if texture_coords is None:
         lines += [f"f {a} {b} {c}" for a, b, c in corners.tolist()]
     else:

@@ -224,15 +224,6 @@ class UVLayout(nn.Module):
         rows = sum(by_vertex[index[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
         return rows.unflatten(1, (len(vertices), -1)).transpose(0, 1).contiguous()
 
-    def vertices(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
-        """The map read back at the mesh's vertices, bilinear, (B, N, C)."""
-        grid = self.vertex_pixels.to(position_map.dtype) * (2 / (self.resolution - 1)) - 1
-        grid = grid.expand(position_map.shape[0], 1, -1, -1)  # (B, 1, N, 2)
-        sampled = nn.functional.grid_sample(
-            position_map, grid, align_corners=True, padding_mode="border"
-        )
-        return sampled.squeeze(2).transpose(1, 2)
-
     def landmarks(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The 68 landmarks at their cells, (B, 68, C), order of iBUG."""
         return position_map.flatten(2)[:, :, self.landmark_texels].transpose(1, 2)

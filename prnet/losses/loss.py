@@ -1,5 +1,8 @@
 """What every loss of the package is to the trainer."""
 
+import math
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from prnet.faces.face import Face
@@ -59,3 +62,17 @@ class Loss(nn.Module):
                 f"resume: that run's loss had a state of its own ({', '.join(state)}), this one "
                 "has none; resume with the same loss"
             )
+
+
+def require_coefficients(coefficients: Mapping[str, float]) -> None:
+    """Raise ValueError unless the coefficients of a loss's terms are finite and none is below 0."""
+    for name, value in coefficients.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
+
+
+def require_a_term(coefficients: Mapping[str, float]) -> None:
+    """As `require_coefficients`; and one of them is above 0, or nothing would be learnt."""
+    require_coefficients(coefficients)
+    if not any(coefficients.values()):
+        raise ValueError("loss: all coefficients are 0, nothing would be learnt")

@@ -22,7 +22,7 @@ from prnet.geometry.pose_parameters import (
     posed_vertices,
     split_parameters,
 )
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, require_a_term
 from prnet.sample import FaceSample, Prediction
 
 Normalizer = Literal["max", "sum"]
@@ -144,11 +144,7 @@ class ParameterLoss(Loss):
             "landmarks_2d": landmarks_2d,
             "landmarks_3d": landmarks_3d,
         }
-        for name, value in self.coefficients.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
-        if not any(self.coefficients.values()):
-            raise ValueError("loss: all coefficients are 0, nothing would be learnt")
+        require_a_term(self.coefficients)
         require_choice("normalizer", normalizer, get_args(Normalizer))
         self.num_shape, self.num_exp = num_shape, num_exp
         self.num_random = num_random

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from prnet.checks import require_choice
 from prnet.faces.face import Face
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, require_a_term
 from prnet.losses.prn import PRNLoss, Reduction, weighted_norm
 from prnet.sample import FaceSample, Prediction
 
@@ -151,11 +151,7 @@ class SADRNetLoss(Loss):
             "edge": edge,
             "normal": normal,
         }
-        for name, value in self.coefficients.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
-        if not any(self.coefficients.values()):
-            raise ValueError("loss: all coefficients are 0, nothing would be learnt")
+        require_a_term(self.coefficients)
         require_choice("edges", edges, get_args(Edges))
         self.weighted = PRNLoss(weights=weights, weight_picture=weight_picture, reduction=reduction)
         compared = [COMPARED[name] for name, value in self.coefficients.items() if value > 0]

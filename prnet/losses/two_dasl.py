@@ -17,7 +17,7 @@ from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
 from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, require_coefficients
 from prnet.losses.parameters import Normalizer, ParameterLoss, landmark_consistency
 from prnet.sample import FaceSample, PosedFit, Prediction
 
@@ -100,9 +100,7 @@ class TwoDASLLoss(Loss):
             "cycle": cycle,
             "self_critic": self_critic,
         }
-        for name, value in self.weights.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"loss {name}: got {value}, expected a finite number >= 0")
+        require_coefficients(self.weights)
         self.num_shape, self.num_exp = num_shape, num_exp
         self.finetune_from = {1: math.inf, 2: 0.0, "both": stage_1_epochs}[stage]
         self.epoch = 0.0

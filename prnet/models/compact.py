@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prnet.models.network import Network
+from prnet.models.network import Network, resized
 from prnet.sample import Prediction
 
 # Residual blocks of each stage, and channels in multiples of the width; every stage halves the
@@ -57,7 +57,15 @@ class Compact(Network):
         rank: int = 256,
         grid: int = 64,
     ) -> None:
-        """`input_side`: the image is averaged down to it first; a multiple of 32."""
+        """
+        - `input_side`: the image is averaged down to it first; a multiple of 32.
+        - `width`: the stages have 4, 8, 16 and 32 times as many channels.
+        - `rank`: numbers that a face is coded in.
+        - `grid`: side of the map before it is resampled.
+
+        Raises:
+            ValueError: the side is no multiple of 32.
+        """
         super().__init__()
         if input_side % 32:
             raise ValueError(f"input_side: got {input_side}, expected a multiple of 32")
@@ -91,13 +99,8 @@ class Compact(Network):
         Raises:
             ValueError: another shape.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
-            raise ValueError(f"image: got shape {tuple(image.shape)}, expected (B, 3, H, H)")
         side = image.shape[-1]
-        if side != self.input_side:
-            image = functional.interpolate(
-                image, size=self.input_side, mode="bilinear", antialias=side > self.input_side
-            )
+        image = resized(image, self.input_side)
         features = functional.adaptive_avg_pool2d(self.squeeze(self.encoder(image)), POOLED_SIDE)
         code = functional.relu(self.bottleneck(features.flatten(1)))  # (B, rank)
         # bfloat16 has 8 significant bits: from 128 px up its numbers are 1 px apart.

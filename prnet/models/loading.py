@@ -51,7 +51,7 @@ def build_network(stored: Mapping[str, object], *, source: object) -> Network:
     """
     values = dict(stored)
     name = values.pop("name", None)
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"{source}: of a model {name!r}, expected one of {', '.join(NETWORKS)}")
     entry = NETWORKS[name]
     known = sorted(inspect.signature(entry.network).parameters)

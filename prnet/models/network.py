@@ -1,6 +1,10 @@
-"""What every network of the package is to those who train, score and export it."""
+"""What every network of the package is to those who train, score and export it.
+
+Letters: B batch, H W image side, P parameters, s the network's own input side.
+"""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prnet.faces.face import Face
 
@@ -41,3 +45,30 @@ class Network(nn.Module):
             ValueError: the network takes none, or another source is meant.
         """
         raise ValueError(f"landmark_map={source}: this network takes no landmarks; leave it out")
+
+
+def require_image(image: Tensor, *, multiple_of: int) -> None:
+    """Raise ValueError unless an image is (B, 3, H, W), H and W multiples of the stride of all
+    layers."""
+    if image.ndim != 4 or image.shape[1] != 3 or any(n % multiple_of for n in image.shape[2:]):
+        raise ValueError(
+            f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
+            f"multiples of {multiple_of}"
+        )
+
+
+def resized(
+    image: Tensor,  # (B, 3, H, H)
+    side: int,
+) -> Tensor:
+    """The image at the network's own side, (B, 3, s, s), averaged where it is larger.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
+        raise ValueError(f"image: got shape {tuple(image.shape)}, expected (B, 3, H, H)")
+    if image.shape[-1] == side:
+        return image
+    antialias = image.shape[-1] > side
+    return functional.interpolate(image, size=side, mode="bilinear", antialias=antialias)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prnet.models.layers import SameConv2d, SameConvTranspose2d, batch_norm
-from prnet.models.network import Network
+from prnet.models.network import Network, require_image
 from prnet.sample import Prediction
 
 KERNEL_SIZE = 4
@@ -102,11 +102,7 @@ class PRN(Network):
         Raises:
             ValueError: another shape.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or any(n % DOWNSAMPLING for n in image.shape[2:]):
-            raise ValueError(
-                f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
-                f"multiples of {DOWNSAMPLING}"
-            )
+        require_image(image, multiple_of=DOWNSAMPLING)
         features = self.decoder(self.encoder(image))  # (B, 3, H, W)
         # bfloat16 has 8 significant bits: from 128 px up its numbers are 1 px apart.
         with torch.autocast(image.device.type, enabled=False):

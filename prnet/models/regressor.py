@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional
 
+from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
 from prnet.geometry.depth import DepthOrigin
@@ -19,7 +19,7 @@ from prnet.geometry.pose_parameters import (
     split_parameters,
 )
 from prnet.geometry.position_map import PositionMapDecoder
-from prnet.models.network import Network
+from prnet.models.network import Network, resized
 from prnet.sample import Pose, Prediction
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -52,16 +52,16 @@ class Regressor(Network):
         input_side: int = 120,
         channel_order: ChannelOrder = "rgb",
     ) -> None:
-        """Input: (255 image - 127.5) / 128 at `input_side` px, as published, in "bgr" there.
+        """
+        - `num_shape`, `num_exp`: coefficients that it regresses beside the 12 numbers of the pose.
+        - `input_side`: px that the crop is resized to; it enters as (255 image - 127.5) / 128.
+        - `channel_order`: "bgr" as published, or "rgb".
 
         Raises:
             ValueError: another channel order.
         """
         super().__init__()
-        if channel_order not in get_args(ChannelOrder):
-            raise ValueError(
-                f"channel_order: got {channel_order!r}, expected one of {get_args(ChannelOrder)}"
-            )
+        require_choice("channel_order", channel_order, get_args(ChannelOrder))
         self.num_shape, self.num_exp = num_shape, num_exp
         self.num_parameters = NUM_POSE + num_shape + num_exp
         self.input_side = input_side
@@ -101,13 +101,7 @@ class Regressor(Network):
 
     def prepare(self, image: Tensor) -> Tensor:  # (B, 3, H, H), RGB in [0, 1]
         """The network's own input, (B, 3, s, s)."""
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
-            raise ValueError(f"image: got shape {tuple(image.shape)}, expected (B, 3, H, H)")
-        side = image.shape[-1]
-        if side != self.input_side:
-            image = functional.interpolate(
-                image, size=self.input_side, mode="bilinear", antialias=side > self.input_side
-            )
+        image = resized(image, self.input_side)
         if self.channel_order == "bgr":
             image = image.flip(1)
         return (image * 255 - 127.5) / 128
@@ -164,10 +158,7 @@ class TorchvisionRegressor(Regressor):
             input_side=input_side,
             channel_order=channel_order,
         )
-        if architecture not in get_args(Architecture):
-            raise ValueError(
-                f"architecture: got {architecture!r}, expected one of {get_args(Architecture)}"
-            )
+        require_choice("architecture", architecture, get_args(Architecture))
         build = getattr(torchvision.models, architecture)
         self.backbone: nn.Module = build(num_classes=self.num_parameters)
         for module in self.backbone.modules():

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
-from prnet.models.network import Network
+from prnet.models.network import Network, require_image
 from prnet.models.sadrnet_layers import Layers, Layout
 from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
 from prnet.sample import Pose, Prediction
@@ -119,26 +120,28 @@ class SADRNet(Network):
         shape_unit: float = SHAPE_UNIT,
         initialization: Initialization = "xavier",
     ) -> None:
-        """`geometry` is what G is: "self_aligned", as in the paper; "regressed_pose", S posed by f,
-        R, t from the encoder (no P); "pose_dependent", P itself (no S). Without `deformation` S is
-        regressed from scratch. `alignment`, `visibility_floor`: see `SelfAlignment`. `standardize`
-        brings every channel of every image to zero mean and unit variance first, as the released
-        network does. `norm_momentum` is torch's; 0.5 as released. `initialization`: the paper gives
-        none; PRN's, or the released code's small normal weights.
+        """
+        - `layout`: "same", padded like PRN; "released", as the public weights need it.
+        - `width`: channels of the first layer; all others are multiples of it.
+        - `attention`: whether there is a side branch that predicts A.
+        - `geometry`: what G is. "self_aligned", as in the paper; "regressed_pose", S posed by f, R,
+          t from the encoder (no P); "pose_dependent", P itself (no S).
+        - `deformation`: whether S is the mean face and D; else it is regressed from scratch.
+        - `alignment`, `visibility_floor`: see `SelfAlignment`.
+        - `standardize`: whether every channel of every image is brought to zero mean and unit
+          variance first, as the released network does.
+        - `norm_momentum`: torch's; 0.5 as released.
+        - `coordinate_scale`: px, and `shape_unit`, model units, that an output of 1 stands for.
+        - `initialization`: the paper gives none; PRN's, or the released code's small normal
+          weights.
 
         Raises:
             ValueError: no such layout, geometry or alignment, or a scale that is not positive.
         """
         super().__init__()
-        if geometry not in get_args(Geometry):
-            raise ValueError(f"geometry: got {geometry!r}, expected one of {get_args(Geometry)}")
-        if alignment not in get_args(Alignment):
-            raise ValueError(f"alignment: got {alignment!r}, expected one of {get_args(Alignment)}")
-        if initialization not in get_args(Initialization):
-            raise ValueError(
-                f"initialization: got {initialization!r}, expected one of "
-                f"{get_args(Initialization)}"
-            )
+        require_choice("geometry", geometry, get_args(Geometry))
+        require_choice("alignment", alignment, get_args(Alignment))
+        require_choice("initialization", initialization, get_args(Initialization))
         for name, value in (("coordinate_scale", coordinate_scale), ("shape_unit", shape_unit)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name}: got {value}, expected a positive number")
@@ -271,11 +274,7 @@ class SADRNet(Network):
         )
 
     def _require(self, image: Tensor) -> None:
-        if image.ndim != 4 or image.shape[1] != 3 or any(n % DOWNSAMPLING for n in image.shape[2:]):
-            raise ValueError(
-                f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
-                f"multiples of {DOWNSAMPLING}"
-            )
+        require_image(image, multiple_of=DOWNSAMPLING)
         if self.deformation_head is None:
             return
         if self.mean_shape_map is None:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prnet.checks import require_choice
 from prnet.models.layers import NORM_EPS, SameConv2d, SameConvTranspose2d
 
 Layout = Literal["same", "released"]
@@ -56,8 +57,7 @@ class Layers:
     """Makes the layers of one layout, each a convolution without bias with norm and ReLU."""
 
     def __init__(self, layout: Layout, *, norm_momentum: float) -> None:
-        if layout not in get_args(Layout):
-            raise ValueError(f"layout: got {layout!r}, expected one of {get_args(Layout)}")
+        require_choice("layout", layout, get_args(Layout))
         self.layout = layout
         self.norm_momentum = norm_momentum
 

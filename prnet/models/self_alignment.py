@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from prnet.checks import require_choice
 from prnet.geometry.align import Similarity, nearest_rotation, umeyama, weight_shares
 from prnet.geometry.uv import UVLayout
 from prnet.sample import Pose
@@ -119,8 +120,7 @@ class SelfAlignment(nn.Module):
         ValueError: another alignment, or a floor that is not positive.
         """
         super().__init__()
-        if alignment not in get_args(Alignment):
-            raise ValueError(f"alignment: got {alignment!r}, expected one of {get_args(Alignment)}")
+        require_choice("alignment", alignment, get_args(Alignment))
         if not 0 < floor < float("inf"):
             raise ValueError(f"floor: got {floor}, expected a positive number (the paper's is 0.1)")
         self.alignment = alignment

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.landmark_map import (
     BACKGROUND,
@@ -85,7 +86,12 @@ class TwoDASL(Regressor):
         input_side: int = 120,
         channel_order: ChannelOrder = "rgb",
     ) -> None:
-        """With ResNet-50, the paper's, 23,638,206 parameters at 62 outputs.
+        """
+        - `landmark_map`: where the map comes from in eval mode.
+        - `cycle`: whether a second pass is made in training.
+        - `empty_map_share`: of a training batch, sees no landmarks.
+        - `backbone`: ResNet-50, the paper's, has 23,638,206 parameters at 62 outputs.
+        - `num_shape`, ..., `channel_order`: see `Regressor`.
 
         Raises:
             ValueError: an option is none of its choices, the share is outside [0, 1], a cycle
@@ -101,8 +107,7 @@ class TwoDASL(Regressor):
             raise ValueError(f"empty_map_share: got {empty_map_share}, expected 0 to 1")
         if cycle and landmark_map == "empty":
             raise ValueError("cycle: needs a landmark map; landmark_map=empty has none")
-        if backbone not in BACKBONES:
-            raise ValueError(f"backbone: got {backbone!r}, expected one of {tuple(BACKBONES)}")
+        require_choice("backbone", backbone, BACKBONES)
         if backbone == "resnet50" and input_side <= 16 * (POOL_SIDE - 1):
             raise ValueError(f"input_side: got {input_side}, expected at least 97 for resnet50")
         self.choose_landmark_map(landmark_map)
@@ -125,10 +130,7 @@ class TwoDASL(Regressor):
         Raises:
             ValueError: another source.
         """
-        if source not in get_args(LandmarkMap):
-            raise ValueError(
-                f"landmark_map: got {source!r}, expected one of {get_args(LandmarkMap)}"
-            )
+        require_choice("landmark_map", source, get_args(LandmarkMap))
         self.landmark_map = source
 
     def set_face(self, face: Face) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prnet.synthetic.camera.film import FilmParameters, draw_film
 from prnet.synthetic.camera.lighting import Light, draw_light
-from prnet.synthetic.camera.pose import Pose
+from prnet.synthetic.camera.pose import CameraPose
 from prnet.synthetic.person.expressions import draw_expression
 from prnet.synthetic.person.textures import SkinMaterial, draw_material
 from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
@@ -91,14 +91,14 @@ class Backdrop(NamedTuple):
     gain: float  # brightness
 
 
-class FaceParameters(NamedTuple):
+class SampleParameters(NamedTuple):
     """Everything of one sample; numbers and float64 arrays, nested."""
 
     seed: int
     index: int
     shape_params: np.ndarray  # (80,)
     exp_params: np.ndarray  # (51,)
-    pose: Pose
+    pose: CameraPose
     framing: Framing
     eyes: Eyes
     light: Light
@@ -127,7 +127,7 @@ def draw(
     exp_names: Sequence[str],
     num_textures: int,
     num_backgrounds: int,
-) -> FaceParameters:
+) -> SampleParameters:
     """Sample `index` of `seed`.
 
     Raises:
@@ -140,7 +140,7 @@ def draw(
     gaze_deg = _draw_gaze(random["gaze"], pose)
     limit = world.shape_limit
     backdrop, occluder = random["background"], random["occluder"]
-    return FaceParameters(
+    return SampleParameters(
         seed=seed,
         index=index,
         shape_params=np.clip(
@@ -175,7 +175,7 @@ def draw(
     )
 
 
-def draw_pose(world: World, generator: np.random.Generator) -> Pose:
+def draw_pose(world: World, generator: np.random.Generator) -> CameraPose:
     """Turn, nod and camera.
 
     Raises:
@@ -189,7 +189,7 @@ def draw_pose(world: World, generator: np.random.Generator) -> Pose:
     # Student's t: most heads near upright, a few far from it.
     nod, pitch = world.pitch_std / np.sqrt(2) * generator.standard_t(4, size=2) / np.sqrt(2)
     roll = world.roll_std * generator.standard_t(3) / np.sqrt(3)
-    return Pose(
+    return CameraPose(
         yaw=float(np.radians(yaw)),
         nod=float(np.radians(np.clip(nod, -world.pitch_limit / 2, world.pitch_limit / 2))),
         pitch=float(np.radians(np.clip(pitch, -world.pitch_limit / 2, world.pitch_limit / 2))),
@@ -207,7 +207,7 @@ def _draw_framing(world: World, generator: np.random.Generator) -> Framing:
     return Framing(scale=world.crop_scale * (1 + growth), shift=shift, border=border)
 
 
-def _draw_gaze(generator: np.random.Generator, pose: Pose) -> np.ndarray:
+def _draw_gaze(generator: np.random.Generator, pose: CameraPose) -> np.ndarray:
     """Degrees to the subject's left and up, relative to the head, (2,)."""
     gaze = generator.normal(size=2) * np.array([11.0, 7.0]) + np.array([0.0, -2.0])
     # Many look into the camera if they can; a positive yaw turns the head to the subject's right.

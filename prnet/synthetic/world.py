@@ -12,7 +12,7 @@ from torch import Tensor
 from prnet.faces.embedded import load_embedded, load_head
 from prnet.sample import Fit
 from prnet.synthetic.backgrounds import BackgroundFolder
-from prnet.synthetic.parameters import FaceParameters, World, draw
+from prnet.synthetic.parameters import SampleParameters, World, draw
 from prnet.synthetic.render.bank import Bank
 from prnet.synthetic.render.renderer import Renderer, Rendering
 
@@ -51,7 +51,7 @@ class SyntheticFaces:
         self._folder = None if backgrounds is None else BackgroundFolder(backgrounds)
         self._bank: Bank | None = None
 
-    def parameters(self, index: int) -> FaceParameters:
+    def parameters(self, index: int) -> SampleParameters:
         """What sample `index` is made of."""
         return draw(
             self.world,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from prnet.building import archives
+from prnet.building import archives, resumable
 
 CPU = torch.device("cpu")
 REGRESSORS = (  # of configs/model
@@ -21,6 +21,10 @@ REGRESSORS = (  # of configs/model
 )
 
 
+# Fewer samples start no process.
+POOL_SAMPLES = math.ceil(resumable.POOL_FROM / archives.SECONDS)
+
+
 class Sizes(NamedTuple):
     """How much is timed. The defaults are real sizes."""
 
@@ -31,7 +35,7 @@ class Sizes(NamedTuple):
     pictures: int = 64  # made; builds of more repeat them
     picture_side: int = 450
     build: tuple[int, int] = (1, 1025)  # images; what the second takes more than the first counts
-    build_all_cores: tuple[int, int] = (archives.POOL_FROM, 3 * archives.POOL_FROM)
+    build_all_cores: tuple[int, int] = (POOL_SAMPLES, 3 * POOL_SAMPLES)
     loader: int = 256
     loader_batch: int = 64
     map_batch: int = 64

@@ -31,7 +31,6 @@ from prnet.geometry.position_map import PositionMapDecoder
 
 SIZE = 48
 RULE = SyntheticRule(size=SIZE, samples_per_epoch=10, held_out=3)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def embedded():
 
 @pytest.fixture(scope="module")
 def sets() -> SyntheticSets:
-    return SyntheticSets(RULE, device=CPU)
+    return SyntheticSets(RULE)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +61,9 @@ def test_epochs_follow_each_other_and_never_repeat(sets):
 
 def test_loader_renders_the_batch_the_sampler_names(sets):
     sampler = StepSampler(sets, batch_size=2, seed=0, start=1)
-    batch = sets.finish(next(iter(training_loader(sampler, num_workers=0, pin_memory=False))))
+    batch = next(iter(training_loader(sampler, num_workers=0)))
     alone = sets.rendered.fits([2, 3])
     for got, expected in zip(batch, alone, strict=True):
-        torch.testing.assert_close(got, expected, rtol=0, atol=0)
-
-
-def test_rendering_on_the_device_gives_the_same_batch(sets):
-    on_device = SyntheticSets(RULE._replace(render_on="device"), device=CPU)
-    sampler = StepSampler(on_device, batch_size=2, seed=0, start=1)
-    named = next(iter(training_loader(sampler, num_workers=0, pin_memory=False)))
-    assert named.indices.tolist() == [2, 3]
-    for got, expected in zip(on_device.finish(named), sets.rendered.fits([2, 3]), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
@@ -119,8 +109,6 @@ def test_unknown_fields_and_choices_are_refused():
         SyntheticRule.from_values({"name": "synthetic", "world": {"yaws": 3}})
     with pytest.raises(ValueError, match="dataset: no field sede"):
         SyntheticRule.from_values({"sede": 3})
-    with pytest.raises(ValueError, match="expected auto, loader or device"):
-        SyntheticSets(RULE._replace(render_on="moon"), device=CPU)
     bins = [[0, 30, 0.5], [30, 90, 0.5]]
     rule = SyntheticRule.from_values({"seed": 4, "world": {"yaw_bins": bins}})
     assert rule.world.yaw_bins == ((0, 30, 0.5), (30, 90, 0.5))

@@ -24,11 +24,11 @@ def test_outward_in_the_image_is_outward_in_the_file(tmp_path):
     assert volume == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)
 
 
-def test_colors_follow_the_coordinates(tmp_path):
+def test_coordinates_are_written_as_they_are(tmp_path):
     vertices = np.eye(3)
-    write_obj(tmp_path / "a.obj", vertices, np.array([[0, 1, 2]]), colors=np.full((3, 3), 0.25))
+    write_obj(tmp_path / "a.obj", vertices, np.array([[0, 1, 2]]))
     points, corners = read(tmp_path / "a.obj")
-    np.testing.assert_array_equal(points, np.hstack([vertices, np.full((3, 3), 0.25)]))
+    np.testing.assert_array_equal(points, vertices)
     assert corners.tolist() == [[2, 1, 0]]
     assert not (tmp_path / "a.mtl").exists()
 
@@ -52,8 +52,6 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path):
     triangles = np.array([[0, 1, 2]])
     with pytest.raises(ValueError, match=r"vertices: got shape \(3, 2\)"):
         write_obj(tmp_path / "a.obj", np.zeros((3, 2)), triangles)
-    with pytest.raises(ValueError, match="colors: got shape"):
-        write_obj(tmp_path / "a.obj", np.eye(3), triangles, colors=np.zeros((2, 3)))
     with pytest.raises(ValueError, match="both its coordinates and the name"):
         write_obj(tmp_path / "a.obj", np.eye(3), triangles, texture_name="skin.png")
     with pytest.raises(ValueError, match="texture_triangles"):

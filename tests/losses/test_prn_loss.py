@@ -7,14 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
-from prnet.entry import CONFIG_DIR
 from prnet.geometry.uv import EYES_NOSE_MOUTH, LANDMARK, OUTSIDE, REST
 from prnet.losses.prn import PRNLoss, read_weight_picture, weighted_norm
 from prnet.sample import FaceSample, Prediction
+from tests.plans import configuration
 from tests.small_face import with_face
 
 
@@ -202,11 +201,14 @@ def test_bad_weights_raise(face, weights, message):
 
 @pytest.mark.parametrize(
     ("name", "ratio"),
-    [("prn", (16, 4, 3, 0)), ("prn_1110", (1, 1, 1, 0)), ("prn_1111", (1, 1, 1, 1))],
+    [
+        ("prn", (16, 4, 3, 0)),
+        ("prn_weights_1110", (1, 1, 1, 0)),
+        ("prn_weights_1111", (1, 1, 1, 1)),
+    ],
 )
 def test_shipped_configurations_are_figure_10(face, name, ratio):
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose(f"loss/{name}")
+    cfg = configuration(f"+experiment={name}")
     loss_fn = with_face(instantiate(cfg.loss), face)
     assert isinstance(loss_fn, PRNLoss)
     assert loss_fn.reduction == "mean"

@@ -7,14 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
-from prnet.entry import CONFIG_DIR
 from prnet.geometry.uv import grid_triangles
 from prnet.losses.sadrnet import SADRNetLoss, edge_length_loss, normal_vector_loss
 from prnet.sample import FaceSample, Prediction
+from tests.plans import configuration
 from tests.small_face import SmallFace, posed_faces, small_face, with_face
 
 UNIT = 1 / 1.5e-5
@@ -305,7 +304,7 @@ def test_weight_picture_as_the_released_code_reads_it(small, tmp_path: Path) -> 
     [
         ("sadrnet", (0.1, 0.5, 1, 0.05, 1, 0.1), "neighbours"),
         ("sadrnet_released", (0, 0.5, 1, 0.05, 1, 0.1), "released"),
-        ("sadrnet_no_mesh_losses", (0.1, 0.5, 1, 0.05, 0, 0), "neighbours"),
+        ("sadrnet_ablation_no_mesh_losses", (0.1, 0.5, 1, 0.05, 0, 0), "neighbours"),
         ("sadrnet_ablation_a", (0, 0, 1, 0, 0, 0), "neighbours"),
         ("sadrnet_ablation_b", (1, 0.5, 0, 0, 1, 0.1), "neighbours"),
         ("sadrnet_ablation_c", (0.1, 0.5, 1, 0, 1, 0.1), "neighbours"),
@@ -313,8 +312,7 @@ def test_weight_picture_as_the_released_code_reads_it(small, tmp_path: Path) -> 
     ],
 )
 def test_shipped_configurations(small, name, coefficients, edges) -> None:
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose(f"loss/{name}")
+    cfg = configuration(f"+experiment={name}")
     loss_fn = with_face(instantiate(cfg.loss), small)
     assert loss_fn.coefficients == dict(zip(TERMS, coefficients, strict=True))
     assert loss_fn.edges == edges

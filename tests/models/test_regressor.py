@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prnet.datasets.augment import AugmentRule
+from prnet.datasets.pictures import collate_fits
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
 from prnet.geometry import camera
@@ -24,10 +25,12 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.parameters import ParameterLoss
 from prnet.models.regressor import Regressor, TorchvisionRegressor
 from prnet.sample import PosedFit
-from prnet.train import draw_panel, parameter_statistics
-from prnet.training.loop import World, make_optimizer, train
+from prnet.training.loop import train
+from prnet.training.optimizer import make_optimizer
 from prnet.training.schedule import milestone_decay
-from tests.plans import plan
+from prnet.training.statistics import parameter_statistics
+from prnet.training.validation import draw_panel
+from tests.plans import CPU, plan
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
 
 NUM_PARAMETERS = NUM_POSE + NUM_SHAPE + NUM_EXP
@@ -232,7 +235,7 @@ def test_statistics_are_the_training_sets(built_dir, face):
     """Against the batches that training sees, pictures and all."""
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
     mean, std = parameter_statistics(sets, TinyRegressor(), face, STILL)
-    batch = sets.collate([sets.concatenated()[i] for i in range(len(sets))])
+    batch = collate_fits([sets.concatenated()[i] for i in range(len(sets))])
     pose = batch.crop_from_model[:, :3] * torch.tensor([1.0, -1, 1])[:, None]
     rows = torch.cat([pose.flatten(1), batch.shape_params, batch.exp_params], 1).double().numpy()
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-4)
@@ -251,7 +254,7 @@ def test_statistics_hold_the_augmentation(built_dir, face):
 def test_synthetic_fits_without_pictures():
     """As those that come with the pictures, but for where z starts."""
     rule = SyntheticRule(size=48, samples_per_epoch=3, held_out=0)
-    sets = SyntheticSets(rule, device=torch.device("cpu"))
+    sets = SyntheticSets(rule)
     fits = sets.posed_fits(8)
     rendered = sets.rendered.fits(range(3))
     torch.testing.assert_close(fits.shape_params, rendered.shape_params)
@@ -273,7 +276,7 @@ def test_optimizers():
     group = chosen.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
     assert isinstance(make_optimizer(network, plan()), torch.optim.Adam)
-    with pytest.raises(ValueError, match="got 'lion', expected adam or sgd"):
+    with pytest.raises(ValueError, match="got 'lion', expected one of adam, sgd"):
         make_optimizer(network, plan(optimizer="lion"))
 
 
@@ -307,7 +310,7 @@ def test_loop_teaches_parameters_and_draws_them(built_dir, face, tmp_path):
         plan=plan(max_steps=40, batch_size=6, learning_rate=0.02, save_every=100),
         rule=STILL,
         schedule=lambda _epoch, _total: 1.0,
-        world=World(0, 1, torch.device("cpu")),
+        processes=CPU,
         run_dir=tmp_path,
         header={"model": {"name": "tiny"}, "face": face.describe()},
         validate=None,

@@ -4,17 +4,16 @@ import math
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from prnet.entry import CONFIG_DIR
 from prnet.geometry.camera import angles_from_rotation
 from prnet.losses.sadrnet import SADRNetLoss
 from prnet.models.layers import SameConvTranspose2d
 from prnet.models.sadrnet import SADRNet
 from prnet.models.sadrnet_layers import ShiftedConvTranspose2d, WrapConv2d
 from prnet.sample import FaceSample, Prediction
+from tests.plans import configuration
 from tests.small_face import SmallFace, posed_faces, small_face, with_face
 
 LAYOUTS = ("same", "released")
@@ -27,7 +26,6 @@ TICKS = {
     "sadrnet_ablation_e": (True, True, False),
     "sadrnet": (True, True, True),
 }
-LOSS_OF = {name: name for name in TICKS} | {"sadrnet_ablation_e": "sadrnet"}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +41,10 @@ def tiny_sadrnet(small: SmallFace, seed: int = 0, **options) -> SADRNet:
 
 
 def tiny_of(name: str, small: SmallFace) -> SADRNet:
-    """The network of configs/model/NAME.yaml at a small width."""
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose(f"model/{name}", overrides=["model.network.width=2"])
+    """The network of an experiment at a small width."""
+    cfg = configuration(f"+experiment={name}")
     torch.manual_seed(0)
-    model = instantiate(cfg.model.network)
+    model = instantiate(cfg.model.network, width=2)
     model.set_face(small)
     return model
 
@@ -117,9 +114,8 @@ def test_ablations_are_the_papers_ticks(name, small) -> None:
 @pytest.mark.parametrize("name", TICKS)
 def test_every_parameter_of_every_ablation_learns(name, small) -> None:
     """Finite, and none without a gradient (data-parallel training would refuse it)."""
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose(f"loss/{LOSS_OF[name]}", overrides=["loss.coordinate_scale=70"])
-    loss_fn = with_face(instantiate(cfg.loss), small)
+    cfg = configuration(f"+experiment={name}")
+    loss_fn = with_face(instantiate(cfg.loss, coordinate_scale=70), small)
     model = livelier(tiny_of(name, small))
     sample = sample_of(small, [10.0, -50.0])
     sum(loss_fn(model(sample.image), sample).values()).backward()

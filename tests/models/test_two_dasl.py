@@ -1,50 +1,22 @@
-"""2DASL: the network and its landmark maps, the losses, the critic, every experiment, resuming."""
+"""2DASL: the network and its landmark maps, the losses, the critic."""
 
-import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from prnet.building.landmarks_only import build_landmarks
-from prnet.checkpoint import load_checkpoint, save_checkpoint
-from prnet.datasets.augment import AugmentRule
-from prnet.datasets.pictures import CropRule
-from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
-from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.critic import Critic, critic_loss, deception_loss
 from prnet.losses.two_dasl import RELATIVE_WEIGHTS, TwoDASLLoss
 from prnet.models.two_dasl import TwoDASL
 from prnet.sample import FaceSample, PosedFit, Prediction
-from prnet.train import parameter_statistics
-from prnet.training.loop import Plan, World, train
 from tests.tiny import NUM_EXP, NUM_SHAPE
 
 BASES = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP}
 SMALL = {**BASES, "backbone": "mobilenet_v2", "input_side": 64}
 NUM_PARAMETERS = 12 + NUM_SHAPE + NUM_EXP
-EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_DIR, "experiment").glob("2dasl*.yaml"))
-CPU = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def built_dirs(built_dir, tiny_data_dir, tmp_path_factory) -> list[Path]:
-    """A set with fits and one with landmarks alone."""
-    landmarks_dir = tmp_path_factory.mktemp("two_dasl") / "landmarks"
-    build_landmarks(tiny_data_dir / "AFLW2000", landmarks_dir, crop=CropRule())
-    return [built_dir, landmarks_dir]
 
 
 @pytest.fixture
@@ -378,174 +350,3 @@ def test_critic_has_the_papers_layers():
     assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 6 + ["Flatten"]
     with torch.no_grad():
         assert critic(torch.rand(2, 3, 256, 256), torch.rand(2, 62)).shape == (2,)
-
-
-# The experiments.
-
-
-def configuration(name: str, *overrides: str):
-    small = [f"model.network.{key}={value}" for key, value in SMALL.items()]
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        return compose("train", overrides=[f"+experiment={name}", *small, *overrides])
-
-
-def run(cfg, built_dirs, face, run_dir, *, steps: int, resume: dict | None = None) -> dict:
-    """Steps of an experiment on photos of both kinds; its last checkpoint."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    sets = TrainingSets(
-        built_dirs,
-        validation_fraction=0.0,
-        face=face.describe(),
-        hide_fits=0.3,
-        landmark_images=None if cfg.landmark_images is None else 4,
-    )
-    torch.manual_seed(0)
-    model = instantiate(cfg.model.network)
-    loss_fn = instantiate(cfg.loss)
-    rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
-    model.set_face(face)
-    loss_fn.set_face(face)
-    if resume is None:
-        model.set_statistics(*parameter_statistics(sets, model, face, rule))
-    else:
-        model.load_state_dict(resume["weights"])
-    loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
-    optimizer = OmegaConf.to_container(cfg.optimizer)
-    settings = OmegaConf.to_container(cfg.trainer) | {
-        "batch_size": 4,
-        "max_steps": steps,
-        "num_workers": 0,
-        "recompute_batch_norm": 0,
-        "save_every": 2,
-    }
-    train(
-        model,
-        loss_fn,
-        sets,
-        PositionMapDecoder(face.morphable_model, face.uv, landmark_index=face.landmark_index),
-        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **settings, seed=1),
-        rule=rule,
-        schedule=instantiate(cfg.scheduler),
-        world=CPU,
-        run_dir=run_dir,
-        header={"model": {"name": "2dasl"}, "face": face.describe()},
-        validate=None,
-        resume=resume and resume["training"],
-    )
-    return load_checkpoint(run_dir / "last.pt")
-
-
-def test_rows_of_tables_2_and_3_all_have_their_experiments():
-    variants = ["2dasl", "2dasl_base", "2dasl_cyc", "2dasl_sc"]
-    names = [name + mask for name, mask in itertools.product(variants, ("", "_no_mask"))]
-    names += [f"2dasl_{count}" for count in (77228, 115126, 175534)]
-    expected = {name + stage for name, stage in itertools.product(names, ("", "_stage1"))}
-    assert set(EXPERIMENTS) == expected | {"2dasl_stage2"}
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_is_its_row_and_trains_on_photos_of_both_kinds(name, built_dirs, face, tmp_path):
-    cfg = configuration(name)
-    assert cfg.name == name
-    cycle = not ("_base" in name or "_sc" in name)
-    critic = not ("_base" in name or "_cyc" in name)
-    assert cfg.model.network.landmark_map == ("own" if cycle else "empty")
-    assert cfg.model.network.cycle == (cycle and name != "2dasl_stage2")
-    assert (cfg.loss.cycle, cfg.loss.landmarks_3d) == ((1.0, 0.005) if cycle else (0, 0))
-    assert cfg.loss.self_critic == (0.005 if critic else 0)
-    assert cfg.loss.landmarks_2d == 0.005
-    assert cfg.loss.weighted_points == ("no_mask" not in name)
-    stage = {"_stage1": None, "_stage2": 0}.get(name[-7:], 2)
-    assert cfg.loss.finetune_from == stage
-    count = next((int(part) for part in name.split("_") if part.isdigit()), None)
-    assert cfg.landmark_images == count
-
-    before = instantiate(cfg.model.network)
-    trained = run(cfg, built_dirs, face, tmp_path, steps=1)
-    assert trained["training"]["step"] == 1
-    assert bool(trained["training"]["loss"]) == critic
-    assert all(v.isfinite().all() for v in trained["weights"].values() if v.is_floating_point())
-    assert before.state_dict().keys() == trained["weights"].keys()
-
-
-def test_papers_values():
-    """Section 4.1: SGD from 5e-5, critic's Adam 1e-4, batch 32; the weights of the losses."""
-    cfg = configuration("2dasl")
-    assert (cfg.optimizer.name, cfg.optimizer.learning_rate) == ("sgd", 5e-5)
-    assert cfg.loss.critic_learning_rate == 1e-4
-    assert cfg.trainer.batch_size == 32
-    assert cfg.loss.supervision == "wpdc"
-    schedule = instantiate(cfg.scheduler)
-    rates = np.array([schedule(epoch, 10) for epoch in range(6)])
-    np.testing.assert_allclose(rates[1:] / rates[:-1], rates[1])
-    assert rates[1] < 1
-
-
-def assert_equal_states(first, second):
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        if isinstance(value, dict):
-            assert_equal_states(value, second[key])
-        elif isinstance(value, torch.Tensor):
-            assert torch.equal(value, second[key]), key
-        else:
-            assert value == second[key], key
-
-
-def test_resumed_run_is_bit_equal_with_its_critic(built_dirs, face, tmp_path):
-    """Weights, momenta, critic and the critic's Adam of 4 steps = 2 steps, stop, 2 steps, across
-    the end of an epoch."""
-    cfg = configuration("2dasl", "loss.stage=1", "loss.critic_learning_rate=1e-2")
-    whole = run(cfg, built_dirs, face, tmp_path / "whole", steps=4)
-    half = run(cfg, built_dirs, face, tmp_path / "half", steps=2)
-    resumed = run(cfg, built_dirs, face, tmp_path / "resumed", steps=4, resume=half)
-    assert whole["training"]["loss"]["critic_optimizer"]["state"][0]["step"] == 4
-    assert_equal_states(whole, resumed)
-    moved = half["training"]["loss"]["critic"]["layers.0.weight"]
-    assert not torch.equal(moved, whole["training"]["loss"]["critic"]["layers.0.weight"])
-    plain = configuration("2dasl_cyc", "loss.stage=1")
-    with pytest.raises(ValueError, match=r"had a critic, this loss has none"):
-        run(plain, built_dirs, face, tmp_path / "other", steps=4, resume=half)
-
-
-def test_evaluation_says_whose_landmarks(tiny_data_dir, built_dirs, face, tmp_path):
-    """The three sources score differently, and reports and errors name them."""
-    cfg = configuration("2dasl_stage1")
-    network = OmegaConf.to_container(cfg.model.network)
-    del network["_target_"]
-    trained = run(cfg, built_dirs, face, tmp_path, steps=1)
-    header = {"model": {"name": "2dasl", **network}, "face": face.describe()}
-    save_checkpoint(tmp_path / "best.pt", {**header, "weights": trained["weights"]})
-
-    def score(*words: str) -> dict:
-        settings = ["dataset=aflw2000", f"data_dir={tiny_data_dir}", "device=cpu"]
-        settings += ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return evaluate(compose("eval", overrides=[*settings, *words]), tmp_path)
-
-    given = f"landmarks={tiny_data_dir / 'AFLW2000'}"
-    reports = [score(), score(given), score("landmark_map=empty")]
-    assert [report["landmark_map"] for report in reports] == ["own", "given", "empty"]
-    assert "sees the image alone" in (tmp_path / "report.md").read_text()
-    errors = {report["metrics"]["nme_68_2d"]["mean"] for report in reports}
-    assert len(errors) == 3
-    with pytest.raises(ValueError, match="landmarks=FILE"):
-        score("landmark_map=given")
-    with pytest.raises(ValueError, match=r"landmark_map: got 'fan'"):
-        score("landmark_map=fan")
-
-
-def test_fits_alone_are_refused_photos_without_one(tiny_data_dir, built_dirs, tmp_path):
-    """A loss that knows no landmarks, and sets of both kinds."""
-    arguments = ["loss=wpdc", "dataset=300w_lp", "model=2dasl", "device=cpu"]
-    arguments += [f"data_dir={tiny_data_dir}", f"built=[{built_dirs[0]},{built_dirs[1]}]"]
-    arguments += [f"model.network.{key}={value}" for key, value in SMALL.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "prnet.train", *arguments, f"hydra.run.dir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-        timeout=240,
-    )
-    assert done.returncode == 1
-    assert "6 training samples have none; choose loss=2dasl" in done.stdout + done.stderr

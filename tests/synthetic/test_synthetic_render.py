@@ -9,8 +9,8 @@ from prnet.geometry.mesh import vertex_normals
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.camera.lighting import Light, polynomial_terms, soft_light
-from prnet.synthetic.camera.pose import Pose
-from prnet.synthetic.parameters import FaceParameters, World, select, stack
+from prnet.synthetic.camera.pose import CameraPose
+from prnet.synthetic.parameters import SampleParameters, World, select, stack
 from prnet.synthetic.render.normals import quads_of
 from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
@@ -54,7 +54,7 @@ def bare(faces: SyntheticFaces, index: int = 0, *, yaw_deg: float = 0, **exp: fl
     names = faces.head.exp_names
     return item._replace(
         exp_params=np.array([exp.get(name, 0.0) for name in names]),
-        pose=Pose(np.radians(yaw_deg), 0.0, 0.0, 0.0),
+        pose=CameraPose(np.radians(yaw_deg), 0.0, 0.0, 0.0),
         framing=item.framing._replace(scale=1.5, shift=np.zeros(2)),
         accessories=undressed(item.accessories),
         film=IDENTITY_FILM,
@@ -62,7 +62,7 @@ def bare(faces: SyntheticFaces, index: int = 0, *, yaw_deg: float = 0, **exp: fl
     )
 
 
-def render(faces: SyntheticFaces, items: list[FaceParameters]) -> Rendering:
+def render(faces: SyntheticFaces, items: list[SampleParameters]) -> Rendering:
     return faces.renderer(items, faces.bank(0))
 
 
@@ -72,7 +72,7 @@ def head_points(faces: SyntheticFaces, rendering: Rendering) -> torch.Tensor:
     return transform_points(rendering.crop_from_model, vertices)
 
 
-def seen_looks(faces: SyntheticFaces, items: list[FaceParameters]) -> torch.Tensor:
+def seen_looks(faces: SyntheticFaces, items: list[SampleParameters]) -> torch.Tensor:
     """What the opaque layer shows of the head at each pixel, into `LOOKS`, (B, S, S); -1 where
     nothing."""
     rendering = render(faces, items)

@@ -12,7 +12,7 @@ from prnet.synthetic import world as module
 from prnet.synthetic.camera.film import draw_film
 from prnet.synthetic.camera.lighting import draw_light, polynomial_terms
 from prnet.synthetic.camera.pose import angles_of
-from prnet.synthetic.parameters import STREAMS, FaceParameters, World, draw, draw_pose, streams
+from prnet.synthetic.parameters import STREAMS, SampleParameters, World, draw, draw_pose, streams
 from prnet.synthetic.person.expressions import LED, LIMIT, OPPOSED, draw_expression
 from prnet.synthetic.person.skin_chart import window_masks
 from prnet.synthetic.person.textures import draw_material, skin_layers
@@ -51,7 +51,7 @@ def flat(parameters: tuple) -> dict[str, np.ndarray]:
     return leaves
 
 
-def same(one: FaceParameters, other: FaceParameters) -> set[str]:
+def same(one: SampleParameters, other: SampleParameters) -> set[str]:
     """Top-level concerns in which two samples differ."""
     first, second = flat(one), flat(other)
     assert first.keys() == second.keys()
@@ -68,7 +68,7 @@ def assert_equal_batches(one: Rendering, other: Rendering) -> None:
 def test_sample_is_a_function_of_seed_and_index(exp_names: tuple[str, ...]) -> None:
     world = World()
 
-    def sample(seed: int, index: int) -> FaceParameters:
+    def sample(seed: int, index: int) -> SampleParameters:
         return draw(world, seed, index, exp_names=exp_names, **COUNTS)
 
     assert same(sample(3, 8), sample(3, 8)) == set()

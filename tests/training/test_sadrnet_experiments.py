@@ -4,20 +4,16 @@ import math
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, evaluation_loader
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import CONFIG_DIR
 from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
-from prnet.geometry.position_map import PositionMapDecoder
-from prnet.training.loop import Plan, World, train
 from prnet.training.schedule import warmup_decay
+from tests.plans import configuration, train_as
 from tests.small_face import with_face
 
 # Table IV: attention, self-alignment, deformation; and the terms of eq. 24 that are left.
@@ -63,11 +59,6 @@ ABLATIONS = {
 }
 
 
-def configuration(*overrides: str):
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        return compose("train", overrides=list(overrides))
-
-
 def test_experiment_has_the_papers_values():
     """Section III-E: Adam, batch 16, 25 epochs, and its augmentation; eq. 24's coefficients."""
     cfg = configuration("+experiment=sadrnet")
@@ -109,25 +100,7 @@ def test_ablations_are_the_papers_ticks_and_train_and_are_scored(name, built_dir
 
     before = {key: value.clone() for key, value in model.named_parameters()}
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
-    optimizer = OmegaConf.to_container(cfg.optimizer)
-    settings = {
-        **OmegaConf.to_container(cfg.trainer),
-        **{"batch_size": 2, "max_steps": 2, "num_workers": 0, "recompute_batch_norm": 0},
-    }
-    train(
-        model,
-        loss_fn,
-        sets,
-        PositionMapDecoder(face.morphable_model, face.uv),
-        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **settings, seed=1),
-        rule=AugmentRule(**OmegaConf.to_container(cfg.augment)),
-        schedule=instantiate(cfg.scheduler),
-        world=World(0, 1, torch.device("cpu")),
-        run_dir=tmp_path,
-        header={"model": {"name": "sadrnet"}, "face": face.describe()},
-        validate=None,
-        resume=None,
-    )
+    train_as(cfg, model, loss_fn, sets, face, tmp_path, batch_size=2, max_steps=2)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
     heads = {name.partition(".")[0] for name in moved}

@@ -11,7 +11,7 @@ from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 
 
-class Pose(NamedTuple):
+class CameraPose(NamedTuple):
     """The head before the camera; radians, signs as `prnet.geometry.camera`.
 
     R = Rz(roll) Rx(pitch) Ry(yaw) Rx(nod): the head nods, turns, is seen from above or below, and
@@ -33,7 +33,7 @@ class Framed(NamedTuple):
     crop_from_model: Tensor  # (B, 4, 4), z as it is
 
 
-def angles_of(pose: Tensor) -> Tensor:  # (B, 4), fields of `Pose`, float64
+def angles_of(pose: Tensor) -> Tensor:  # (B, 4), fields of `CameraPose`, float64
     """Angles of the same rotation in 3DDFA's order, (B, 3), rad.
 
     Of the two triples that describe a rotation, the one with less pitch and roll: past profile the

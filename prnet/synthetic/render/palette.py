@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.synthetic.parameters import FaceParameters
+from prnet.synthetic.parameters import SampleParameters
 from prnet.synthetic.render.scene import MOUTH_PARTS, Scene
 from prnet.synthetic.worn.patterns import KIND_NAMES, with_body_colors
 
@@ -57,7 +57,7 @@ class Palette(NamedTuple):
 
 def palettes_of(
     scene: Scene,
-    batch: FaceParameters,  # tensors, leading B
+    batch: SampleParameters,  # tensors, leading B
     textures: Tensor,  # (n, texels, L), float16 in [0, 1]
 ) -> Iterator[Palette]:
     """Each sample's light and colours."""

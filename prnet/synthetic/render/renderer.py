@@ -18,7 +18,7 @@ from prnet.synthetic.backgrounds import occluder
 from prnet.synthetic.camera.develop import develop
 from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.camera.pose import frame
-from prnet.synthetic.parameters import FaceParameters, stack
+from prnet.synthetic.parameters import SampleParameters, stack
 from prnet.synthetic.render.bank import Bank
 from prnet.synthetic.render.draw import HIDING, draw_sample
 from prnet.synthetic.render.palette import palettes_of
@@ -47,7 +47,7 @@ class Rendering(NamedTuple):
 
 
 class Renderer:
-    """Draws batches of `FaceParameters`."""
+    """Draws batches of `SampleParameters`."""
 
     def __init__(self, head: Head, face: Face, *, size: int = 256) -> None:
         if size < 32 or size % SIZE_STEP:
@@ -56,12 +56,12 @@ class Renderer:
         self.landmark_model = head.morphable_model.at_vertices(head.landmark_index)
         self.scene = Scene(head, face, Accessories(head))
 
-    def __call__(self, items: Sequence[FaceParameters], bank: Bank) -> Rendering:
+    def __call__(self, items: Sequence[SampleParameters], bank: Bank) -> Rendering:
         """Draw samples of one block of textures."""
         with torch.no_grad():
             return self._render(items, bank)
 
-    def fits(self, items: Sequence[FaceParameters]) -> list[Fit]:
+    def fits(self, items: Sequence[SampleParameters]) -> list[Fit]:
         """The samples' fits, in px of the picture."""
         framed = frame(items, self.landmark_model, self.size)
         return [
@@ -77,7 +77,7 @@ class Renderer:
             )
         ]
 
-    def _render(self, items: Sequence[FaceParameters], bank: Bank) -> Rendering:
+    def _render(self, items: Sequence[SampleParameters], bank: Bank) -> Rendering:
         batch = stack(items)
         matrix = frame(items, self.landmark_model, self.size).crop_from_model.float()
         vertices = self.scene.vertices(batch.shape_params, batch.exp_params, batch.accessories)
@@ -134,7 +134,7 @@ class Renderer:
 
     def _add_occluders(
         self,
-        items: Sequence[FaceParameters],
+        items: Sequence[SampleParameters],
         image: Tensor,  # (B, 3, S, S), written
         attention: Tensor,  # (B, S, S), written
         landmarks: Tensor,  # (B, 68, 3)
@@ -155,7 +155,7 @@ class Renderer:
             visible[number] &= clear[row, column]
 
     def _add_borders(
-        self, items: Sequence[FaceParameters], image: Tensor, attention: Tensor
+        self, items: Sequence[SampleParameters], image: Tensor, attention: Tensor
     ) -> None:
         """Black where the square reaches beyond the photo it was cut from."""
         place = (torch.arange(self.size) + 0.5) / self.size

@@ -80,7 +80,7 @@ class Accessories:
         self.hands = Hands()
         self.scalp_hair = scalp_hair(head)
         # In the order of `vertices`.
-        parts = (
+        pieces = (
             (self.hair.sheets, CUTOUT, HAIR),
             (self.hair.beard, CUTOUT, BEARD),
             (self.hair.bun, CUTOUT, HAIR),
@@ -92,16 +92,16 @@ class Accessories:
             (self.hands.hands, OPAQUE, HAND),
             (self.hands.object, OPAQUE, OBJECT),
         )
-        starts = np.cumsum([0] + [len(part.uv) for part, _, _ in parts]).tolist()
-        counts = torch.tensor([len(part.triangles) for part, _, _ in parts])
+        starts = np.cumsum([0] + [len(piece.uv) for piece, _, _ in pieces]).tolist()
+        counts = torch.tensor([len(piece.triangles) for piece, _, _ in pieces])
         self.num_vertices = starts[-1]
         self.triangles = torch.cat(
-            [part.triangles + start for (part, _, _), start in zip(parts, starts, strict=False)]
+            [piece.triangles + start for (piece, _, _), start in zip(pieces, starts, strict=False)]
         )
-        self.uv = torch.cat([part.uv for part, _, _ in parts])
-        self.layer = torch.tensor([layer for _, layer, _ in parts]).repeat_interleave(counts)
-        self.kind = torch.tensor([kind for _, _, kind in parts]).repeat_interleave(counts)
-        sides = torch.tensor([part.two_sided for part, _, _ in parts])
+        self.uv = torch.cat([piece.uv for piece, _, _ in pieces])
+        self.layer = torch.tensor([layer for _, layer, _ in pieces]).repeat_interleave(counts)
+        self.kind = torch.tensor([kind for _, _, kind in pieces]).repeat_interleave(counts)
+        sides = torch.tensor([piece.two_sided for piece, _, _ in pieces])
         self.two_sided = sides.repeat_interleave(counts)
 
     def vertices(

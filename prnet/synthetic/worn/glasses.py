@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prnet.faces.embedded import Head
 from prnet.synthetic.worn.head_chart import UM_PER_MM, Measured
-from prnet.synthetic.worn.solids import Part, join, sweep, tube, where_worn
+from prnet.synthetic.worn.solids import Piece, join, sweep, tube, where_worn
 
 RIM_POINTS = 24
 RIM_AROUND = 5
@@ -77,7 +77,7 @@ class Glasses:
         rim = [tube(RIM_AROUND, RIM_POINTS, ring=True) for _ in range(2)]
         temple = [tube(TEMPLE_AROUND, TEMPLE_POINTS) for _ in range(2)]
         self.frame = join([*rim, *temple, tube(RIM_AROUND, BRIDGE_POINTS)])
-        self.lenses = join([_lens_part() for _ in range(2)])
+        self.lenses = join([_lens_piece() for _ in range(2)])
 
     def vertices(
         self,
@@ -201,7 +201,7 @@ def draw_glasses(generator: np.random.Generator, *, worn: bool, sun: bool) -> Gl
     )
 
 
-def _lens_part() -> Part:
+def _lens_piece() -> Piece:
     """Rings of a disc; uv spans the lens from its inner lower to its outer upper corner."""
     ring = torch.arange(LENS_RINGS)[:, None] * RIM_POINTS
     around = torch.arange(RIM_POINTS)
@@ -218,4 +218,4 @@ def _lens_part() -> Part:
     angle = around * (2 * math.pi / RIM_POINTS)
     share = torch.linspace(0, 1, LENS_RINGS + 1)[:, None]
     uv = torch.stack([share * angle.cos(), share * angle.sin()], -1) / 2 + 0.5
-    return Part(triangles, uv.reshape(-1, 2), two_sided=True)
+    return Piece(triangles, uv.reshape(-1, 2), two_sided=True)

@@ -25,7 +25,7 @@ from prnet.synthetic.worn.head_chart import (
     row_at,
 )
 from prnet.synthetic.worn.solids import (
-    Part,
+    Piece,
     join,
     sheet,
     smoothstep,
@@ -92,7 +92,7 @@ class Hair:
         self.sheets = join(
             [
                 sheet(NUM_COLUMNS, STRAND_POINTS, closed=True),
-                *[_lock_part(number) for number in range(NUM_LOCKS)],
+                *[_lock_piece(number) for number in range(NUM_LOCKS)],
             ]
         )
         self.beard = sheet(BEARD_COLUMNS, BEARD_POINTS)
@@ -266,7 +266,7 @@ def scalp_hair(head: Head) -> Tensor:
     return weight
 
 
-def _lock_part(number: int) -> Part:
+def _lock_piece(number: int) -> Piece:
     """One ribbon; every lock has strands of its own, so a place of its own in u."""
     part = sheet(2, LOCK_POINTS)
     u, v = part.uv.unbind(-1)

@@ -221,13 +221,8 @@ class HeadChart:
         )
 
 
-def height_of(row: Tensor | float) -> Tensor | float:
-    """The y of a row at or below the level, mm on the mean head."""
-    return CENTER_MM[1] - (row - 1) * ROW_LENGTH_MM
-
-
 def row_at(height: Tensor | float) -> Tensor | float:  # mm, y
-    """The row at a height; the inverse of `height_of`."""
+    """The row at a height at or below the level, on the mean head."""
     return 1 + (CENTER_MM[1] - height) / ROW_LENGTH_MM
 
 

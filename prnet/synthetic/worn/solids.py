@@ -14,7 +14,7 @@ from torch import Tensor
 NOWHERE_MM = (0.0, 0.0, -2000.0)
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """One piece of a mesh. Letters: n vertices, t triangles."""
 
     triangles: Tensor  # (t, 3), int64
@@ -27,7 +27,7 @@ def sheet(
     num_along: int,
     *,
     closed: bool = False,
-) -> Part:
+) -> Piece:
     """A grid of points, (across, along) in row-major order; `closed`: the last column meets the
     first. Outward where columns run to the subject's left in front and rows run down."""
     columns = torch.arange(num_across if closed else num_across - 1)
@@ -37,10 +37,10 @@ def sheet(
     u = torch.linspace(0, 1, num_across + closed)[:num_across]
     v = torch.linspace(0, 1, num_along)
     uv = torch.stack(torch.meshgrid(u, v, indexing="ij"), -1).reshape(-1, 2)
-    return Part(_split(quads), uv, two_sided=True)
+    return Piece(_split(quads), uv, two_sided=True)
 
 
-def tube(num_around: int, num_along: int, *, ring: bool = False) -> Part:
+def tube(num_around: int, num_along: int, *, ring: bool = False) -> Piece:
     """A closed tube, (along, around) in row-major order; ends are closed by a fan, or meet
     (`ring`). Outward for points of `sweep`."""
     stops = torch.arange(num_along if ring else num_along - 1)
@@ -55,7 +55,7 @@ def tube(num_around: int, num_along: int, *, ring: bool = False) -> Part:
         end = torch.stack([torch.zeros_like(inner), inner, inner + 1], -1)
         triangles += [start, end + (num_along - 1) * num_around]
     v, u = torch.meshgrid(torch.linspace(0, 1, num_along), around / num_around, indexing="ij")
-    return Part(torch.cat(triangles), torch.stack([u, v], -1).reshape(-1, 2), two_sided=False)
+    return Piece(torch.cat(triangles), torch.stack([u, v], -1).reshape(-1, 2), two_sided=False)
 
 
 def sweep(
@@ -105,15 +105,16 @@ def superquadric(
     return (torch.stack([x, y, z], -1) * half_size[:, None, None]).flatten(1, 2)
 
 
-def join(parts: list[Part]) -> Part:
-    """Several parts as one list of triangles; sheets and solids do not mix."""
-    if len({part.two_sided for part in parts}) != 1:
-        raise ValueError("parts: got sheets and solids together, expected one of the two")
+def join(pieces: list[Piece]) -> Piece:
+    """Several pieces as one list of triangles; sheets and solids do not mix."""
+    if len({piece.two_sided for piece in pieces}) != 1:
+        raise ValueError("pieces: got sheets and solids together, expected one of the two")
     starts = [0]
-    for part in parts[:-1]:
-        starts.append(starts[-1] + len(part.uv))
-    triangles = [part.triangles + start for part, start in zip(parts, starts, strict=True)]
-    return Part(torch.cat(triangles), torch.cat([part.uv for part in parts]), parts[0].two_sided)
+    for piece in pieces[:-1]:
+        starts.append(starts[-1] + len(piece.uv))
+    triangles = [piece.triangles + start for piece, start in zip(pieces, starts, strict=True)]
+    uv = torch.cat([piece.uv for piece in pieces])
+    return Piece(torch.cat(triangles), uv, pieces[0].two_sided)
 
 
 def where_worn(

@@ -1,0 +1,203 @@
+"""2DASL's experiments: every row of its tables and both stages, resuming, scoring."""
+
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from prnet.building.landmarks_only import build_landmarks
+from prnet.checkpoint import save_checkpoint
+from prnet.datasets.augment import AugmentRule
+from prnet.datasets.pictures import CropRule
+from prnet.datasets.training_sets import TrainingSets
+from prnet.entry import CONFIG_DIR, OLD_SPELLINGS
+from prnet.eval import evaluate
+from prnet.train import main, read_settings, run
+from prnet.training.statistics import parameter_statistics
+from tests.plans import EXPERIMENTS, assert_equal_states, configuration, train_as
+from tests.tiny import NUM_EXP, NUM_SHAPE
+
+SMALL = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP, "backbone": "mobilenet_v2", "input_side": 64}
+ROWS = [name for name in EXPERIMENTS if name.startswith("2dasl")]
+# Stage -> epochs, what the name ends in, whether the network sees a second pass.
+STAGES = {1: (2, "_stage1", True), 2: (8, "", False), "both": (10, "", True)}
+
+
+@pytest.fixture(scope="module")
+def built_dirs(built_dir, tiny_data_dir, tmp_path_factory) -> list[Path]:
+    """A set with fits and one with landmarks alone."""
+    landmarks_dir = tmp_path_factory.mktemp("two_dasl") / "landmarks"
+    build_landmarks(tiny_data_dir / "AFLW2000", landmarks_dir, crop=CropRule())
+    return [built_dir, landmarks_dir]
+
+
+def small(name: str, **changes):
+    """An experiment with a network for the tiny face."""
+    network = {f"model__network__{key}": value for key, value in SMALL.items()}
+    return configuration(f"+experiment={name}", **network, **changes)
+
+
+def short_run(cfg, built_dirs, face, run_dir, *, steps: int, resume: dict | None = None) -> dict:
+    """Steps of an experiment on photos of both kinds; its last checkpoint."""
+    data = TrainingSets(
+        built_dirs,
+        validation_fraction=0.0,
+        face=face.describe(),
+        hide_fits=0.3,
+        landmark_images=None if cfg.landmark_images is None else 4,
+    )
+    torch.manual_seed(0)
+    model, loss_fn = instantiate(cfg.model.network), instantiate(cfg.loss)
+    model.set_face(face)
+    loss_fn.set_face(face)
+    if resume is None:
+        rule = AugmentRule(**OmegaConf.to_container(cfg.augment))
+        model.set_statistics(*parameter_statistics(data, model, face, rule))
+    else:
+        model.load_state_dict(resume["weights"])
+    loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
+    settings = {"batch_size": 4, "max_steps": steps, "save_every": 2}
+    return train_as(cfg, model, loss_fn, data, face, run_dir, resume=resume, **settings)
+
+
+def test_rows_of_tables_2_and_3_all_have_their_experiments():
+    variants = ["2dasl", "2dasl_base", "2dasl_cyc", "2dasl_sc"]
+    names = [name + mask for name, mask in itertools.product(variants, ("", "_no_mask"))]
+    names += [f"2dasl_{count}" for count in (77228, 115126, 175534)]
+    assert set(ROWS) == set(names)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", ROWS)
+def test_experiment_is_its_row_at_every_stage(name, stage):
+    cfg = small(name, loss__stage=stage)
+    epochs, suffix, second_pass = STAGES[stage]
+    assert cfg.name == name + suffix
+    assert cfg.trainer.epochs == epochs
+    cycle = not ("_base" in name or "_sc" in name)
+    critic = not ("_base" in name or "_cyc" in name)
+    assert cfg.model.network.landmark_map == ("own" if cycle else "empty")
+    assert cfg.model.network.cycle == (cycle and second_pass)
+    assert (cfg.loss.cycle, cfg.loss.landmarks_3d) == ((1.0, 0.005) if cycle else (0, 0))
+    assert cfg.loss.self_critic == (0.005 if critic else 0)
+    assert cfg.loss.landmarks_2d == 0.005
+    assert cfg.loss.weighted_points == ("no_mask" not in name)
+    assert cfg.loss.stage_1_epochs == 2
+    count = next((int(part) for part in name.split("_") if part.isdigit()), None)
+    assert cfg.landmark_images == count
+
+
+def test_a_stage_goes_with_its_loss(face):
+    """Stage 1 and 2 for all of a run, both from the second epoch on."""
+    for stage, expected in ((1, [False, False]), (2, [True, True]), ("both", [False, True])):
+        loss_fn = instantiate(small("2dasl", loss__stage=stage).loss)
+        found = []
+        for epoch in (0.0, 2.0):
+            loss_fn.start_step(epoch)
+            found.append(loss_fn.is_finetuning)
+        assert found == expected
+        assert ("cycle_parameters" in loss_fn.needs) == (stage != 2)
+
+
+def test_names_of_old_have_their_new_spelling():
+    """Every experiment of one stage is an option of its row, and no old name is one of today."""
+    old = {key.removeprefix("experiment=") for key in OLD_SPELLINGS if "experiment=" in key}
+    assert old == {f"{name}_stage1" for name in ROWS} | {"2dasl_stage2"}
+    assert not old & set(EXPERIMENTS)
+    for name in ROWS:
+        assert OLD_SPELLINGS[f"experiment={name}_stage1"] == f"+experiment={name} loss.stage=1"
+
+
+@pytest.mark.parametrize(("name", "stage"), [*((name, "both") for name in ROWS), ("2dasl", 2)])
+def test_experiment_trains_on_photos_of_both_kinds(name, stage, built_dirs, face, tmp_path):
+    cfg = small(name, loss__stage=stage)
+    trained = short_run(cfg, built_dirs, face, tmp_path, steps=1)
+    assert trained["training"]["step"] == 1
+    assert bool(trained["training"]["loss"]) == (cfg.loss.self_critic > 0)
+    assert all(v.isfinite().all() for v in trained["weights"].values() if v.is_floating_point())
+
+
+def test_papers_values():
+    """Section 4.1: SGD from 5e-5, critic's Adam 1e-4, batch 32; the weights of the losses."""
+    cfg = configuration("+experiment=2dasl")
+    assert (cfg.optimizer.name, cfg.optimizer.learning_rate) == ("sgd", 5e-5)
+    assert cfg.loss.critic_learning_rate == 1e-4
+    assert cfg.trainer.batch_size == 32
+    assert cfg.loss.supervision == "wpdc"
+    schedule = instantiate(cfg.scheduler)
+    rates = np.array([schedule(epoch, 10) for epoch in range(6)])
+    np.testing.assert_allclose(rates[1:] / rates[:-1], rates[1])
+    assert rates[1] < 1
+
+
+def test_resumed_run_is_bit_equal_with_its_critic(built_dirs, face, tmp_path):
+    """Weights, momenta, critic and the critic's Adam of 4 steps = 2 steps, stop, 2 steps, across
+    the end of an epoch."""
+    cfg = small("2dasl", loss__stage=1, loss__critic_learning_rate=1e-2)
+    whole = short_run(cfg, built_dirs, face, tmp_path / "whole", steps=4)
+    half = short_run(cfg, built_dirs, face, tmp_path / "half", steps=2)
+    resumed = short_run(cfg, built_dirs, face, tmp_path / "resumed", steps=4, resume=half)
+    assert whole["training"]["loss"]["critic_optimizer"]["state"][0]["step"] == 4
+    assert_equal_states(whole, resumed)
+    moved = half["training"]["loss"]["critic"]["layers.0.weight"]
+    assert not torch.equal(moved, whole["training"]["loss"]["critic"]["layers.0.weight"])
+    plain = small("2dasl_cyc", loss__stage=1)
+    with pytest.raises(ValueError, match=r"had a critic, this loss has none"):
+        short_run(plain, built_dirs, face, tmp_path / "other", steps=4, resume=half)
+
+
+def test_evaluation_says_whose_landmarks(tiny_data_dir, built_dirs, face, tmp_path):
+    """The three sources score differently, and reports and errors name them."""
+    cfg = small("2dasl", loss__stage=1)
+    network = OmegaConf.to_container(cfg.model.network, resolve=True)
+    del network["_target_"]
+    trained = short_run(cfg, built_dirs, face, tmp_path, steps=1)
+    header = {"model": {"name": "2dasl", **network}, "face": face.describe()}
+    save_checkpoint(tmp_path / "best.pt", {**header, "weights": trained["weights"]})
+
+    def score(*words: str) -> dict:
+        settings = ["dataset=aflw2000", f"data_dir={tiny_data_dir}", "device=cpu"]
+        settings += ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            return evaluate(compose("eval", overrides=[*settings, *words]), tmp_path)
+
+    given = f"landmarks={tiny_data_dir / 'AFLW2000'}"
+    reports = [score(), score(given), score("landmark_map=empty")]
+    assert [report["landmark_map"] for report in reports] == ["own", "given", "empty"]
+    assert "sees the image alone" in (tmp_path / "report.md").read_text()
+    errors = {report["metrics"]["nme_68_2d"]["mean"] for report in reports}
+    assert len(errors) == 3
+    with pytest.raises(ValueError, match="landmarks=FILE"):
+        score("landmark_map=given")
+    with pytest.raises(ValueError, match=r"landmark_map: got 'fan'"):
+        score("landmark_map=fan")
+
+
+def test_fits_alone_are_refused_photos_without_one(tiny_data_dir, built_dirs, tmp_path):
+    """A loss that knows no landmarks, and sets of both kinds."""
+    settings = ["loss=wpdc", "dataset=300w_lp", "model=2dasl", "device=cpu"]
+    settings += [f"data_dir={tiny_data_dir}", f"built=[{built_dirs[0]},{built_dirs[1]}]"]
+    settings += [f"model.network.{key}={value}" for key, value in SMALL.items()]
+    with pytest.raises(ValueError, match="6 training samples have none; choose loss=2dasl"):
+        run(read_settings(configuration(*settings)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("+experiment=2dasl_stage1", r"\+experiment=2dasl loss\.stage=1"),
+        ("loss=prn_1110", r"loss=prn loss\.weights=\[1,1,1,0\]"),
+        ("loss.finetune_from=3", r"loss\.stage=both loss\.stage_1_epochs=EPOCHS"),
+    ],
+)
+def test_old_spellings_are_refused_with_the_new_one(old, new, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "data_dir=nowhere", old])
+    with pytest.raises(SystemExit, match=f"error: {re.escape(old)} is now {new}$"):
+        main()
