@@ -2,7 +2,8 @@
 
 import csv
 import json
-import shutil
+import os
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -198,13 +199,10 @@ def test_unknown_outputs_are_refused_with_the_list():
     assert require_outputs(["glb", "glb"]) == ("glb",)
 
 
-@pytest.mark.skipif(shutil.which("npx") is None, reason="the validator runs on Node.js")
-@pytest.mark.skipif(not Path("node_modules/gltf-validator").is_dir(), reason="not installed")
+@pytest.mark.skipif("GLTF_VALIDATOR" not in os.environ, reason="the folder of gltf-validator")
 def test_khronos_validator_finds_no_fault(written):
-    import subprocess
-
     script = (
-        "const v=require('gltf-validator'),fs=require('fs');"
+        "const v=require(process.env.GLTF_VALIDATOR),fs=require('fs');"
         "v.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))"
         ".then(r=>console.log(JSON.stringify(r.issues)))"
     )
