@@ -30,6 +30,12 @@ def find_config_dir(package_dir: Path) -> Path:
 CONFIG_DIR = str(find_config_dir(Path(__file__).resolve().parent))
 
 
+def shipped_dataset(name: str) -> dict:
+    """The values of configs/dataset/NAME.yaml, as scripts and notebooks may want them."""
+    config = OmegaConf.load(Path(CONFIG_DIR) / "dataset" / f"{name}.yaml")
+    return OmegaConf.to_container(config.dataset, resolve=True)
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Let a user's mistake end a command with one line and status 1.
 
@@ -122,6 +128,21 @@ def loader_workers(setting: str | int, device: torch.device, *, renders: bool = 
     if setting == "auto" and device.type == "cpu":
         return num_workers(setting) // 2 if renders else 0
     return num_workers(setting)
+
+
+def shipped() -> dict:
+    """The `protocols` by name, as `shipped_protocol` has them, and the `names` of every dataset,
+    experiment and protocol."""
+    names = {group: shipped_names(group) for group in ("dataset", "experiment", "protocol")}
+    return {
+        "protocols": {name: shipped_protocol(name) for name in names["protocol"]},
+        "names": names,
+    }
+
+
+def shipped_names(group: str) -> list[str]:
+    """What can be chosen of a group of the configuration."""
+    return sorted(file.stem for file in Path(CONFIG_DIR, group).glob("*.yaml"))
 
 
 def shipped_protocol(name: str) -> dict | None:

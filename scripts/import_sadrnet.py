@@ -11,15 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from prnet.checkpoint import load_weights, save_checkpoint
-from prnet.entry import CONFIG_DIR
+from prnet.entry import shipped_values
 from prnet.export.sadrnet import read_released_sadrnet
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
-from prnet.models.sadrnet import SHAPE_UNIT, SADRNet
+from prnet.models.loading import build_network
+from prnet.models.sadrnet import SHAPE_UNIT
 
 # Of the mean over the face texels. Both come from the same mesh: only how the border of a triangle
 # is rasterised differs, at a few texels.
@@ -44,10 +44,10 @@ def import_sadrnet(weights: Path, *, face: Face, output: Path) -> float:
             face in the file is another.
     """
     released = read_released_sadrnet(weights)
-    values = OmegaConf.load(Path(CONFIG_DIR, "model", "sadrnet.yaml")).network
-    changes = OmegaConf.load(Path(CONFIG_DIR, "model", "sadrnet_released.yaml")).network
-    arguments = {k: v for k, v in {**values, **changes}.items() if not k.startswith("_")}
-    model = SADRNet(**arguments)
+    configured = shipped_values("model", "sadrnet_released")
+    values = {k: v for k, v in configured["network"].items() if not k.startswith("_")}
+    described = {"name": configured["name"], **values}
+    model = build_network(described, source=weights)
     load_weights(model, released.weights, source=weights)
     difference = mean_face_difference(released.mean_shape_map, face)
     if not difference <= LARGEST_DIFFERENCE_UM:
@@ -59,7 +59,7 @@ def import_sadrnet(weights: Path, *, face: Face, output: Path) -> float:
     save_checkpoint(
         output,
         {
-            "model": {"name": "sadrnet", **arguments},
+            "model": described,
             "weights": model.state_dict(),
             "face": face.describe(),
             "pixel_origin": "sadrnet",

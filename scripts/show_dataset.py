@@ -11,6 +11,7 @@ from pathlib import Path
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
 from prnet.drawing.contact_sheet import archive_samples, write_sheet, write_world_sheet
+from prnet.entry import shipped_dataset
 from prnet.faces.loading import FACES, load_face
 
 
@@ -39,7 +40,8 @@ def main() -> None:
         prnet_uv_dir=options.data_dir / "PRNet_uv",
     )
     if synthetic:
-        faces = RenderedFaces(SyntheticRule(size=options.size), seed=options.seed)
+        rule = SyntheticRule.from_values(shipped_dataset("synthetic") | {"size": options.size})
+        faces = RenderedFaces(rule, seed=options.seed)
         write_world_sheet(options.output, faces, face, count=options.count)
         return
     if options.dataset == "300w_lp":

@@ -2,6 +2,8 @@
 written out again, and networks that say what they are told."""
 
 import functools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.datasets.evaluation import EvaluationItem, TestSet
+from prnet.entry import CONFIG_DIR, shipped_protocol
+from prnet.eval import run_evaluation
+from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.sources import NetworkSource
+from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.models.network import Network
 from prnet.sample import Prediction
@@ -69,7 +75,7 @@ def run(data_dir: Path, tmp_path: Path, *overrides: str) -> dict:
         cfg = compose(
             "eval", overrides=["dataset=aflw2000", f"data_dir={data_dir}", "device=cpu", *overrides]
         )
-    return evaluate(cfg, tmp_path)
+    return run_evaluation(cfg, tmp_path)
 
 
 def means(report: dict) -> dict[str, float]:
@@ -105,6 +111,47 @@ class Scripted(Network):
         return Prediction(torch.stack(self.position_maps[start : start + len(image)]))
 
 
+class Items(TestSet):
+    """Given items as a test set."""
+
+    name = "items"
+
+    def __init__(
+        self,
+        items: Sequence[EvaluationItem],
+        face: Face | None = None,
+        *,
+        point_groups: Sequence[Sequence[int]] | None = None,
+        yaws_deg: Mapping[str, float] | None = None,
+    ) -> None:
+        self.items = list(items)
+        self.names = [item.name for item in items]
+        self.truth_face = face
+        self.point_groups = point_groups
+        self.yaws_deg = yaws_deg
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        return self.items[index]
+
+    def yaw_labels(self, names: Sequence[str]) -> Mapping[str, float] | None:
+        return self.yaws_deg
+
+
+def score_network(
+    model: nn.Module,
+    test_set: TestSet,
+    face: Face,
+    protocol: Protocol,
+    *,
+    batch_size: int = 4,
+    **options: object,
+) -> dict:
+    """The report of a network of this face."""
+    source = NetworkSource(model, face, description="a network", **options)
+    options = EvaluationOptions(batch_size=batch_size, progress=False)
+    return evaluate(source, test_set, protocol, options)
+
+
 def true_maps(batches, face) -> list[torch.Tensor]:
     """What a perfect network would say: each sample's position map in its crop."""
     maps = []
@@ -114,3 +161,34 @@ def true_maps(batches, face) -> list[torch.Tensor]:
         points = camera.transform_points(crop_from_image @ batch.image_from_model, vertices)
         maps += list(face.uv.position_map(points).float())
     return maps
+
+
+def made_report(
+    folder: Path,
+    name: str,
+    *,
+    source="checkpoint outputs/prn/T/best.pt (model prn)",
+    protocol="prn",
+    count=2000,
+    dataset="aflw2000",
+    metrics=None,
+    changes=None,
+    **more,
+) -> Path:
+    """A report.json of `python -m prnet.eval`, without images."""
+    summary = {"mean": 3.001, "mean_of_bins": 3.345, "std_of_bins": 0.5}
+    summary["bins"] = {
+        label: {"mean": 1.111 * (i + 1), "n": 5}
+        for i, label in enumerate(("0-30", "30-60", "60-90"))
+    }
+    values = {
+        "dataset": dataset,
+        "source": source,
+        "count": count,
+        "protocol": {**(shipped_protocol(protocol) or {"name": protocol}), **(changes or {})},
+        "metrics": {"nme_68_2d": summary} if metrics is None else metrics,
+        **more,
+    }
+    path = folder / name
+    path.write_text(json.dumps(values))
+    return path

@@ -11,17 +11,21 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from prnet.compare import chosen_protocols, compare, entries_of_reports, method_names
+from prnet.compare import chosen_protocols, compare
 from prnet.entry import CONFIG_DIR, shipped_protocol
-from prnet.evaluation.report import ScoredImage, make_report, write_report
-from prnet.evaluation.summaries import with_statistics
+from prnet.entry import shipped as shipped_configuration
+from prnet.evaluation.report import ScoredImage, make_report, with_statistics
 from prnet.metrics.statistics import paired_difference
-from prnet.reports.comparison import Entry, comparisons, paired_tests, remarks_of, to_markdown
+from prnet.reports.comparison import comparisons, paired_tests, remarks_of, to_markdown
+from prnet.reports.methods import Entry, entries_of_reports, method_names
+from prnet.reports.shipped import Shipped
+from prnet.reports.writing import write_report
 from tests.evaluations import means, run, shipped, true_vertices
 from tests.tiny import AFLW2000_YAWS_DEG
 
 NAMES = sorted(AFLW2000_YAWS_DEG)
 METRICS = ["nme_68_2d", "nme_68_3d"]
+SHIPPED = Shipped(**shipped_configuration())
 
 
 def entry(method: str, errors: dict[str, float], protocol: str = "3ddfa", **options) -> Entry:
@@ -148,7 +152,7 @@ def test_reports_of_earlier_versions_are_read(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps({**old, "protocol": values}))
     write_report(report, tmp_path / "new.json")
     (first,), (second,) = (
-        entries_of_reports([str(tmp_path / name)]) for name in ("old.json", "new.json")
+        entries_of_reports([str(tmp_path / name)], SHIPPED) for name in ("old.json", "new.json")
     )
     assert first.report["metrics"] == second.report["metrics"]
     assert first.protocol == second.protocol == "3ddfa"
@@ -167,7 +171,7 @@ def test_foreign_reports_are_refused(tmp_path, change, message):
     report = {key: value for key, value in report.items() if value is not None}
     (tmp_path / "r.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match=message):
-        entries_of_reports([str(tmp_path / "r.json")])
+        entries_of_reports([str(tmp_path / "r.json")], SHIPPED)
 
 
 def test_pairs_are_of_the_images_that_both_have():

@@ -26,7 +26,6 @@ from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import CONFIG_DIR, in_one_line
 from prnet.eval import newest_checkpoint
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
@@ -35,6 +34,7 @@ from tests.evaluations import (
     POINT_METRICS,
     SHORT_ICP,
     SMALL,
+    Items,
     Scripted,
     box_size,
     cells,
@@ -42,6 +42,7 @@ from tests.evaluations import (
     means,
     nme_means,
     run,
+    score_network,
     shipped,
     true_maps,
     true_vertices,
@@ -344,33 +345,19 @@ def test_blank_lines_of_a_table_do_not_count(tmp_path):
     assert read_yaw_labels(path) == {"a": -1.5}
 
 
-def aflw2000_batches(data_dir, face, crop: CropRule, *, batch_size: int = 4, boxes=None):
-    dataset = AFLW2000(
-        find_aflw2000(data_dir),
-        num_shape=face.morphable_model.num_shape,
-        num_exp=face.morphable_model.num_exp,
-        crop=crop,
-        boxes=boxes,
-    )
-    return evaluation_loader(dataset, batch_size=batch_size)
+def aflw2000(data_dir, face, crop: CropRule, *, boxes=None) -> AFLW2000:
+    return AFLW2000(find_aflw2000(data_dir), face, crop=crop, boxes=boxes)
 
 
-def perfect_report(data_dir, face, protocol, crop, **options) -> tuple[dict, Scripted]:
-    batches = aflw2000_batches(data_dir, face, crop)
-    model = Scripted(true_maps(batches, face))
-    report = evaluate_model(
-        model,
-        batches,
-        face=face,
-        truth_face=face,
-        protocol=protocol,
-        dataset="aflw2000",
-        source="a perfect network",
-        yaw_labels=AFLW2000_YAWS_DEG,
-        progress=False,
-        **options,
-    )
-    return report, model
+def batches_of(test_set: AFLW2000) -> list:
+    return list(evaluation_loader(test_set, batch_size=4))
+
+
+def perfect_report(data_dir, face, protocol, crop) -> dict:
+    test_set = aflw2000(data_dir, face, crop)
+    model = Scripted(true_maps(batches_of(test_set), face))
+    labelled = Items(test_set, face, yaws_deg=AFLW2000_YAWS_DEG)
+    return score_network(model, labelled, face, protocol)
 
 
 @pytest.mark.parametrize(
@@ -390,18 +377,19 @@ def test_perfect_network_errs_by_the_rounding_of_its_landmarks_alone(tiny_data_d
         cell_errors[name] = 100 * offset.mean() / box_size(vertices[:68])
     assert max(cell_errors.values()) > 0.05
     for name in ("default", "2dasl", "prn"):
-        report, _ = perfect_report(tiny_data_dir, face, shipped(name), crop)
+        report = perfect_report(tiny_data_dir, face, shipped(name), crop)
         found = {row["name"]: row["nme_68_2d"] for row in report["images"]}
         assert found == pytest.approx(cell_errors, rel=2e-3, abs=2e-4)
         if name != "2dasl":
             assert report["metrics"]["nme_dense_3d"]["mean"] < SMALL
-    report, _ = perfect_report(tiny_data_dir, face, shipped("sadrnet"), crop)
+    report = perfect_report(tiny_data_dir, face, shipped("sadrnet"), crop)
     assert max(nme_means(report).values()) < SMALL
 
 
 def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_dir, face):
     """One that learned face3d's labels says (1, -1) px more than the picture shows, rightly."""
-    batches = list(aflw2000_batches(tiny_data_dir, face, CropRule()))
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
+    batches = batches_of(test_set)
     per_px = torch.cat([camera.invert_affine(batch.image_from_crop)[:, 0, 0] for batch in batches])
     moved = [
         position_map + ratio.float() * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
@@ -409,17 +397,7 @@ def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_
     ]
 
     def dense_error(**options) -> float:
-        report = evaluate_model(
-            Scripted(moved),
-            batches,
-            face=face,
-            truth_face=face,
-            protocol=shipped("default"),
-            dataset="aflw2000",
-            source="a network of face3d's labels",
-            progress=False,
-            **options,
-        )
+        report = score_network(Scripted(moved), test_set, face, shipped("default"), **options)
         return report["metrics"]["nme_dense_2d"]["mean"]
 
     assert dense_error(pixel_origin="face3d") < SMALL
@@ -427,26 +405,17 @@ def test_network_that_learned_legacy_labels_is_scored_in_their_origin(tiny_data_
 
 
 def test_network_has_no_vertices_outside_the_face(tiny_data_dir, face):
-    report, _ = perfect_report(tiny_data_dir, face, shipped("2dasl"), CropRule())
+    report = perfect_report(tiny_data_dir, face, shipped("2dasl"), CropRule())
     assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d"}
     assert "neck" in report["not_computed"]["nme_dense_2d"]
 
 
 def test_network_error_in_px_is_measured_in_the_image(tiny_data_dir, face):
     """A map 3 crop px to the right is 3 * size / 255 px off in the image."""
-    batches = aflw2000_batches(tiny_data_dir, face, CropRule())
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
     moved = [position_map + torch.tensor([3.0, 0, 0])[:, None, None]
-             for position_map in true_maps(batches, face)]  # fmt: skip
-    report = evaluate_model(
-        Scripted(moved),
-        batches,
-        face=face,
-        truth_face=face,
-        protocol=shipped("sadrnet"),
-        dataset="aflw2000",
-        source="",
-        progress=False,
-    )
+             for position_map in true_maps(batches_of(test_set), face)]  # fmt: skip
+    report = score_network(Scripted(moved), test_set, face, shipped("sadrnet"))
     for row in report["images"]:
         vertices = true_vertices(tiny_data_dir, row["name"], "zero_based")
         crop_size = 1.5 * np.ptp(vertices[:68, :2], axis=0).mean()
@@ -459,19 +428,19 @@ def test_network_error_in_px_is_measured_in_the_image(tiny_data_dir, face):
 
 
 def test_one_forward_an_image_in_eval_mode_and_modes_restored(tiny_data_dir, face):
-    batches = aflw2000_batches(tiny_data_dir, face, CropRule())
-    model = Scripted(true_maps(batches, face))
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
+    model = Scripted(true_maps(batches_of(test_set), face))
     model.frozen = nn.BatchNorm2d(2).eval()
     model.train()
     model.frozen.eval()
-    arguments = {"face": face, "protocol": shipped("default"), "dataset": "", "source": ""}
-    evaluate_model(model, batches, **arguments, progress=False)
+    test_set = test_set.with_truth_face(None)
+    score_network(model, test_set, face, shipped("default"))
     assert len(model.images) == len(NAMES)
     assert model.modes == [False, False]
     assert model.training
     assert not model.frozen.training
     with pytest.raises(ValueError, match="precision: got 'fp16', expected one of fp32, bf16"):
-        evaluate_model(model, batches, **arguments, precision="fp16")
+        score_network(model, test_set, face, shipped("default"), precision="fp16")
 
 
 def test_network_sees_the_crop_that_its_output_is_mapped_back_from(tiny_data_dir, tmp_path):
@@ -558,10 +527,9 @@ def test_crop_of_a_box(tiny_data_dir, face, tmp_path):
         for name in NAMES:
             points = true_vertices(tiny_data_dir, name, "zero_based")[:68, :2]
             writer.writerow([name, *points.min(0), *points.max(0)])
-    boxed = aflw2000_batches(tiny_data_dir, face, CropRule("box"), boxes=read_boxes(table))
-    for by_box, by_landmarks in zip(
-        boxed, aflw2000_batches(tiny_data_dir, face, CropRule()), strict=True
-    ):
+    boxed = aflw2000(tiny_data_dir, face, CropRule("box"), boxes=read_boxes(table))
+    framed = aflw2000(tiny_data_dir, face, CropRule())
+    for by_box, by_landmarks in zip(batches_of(boxed), batches_of(framed), strict=True):
         assert torch.allclose(by_box.image_from_crop, by_landmarks.image_from_crop, atol=1e-4)
 
     checkpoint = write_checkpoint(tmp_path / "best.pt")
@@ -590,17 +558,9 @@ def test_held_out_samples_are_scored_against_their_fits(tiny_data_dir, face, tmp
         workers=0,
     )
     built = BuiltSet(tmp_path / "built")
-    batches = evaluation_loader(HeldOut(built, np.array([1, 3, 4])), batch_size=2)
-    report = evaluate_model(
-        Scripted(true_maps(batches, face)),
-        batches,
-        face=face,
-        truth_face=face,
-        protocol=shipped("default"),
-        dataset="held out",
-        source="a perfect network",
-        progress=False,
-    )
+    held_out = HeldOut(built, np.array([1, 3, 4])).with_truth_face(face)
+    model = Scripted(true_maps(evaluation_loader(held_out, batch_size=2), face))
+    report = score_network(model, held_out, face, shipped("default"))
     assert [row["name"] for row in report["images"]] == [built.names[i] for i in (1, 3, 4)]
     yaws_deg = [row["yaw_deg"] for row in report["images"]]
     assert yaws_deg == pytest.approx([35.0, -66.0, 10.0])
@@ -647,16 +607,16 @@ def test_network_of_another_face_is_scored_by_its_landmarks(tiny_data_dir, tmp_p
         ({"model": {"name": "vgg"}}, "of a model 'vgg', expected one of .*prn"),
         ({"model": {"name": "../train"}}, "of a model '../train'"),
         ({"model": {"width": 1}}, "of a model None"),
-        ({"model": {"name": "prn", "_target_": "os.system"}}, "the checkpoint has '_target_'"),
+        ({"model": {"name": "prn", "_target_": "os.system"}}, "'_target_' names code to run"),
         ({"model": {"name": "prn", "depth": 3}}, "takes .*width.*, the checkpoint has 'depth'"),
         (
             {"model": {"name": "prn", "width": {"_target_": "os.getcwd"}}},
-            "model value width is a dict, not plain",
+            "key '_target_' names code to run",
         ),
         ({"model": {"name": "prn", "width": "wide"}}, "model prn does not take"),
         ({"model": {"name": "prn", "width": 2}}, r"model prn, width 2\): .*of another shape"),
         ({"face": {"name": "bfm", "vertices": 53215}}, "vertices 53215, this one has 98"),
-        ({"face": {"name": "flame"}}, "best.pt: of a face 'flame', expected one of bfm, embedded"),
+        ({"face": {"name": "flame"}}, "best.pt: face: got 'flame', expected one of bfm, embedded"),
         ({"face": {"name": "embedded", "fingerprint": "old"}}, "fingerprint old, this one has"),
     ],
 )
@@ -671,7 +631,7 @@ def test_foreign_checkpoints_are_refused(tiny_data_dir, tmp_path, changes, messa
     [
         (["checkpoint=a.pt", "predictions=b"], "checkpoint= or predictions=, not both"),
         (["predictions=b", "save_predictions=c"], "save_predictions= goes with a checkpoint"),
-        (["dataset=300w_lp"], "got '300w_lp'; eval scores aflw2000 or synthetic"),
+        (["dataset=300w_lp"], "got '300w_lp', expected one of aflw2000, synthetic"),
         (["dataset.subsets=[AFW]"], "has no sub-folders"),
         (["report=table.txt"], "ends in .json"),
         (["device=tpu"], "expected one of auto, cpu, cuda"),

@@ -17,15 +17,15 @@ from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR, one_line_errors
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.prn import PRNLoss
+from prnet.models.compact import Compact
 from prnet.models.loading import NETWORKS, load_model
 from prnet.models.prn import PRN
 from prnet.train import read_settings
@@ -35,6 +35,7 @@ from prnet.training.matching import mismatch
 from prnet.training.run_files import keep_best
 from prnet.training.schedule import cosine_decay, step_decay
 from prnet.training.stop import StopSignal
+from tests.evaluations import score_network
 from tests.plans import CPU, EXPERIMENTS, assert_equal_states, configuration, plan
 from tests.small_face import with_face
 
@@ -56,12 +57,12 @@ def run(
     schedule=halving,
     **changes,
 ):
-    """One short run of a thin PRN; returns its last checkpoint."""
+    """One short run of a tiny network; returns its last checkpoint."""
     run_dir.mkdir(parents=True, exist_ok=True)
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
     if model is None:
         torch.manual_seed(0)
-        model = PRN(width=2)
+        model = Compact(input_side=32, width=2, rank=8, grid=16)
     if resume is not None:
         model.load_state_dict(resume["weights"])
     train(
@@ -110,13 +111,11 @@ def test_training_lowers_the_loss(built_dir, face, tmp_path):
             values.append(float(losses["position_map"].detach()))
             return losses
 
-    torch.manual_seed(0)
     run(
         built_dir,
         face,
         tmp_path,
         loss_fn=with_face(Recording(), face),
-        model=PRN(width=2),
         schedule=lambda epoch, total_epochs: 1.0,
         max_steps=16,
         learning_rate=3e-3,
@@ -153,8 +152,12 @@ def test_resume_with_other_batches_is_refused(built_dir, face, tmp_path):
 
 def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path):
     """After a short run they are those of the data, not near their start, variance 1."""
-    stale = run(built_dir, face, tmp_path / "stale")["weights"]
-    fresh = run(built_dir, face, tmp_path / "fresh", recompute_batch_norm=2)["weights"]
+    weights = []
+    for name, batches in (("stale", 0), ("fresh", 2)):
+        torch.manual_seed(0)
+        settings = {"model": PRN(width=2), "recompute_batch_norm": batches}
+        weights.append(run(built_dir, face, tmp_path / name, **settings)["weights"])
+    stale, fresh = weights
     name = "encoder.0.norm.running_var"
     assert torch.equal(stale["encoder.0.conv.weight"], fresh["encoder.0.conv.weight"])
     assert (stale[name] - 1).abs().max() < 0.05
@@ -164,7 +167,7 @@ def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path):
 def test_bfloat16_and_compile_flags_reach_the_loop(built_dir, face, tmp_path):
     half = run(built_dir, face, tmp_path / "half", precision="bf16", max_steps=2)
     full = run(built_dir, face, tmp_path / "full", max_steps=2)
-    weight = "encoder.0.conv.weight"
+    weight = "encoder.0.weight"
     assert half["weights"][weight].dtype == torch.float32
     assert not torch.equal(half["weights"][weight], full["weights"][weight])
 
@@ -271,7 +274,7 @@ def refusal(caplog, tiny_data_dir, built_dir, run_dir, *overrides) -> str:
 
 def test_command_refuses_in_one_line(tiny_data_dir, built_dir, face, tmp_path, caplog):
     """A checkpoint of a thinner model, given as init."""
-    run(built_dir, face, tmp_path / "thin", max_steps=1)
+    run(built_dir, face, tmp_path / "thin", model=PRN(width=2), max_steps=1)
     words = ["model.network.width=4", f"init={tmp_path / 'thin' / 'last.pt'}"]
     said = refusal(caplog, tiny_data_dir, built_dir, tmp_path / "run", *words)
     assert "of another shape" in said
@@ -296,15 +299,9 @@ def test_trained_checkpoint_evaluates_to_its_validation(tiny_data_dir, tmp_path)
     indices = held_out(built.names, 0.25).nonzero()[0]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("eval", overrides=["dataset=aflw2000", f"data_dir={tiny_data_dir}"])
-    report = evaluate_model(
-        model,
-        evaluation_loader(HeldOut(built, indices), batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
-        dataset="held out",
-        source="best.pt",
-    )
+    held = HeldOut(built, indices).with_truth_face(face)
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    report = score_network(model, held, face, protocol, batch_size=2)
     assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(validated[1]), abs=6e-4)
 
 

@@ -13,16 +13,17 @@ beyond the picture: what is found in such a crop is mapped back wrongly by its b
 how: "published", as 3DDFA's script does, or "corrected".
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from prnet.checks import require_finite
-from prnet.datasets.evaluation import EvaluationItem, NetworkInput
+from prnet.checks import require_choice, require_finite
+from prnet.datasets.evaluation import Demands, EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
+from prnet.faces.face import Face
 from prnet.files import read_npy
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
 
@@ -52,14 +53,17 @@ class RoiBox(NamedTuple):
     explained: bool  # `box` is
 
 
-class AFLW(Dataset):
+class AFLW(TestSet):
     """Crops as evaluation items: `points`, `points_visible` and `box` are the truth.
 
     `crop` None reads no crop. Networks see the square of `crop` about the 68 points, or, with
     `frame` "picture", the whole crop. `roi` is one of `MAPPINGS`.
     """
 
+    name = "aflw"
+    metric = "nme_points_2d"
     point_groups = POINT_GROUPS
+    has_fits = False
 
     def __init__(
         self,
@@ -69,9 +73,8 @@ class AFLW(Dataset):
         frame: str = "landmarks",
         crop: CropRule | None = None,
     ) -> None:
-        for name, value, choices in (("roi", roi, MAPPINGS), ("frame", frame, FRAMES)):
-            if value not in choices:
-                raise ValueError(f"dataset.{name}: got {value!r}, expected {' or '.join(choices)}")
+        require_choice("dataset.roi", roi, MAPPINGS)
+        require_choice("dataset.frame", frame, FRAMES)
         self.folder = Path(data_dir) / "AFLW"
         self.files = _read_list(self.folder / "AFLW_GT_crop.list")
         count = len(self.files)
@@ -91,8 +94,11 @@ class AFLW(Dataset):
         self.roi, self.frame, self.crop = roi, frame, crop
         self.true_boxes = [self._true_box(index) for index in range(count)]
 
-    def __len__(self) -> int:
-        return len(self.files)
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "AFLW":
+        return cls(data_dir, roi=options["roi"], frame=options["frame"], crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the boxes: the mapping, and the images it matters for."""

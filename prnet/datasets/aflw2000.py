@@ -1,49 +1,108 @@
 """AFLW2000-3D as a test set, and the tables that may come with it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from prnet.checks import require_finite
-from prnet.datasets.evaluation import EvaluationItem, crop_picture
-from prnet.datasets.fits import FacePair, FitFile, fit_matrix, pad_params, read_fit
+from prnet.checks import name_list, require_finite
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
+from prnet.datasets.fits import (
+    FacePair,
+    FitFile,
+    find_aflw2000,
+    fit_matrix,
+    pad_params,
+    read_fit,
+)
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.faces.face import Face
 from prnet.files import read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
 
+log = logging.getLogger(__name__)
 
-class AFLW2000(Dataset):
+
+class AFLW2000(TestSet):
     """Image + fit pairs as evaluation items.
 
-    `crop` None reads no more than the truth: no network input, and with `decodes` False not even
-    the picture, whose height places a fit in the image. `num_shape` and `num_exp` are those of the
-    face.
+    face: of the fits; None: they are not decoded.
+    decodes: whether points are made of the fits. Where not, and without a `crop`, no picture is
+        read: its height is what places a fit in the image.
+    needs_landmarks: whether a file without `pt3d_68` is refused.
+    crop: how a network's input is framed; None: there is none.
+    boxes: name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
+    labels: file of the yaws that replace those of the fits; see `read_yaw_labels`.
+    all_names: of the whole data set, where `pairs` are a part of it.
     """
+
+    name = "aflw2000"
+    takes_lists = True
 
     def __init__(
         self,
         pairs: list[FacePair],
+        face: Face | None = None,
         *,
-        num_shape: int = 0,
-        num_exp: int = 0,
         decodes: bool = True,
         needs_landmarks: bool = True,
         crop: CropRule | None = None,
-        boxes: Mapping[str, np.ndarray] | None = None,  # name -> (2, 2) corners, image px
+        boxes: Mapping[str, np.ndarray] | None = None,
+        labels: Path | str | None = None,
+        all_names: Sequence[str] | None = None,
     ) -> None:
         self.pairs = pairs
-        self.num_shape = num_shape
-        self.num_exp = num_exp
+        self.names = [pair.name for pair in pairs]
+        self.truth_face = face
+        self.num_shape = face.morphable_model.num_shape if face else 0
+        self.num_exp = face.morphable_model.num_exp if face else 0
         self.decodes = decodes
         self.needs_landmarks = needs_landmarks or (crop is not None and boxes is None)
         self.crop = crop
         self.boxes = boxes
+        self.labels = labels
+        self.all_names = all_names or self.names
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, _options: Mapping, demands: Demands, face: Face | None
+    ) -> "AFLW2000":
+        """DATA_DIR/AFLW2000 without the images that are excluded.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no picture, or the boxes are not what they
+                should be.
+        """
+        every = find_aflw2000(data_dir)
+        names = [pair.name for pair in every]
+        absent = sorted(set(demands.exclude) - set(names))
+        if absent:
+            log.warning("protocol.exclude names images that are not there: %s", name_list(absent))
+        pairs = [pair for pair in every if pair.name not in demands.exclude]
+        boxes = None
+        if demands.crop is not None and demands.boxes is not None:
+            boxes = read_boxes(demands.boxes)
+            require_named(boxes, [pair.name for pair in pairs], source=demands.boxes)
+        return cls(
+            pairs,
+            face,
+            decodes=demands.crop is not None or (face is not None and demands.decodes_fits),
+            needs_landmarks=demands.stored_landmarks,
+            crop=demands.crop,
+            boxes=boxes,
+            labels=demands.yaw_labels,
+            all_names=names,
+        )
+
+    def yaw_labels(self, names: Sequence[str]) -> dict[str, float] | None:
+        """Those of the file; every one of `names` has to have one."""
+        if self.labels is None:
+            return None
+        labels = read_yaw_labels(self.labels, self.all_names)
+        require_named(labels, names, source=self.labels)
+        return labels
 
     def __getitem__(self, index: int) -> EvaluationItem:
         pair = self.pairs[index]
@@ -83,6 +142,13 @@ class AFLW2000(Dataset):
         if self.boxes is None:
             return file.landmarks[:, :2] + np.array(pixel_origin_shift("matlab", "zero_based"))
         return self.boxes[pair.name]
+
+
+def require_named(table: Mapping[str, object], names: Sequence[str], *, source: object) -> None:
+    """Raise ValueError if a table lacks one of the images."""
+    lacking = [name for name in names if name not in table]
+    if lacking:
+        raise ValueError(f"{source}: no line for {name_list(lacking)} of {len(names)} images")
 
 
 def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, float]:

@@ -12,17 +12,18 @@ DATA_DIR/AFLW_LFPA/landmarks.csv    or the same as lines name,left,top,right,bot
 Boxes and points are in px of the picture; what is not visible may be anything, empty too.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from prnet.checks import require_finite
-from prnet.datasets.evaluation import EvaluationItem, crop_picture
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.faces.face import Face
 from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
@@ -43,13 +44,17 @@ class Annotations(NamedTuple):
     yaws_deg: np.ndarray | None  # (n,)
 
 
-class AFLWLFPA(Dataset):
+class AFLWLFPA(TestSet):
     """Faces as evaluation items: `points`, `points_visible` and `box` are the truth.
 
     Only the points that the `table` gives a counterpart among the 68 are there; see the text of
     `prnet/assets/aflw_lfpa_points.json`. `crop` None reads no picture; a network sees the square of
     `crop` about the box.
     """
+
+    name = "aflw_lfpa"
+    metric = "nme_points_2d"
+    has_fits = False
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class AFLWLFPA(Dataset):
     ) -> None:
         self.folder = Path(data_dir) / "AFLW_LFPA"
         self.annotations = read_annotations(self.folder)
+        self.names = self.annotations.names
         groups = read_table(TABLE if table is None else Path(table))
         self.mapped = np.array([index for index, group in enumerate(groups) if group is not None])
         self.point_groups = tuple(group for group in groups if group is not None)
@@ -73,12 +79,11 @@ class AFLWLFPA(Dataset):
                 f"maps ({', '.join(blind)})"
             )
 
-    @property
-    def names(self) -> list[str]:
-        return self.annotations.names
-
-    def __len__(self) -> int:
-        return len(self.names)
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "AFLWLFPA":
+        return cls(data_dir, table=options["table"], crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the points that were compared."""

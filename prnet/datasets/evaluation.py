@@ -1,14 +1,18 @@
-"""What an evaluation reads, one item an image: the truth, and the crop a network is given.
+"""What an evaluation reads: the interface of a test set, its items (the truth of an image and the
+crop that a network is given), and their batches.
 
 Letters: B batch, S shape and E expression coefficients, Hp Wp the picture's (padded) size.
 """
 
+import copy
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from prnet.datasets.attention_target import attention_target, silhouette
 from prnet.datasets.built import BuiltSet
@@ -106,18 +110,84 @@ def crop_picture(
     )
 
 
-class HeldOut(Dataset):
+class Demands(NamedTuple):
+    """What a protocol asks of a test set."""
+
+    crop: CropRule | None = None  # of the network's input; None: saved predictions are scored
+    boxes: Path | str | None = None  # file of the rectangles that the crop frames; None: landmarks
+    yaw_labels: Path | str | None = None  # file of yaws in place of those of the fits
+    exclude: Sequence[str] = ()  # names of images
+    stored_landmarks: bool = True  # the files' own `pt3d_68` are scored against
+    decodes_fits: bool = True  # points that are made of the fits are scored against
+
+
+class TestSet(Dataset):
+    """Images with their truth, as evaluation items, and what is known of all of them.
+
+    Those of `prnet.datasets.test_sets` are made by their `open` from a configuration.
+
+    name: of the data set; names: of its images, in the order of the items.
+    metric: the one that can be measured on it; None: those of the protocol.
+    point_groups: for each of the points that the data set has of its own, the indices of the 68
+        landmarks whose mean it is; None: it has no points but the 68.
+    truth_face: the face of the fits that its truth is made of; None: `no_face` says why.
+    has_fits: whether there may be such a face.
+    takes_lists: whether a protocol may name boxes, yaw labels and images to exclude.
+    takes_predictions: whether saved predictions can be scored, or networks alone.
+    """
+
+    __test__ = False  # pytest takes classes of such a name for tests
+
+    name: str
+    names: Sequence[str]
+    metric: str | None = None
+    point_groups: Sequence[Sequence[int]] | None = None
+    truth_face: Face | None = None
+    no_face = "the data set has no fits"
+    has_fits = True
+    takes_lists = False
+    takes_predictions = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict:
+        """Loader processes need no face, which is large."""
+        return {**self.__dict__, "truth_face": None}
+
+    def with_truth_face(self, face: Face | None, no_face: str = "") -> "TestSet":
+        """The same images, their truth made of this face."""
+        other = copy.copy(self)
+        other.truth_face, other.no_face = face, no_face
+        return other
+
+    def yaw_labels(self, names: Sequence[str]) -> Mapping[str, float] | None:
+        """Degrees that replace the yaws of the items, for at least these images; None: nothing
+        does."""
+        return None
+
+    def notes(self) -> dict:
+        """What a report says about the data set, as plain values."""
+        return {}
+
+    def among(self, names: Container[str]) -> Dataset:
+        """The items whose images are among these names, in their order."""
+        chosen = [index for index, name in enumerate(self.names) if name in names]
+        return self if len(chosen) == len(self.names) else Subset(self, chosen)
+
+
+class HeldOut(TestSet):
     """Samples of a built set as evaluation items: the truth is their fit, decoded; so is the yaw.
 
     Image px are in the pixel origin that the set was built with.
     """
 
+    name = "held out"
+
     def __init__(self, built: BuiltSet, indices: np.ndarray) -> None:
         self.built = built
         self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
+        self.names = [built.names[int(index)] for index in indices]
 
     def __getitem__(self, position: int) -> EvaluationItem:
         index = int(self.indices[position])
@@ -138,6 +208,18 @@ class HeldOut(Dataset):
                 item.picture, item.crop_from_picture, camera.invert_affine(crop_from_image)
             ),
         )
+
+
+class Joined(TestSet):
+    """Several test sets of one face, one after the other."""
+
+    def __init__(self, parts: Sequence[TestSet]) -> None:
+        self.name = parts[0].name
+        self.names = [name for part in parts for name in part.names]
+        self.items = ConcatDataset(parts)
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        return self.items[index]
 
 
 def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
@@ -207,7 +289,7 @@ def evaluation_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """`EvaluationBatch`es of the data set, in its order."""
+    """`EvaluationBatch`es of the items, in their order."""
     return DataLoader(
         dataset,
         batch_size=batch_size,

@@ -9,14 +9,16 @@ DIR/Florence_renderings/SUBJECT/subject.json            the scan, and what was f
 DIR/Florence_renderings/renderings.json                 the rule that all were made by
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from prnet.datasets.evaluation import EvaluationItem, crop_picture
+from prnet.checks import require_choice
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.faces.face import Face
 from prnet.files import read_json_object, read_npz, take
 
 FOLDER, RULE_FILE, SUBJECT_FILE = "Florence_renderings", "renderings.json", "subject.json"
@@ -26,23 +28,21 @@ HINT = "make them with `python -m prnet.build dataset=florence`"
 LANDMARKS_SHARE = {"nose_radius": 0.894, "uv_mask": 0.866}
 
 
-class Florence(Dataset):
+class Florence(TestSet):
     """Renderings as evaluation items: `scan` and `outer_eye` are the truth, there are no landmarks.
 
     `crop` None reads no picture. The square is that of the projected region's box.
     """
 
-    point_groups = None
+    name = "florence"
+    metric = "nme_rec"
+    has_fits = False
 
     def __init__(self, data_dir: Path | str, *, crop: CropRule | None = None) -> None:
         self.folder = find_renderings(data_dir)
         self.rule = read_json_object(self.folder / RULE_FILE)
         region = take(self.rule, "region", str, self.folder / RULE_FILE)
-        if region not in LANDMARKS_SHARE:
-            raise ValueError(
-                f"{self.folder / RULE_FILE}: region is {region!r}, expected one of "
-                f"{', '.join(LANDMARKS_SHARE)}"
-            )
+        require_choice(f"{self.folder / RULE_FILE}: region", region, LANDMARKS_SHARE)
         self.landmarks_share = LANDMARKS_SHARE[region]
         finished = sorted(path.parent for path in self.folder.glob(f"*/{SUBJECT_FILE}"))
         self.files = sorted(path for subject in finished for path in subject.glob("*.npz"))
@@ -51,8 +51,11 @@ class Florence(Dataset):
         self.names = [path.stem for path in self.files]
         self.crop = crop
 
-    def __len__(self) -> int:
-        return len(self.files)
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, _options: Mapping, demands: Demands, _face: Face | None
+    ) -> "Florence":
+        return cls(data_dir, crop=demands.crop)
 
     def notes(self) -> dict:
         """What a report says about the renderings: the rule they were made by."""

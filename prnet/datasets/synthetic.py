@@ -5,17 +5,19 @@ Letters: B batch, S side of a rendered picture.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prnet.datasets.evaluation import EvaluationItem, NetworkInput
+from prnet.datasets.evaluation import Demands, EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.fits import fit_matrix
 from prnet.datasets.pictures import CROP_SIZE, CropRule, FitItem, posed_fit
 from prnet.datasets.training_sets import TrainingData
+from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.camera.lens import SIZE_STEP
@@ -27,23 +29,23 @@ HELD_OUT_SEED_SHIFT = 1_000_003
 
 
 class SyntheticRule(NamedTuple):
-    """Which world, and how much of it. `world` holds the fields of `World` that differ from its
-    defaults."""
+    """Which world, and how much of it; configs/dataset/synthetic.yaml has the values."""
 
-    seed: int = 0
-    size: int = CROP_SIZE  # px, of the rendered pictures; the network's crop is always 256
-    samples_per_epoch: int = 10_000
-    held_out: int = 512  # samples, of other seeds
-    backgrounds: str | None = None  # folder of the user's own pictures
-    world: World = World()
+    seed: int
+    size: int  # px, of the rendered pictures; the network's crop is always 256
+    samples_per_epoch: int
+    held_out: int  # samples, of other seeds
+    backgrounds: str | None  # folder of the user's own pictures
+    world: World
 
     @classmethod
     def from_values(cls, values: Mapping) -> "SyntheticRule":
-        """From a configuration; fields left out keep their defaults, and the size becomes the next
-        that can be rendered: a network of 120 px sees pictures of 128.
+        """From a configuration; the size becomes the next that can be rendered: a network of 120 px
+        sees pictures of 128.
 
         Raises:
-            ValueError: a field that there is not, named; or occluders, which belong to the scoring.
+            ValueError: a field that there is not, or one that is missing, named; or occluders,
+                which belong to the scoring.
         """
         if values.get("occlusion", "none") != "none":
             raise ValueError(
@@ -51,7 +53,7 @@ class SyntheticRule(NamedTuple):
                 "augment.occluder and augment.occlusion"
             )
         named = {key: value for key, value in values.items() if key not in ("name", "occlusion")}
-        rule = _from_values(cls(), named, "dataset")
+        rule = _from_values(cls, named, "dataset")
         return rule._replace(size=math.ceil(rule.size / SIZE_STEP) * SIZE_STEP)
 
     def to_values(self) -> dict:
@@ -59,19 +61,23 @@ class SyntheticRule(NamedTuple):
         return _to_values(self)
 
 
-def _from_values(rule: NamedTuple, values: Mapping, where: str) -> NamedTuple:
-    """The rule with the fields that `values` names, nested rules too; lists become tuples."""
-    unknown = sorted(set(values) - set(rule._fields))
+def _from_values(kind: type, values: Mapping, where: str) -> NamedTuple:
+    """The rule of a named tuple's type whose fields have these values, nested rules too; lists
+    become tuples."""
+    fields = get_type_hints(kind)
+    unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
     if unknown:
-        raise ValueError(f"{where}: no field {', '.join(unknown)}; there are {list(rule._fields)}")
-    fields = {}
-    for name, value in values.items():
-        nested = getattr(rule, name)
-        if hasattr(nested, "_fields"):
-            fields[name] = _from_values(nested, value, f"{where}.{name}")
-        else:
-            fields[name] = _as_tuples(value)
-    return rule._replace(**fields)
+        raise ValueError(f"{where}: no field {', '.join(unknown)}; there are {list(fields)}")
+    if missing:
+        raise ValueError(f"{where}: no value for {', '.join(missing)}")
+    return kind(
+        **{
+            name: _from_values(field, values[name], f"{where}.{name}")
+            if hasattr(field, "_fields")
+            else _as_tuples(values[name])
+            for name, field in fields.items()
+        }
+    )
 
 
 def _to_values(rule: object) -> object:
@@ -140,16 +146,25 @@ class RenderedFaces(Dataset):
         ]
 
 
-class HeldOutFaces(Dataset):
+class HeldOutFaces(TestSet):
     """The first `count` samples of a stream as evaluation items; the image is the rendered
     picture."""
 
+    name = "synthetic"
+    takes_predictions = False
+
     def __init__(self, rendered: RenderedFaces, count: int) -> None:
         self.rendered = rendered
-        self.count = count
+        self.names = [sample_name(index) for index in range(count)]
 
-    def __len__(self) -> int:
-        return self.count
+    @classmethod
+    def open(
+        cls, _data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "HeldOutFaces":
+        """Those of the configured world. Occluders are laid over the crops while they are
+        scored."""
+        rule = SyntheticRule.from_values({**options, "occlusion": "none"})
+        return held_out_faces(rule, demands.crop)
 
     def __getitem__(self, index: int) -> EvaluationItem:
         return self.__getitems__([index])[0]

@@ -1,7 +1,11 @@
-"""The two sides of a comparison: what a test set, a network and a saved prediction hold of a face.
+"""The two sides of a comparison: what a test set, a network and a saved prediction hold of a face,
+and what of it a protocol compares.
 
-Letters: B batch, N vertices, P face pixels, H W = 256.
+Letters: B batch, N points, V vertices of a face, P face pixels of its UV layout, H W = 256.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +17,12 @@ from prnet.datasets.predictions import (
     Topology,
     landmarks_of,
 )
-from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.protocol import CHOICES, Protocol
 from prnet.evaluation.score import FacePoints
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.depth import least_depth, shift_depth
 from prnet.metrics.pose import pose_from_points
-from prnet.sample import Prediction
 
 NO_DENSE_TRUTH = "protocol.dense is none"
 NO_NECK = (
@@ -27,10 +30,27 @@ NO_NECK = (
     "neck and the ears too"
 )
 OTHER_FACE = "the network's face {} and the data set's {} have no dense points in common"
+LANDMARKS_ALONE = "no vertices, landmarks alone"
+OTHER_MESH = "{} points are neither the {} vertices nor the {} face pixels of the face model"
+PRNET_PIXELS = "; bring PRNet's Data/uv-data to DATA_DIR/PRNet_uv, its pixels are those"
+NO_VERTICES = (
+    "the {} face pixels of a position map are not the {} vertices that protocol.dense=vertices "
+    "compares"
+)
 NO_DEPTH = "the landmarks have no z"
 NO_POINTS = "the data set has no points of its own, only the 68 landmarks"
 NO_ANGLES = "the data set has no head pose"
 BY_LANDMARKS = "; protocol.pose.points=landmarks takes the 68 landmarks instead"
+
+
+class DensePoints(NamedTuple):
+    """The dense points of predictions, and what they are on the face of the truth, if anything."""
+
+    cloud: Tensor | None  # (B, N, 3), as they are predicted
+    vertices: Tensor | None  # (B, V, 3), all vertices
+    pixels: Tensor | None  # (B, P, 3), at the face pixels
+    # Value of `protocol.dense` -> why the points cannot be compared so, for each where they cannot.
+    lacking: Mapping[str, str]
 
 
 def ground_truth(
@@ -114,66 +134,136 @@ def network_points(
     )
 
 
-def complete_network(
-    predicted: FacePoints,
-    prediction: Prediction,
+def network_dense(
+    pixels: Tensor,  # (B, P, 3), at the face pixels of the network's own face
     face: Face,
+    truth_face: Face | None,
+    *,
+    no_face: str,
+) -> DensePoints:
+    """The points of a network's position map."""
+    if truth_face is None:
+        return _unrelated(pixels, no_face)
+    if truth_face.describe() != face.describe():
+        return _unrelated(pixels, OTHER_FACE.format(face.name, truth_face.name))
+    return DensePoints(pixels, None, pixels, {"none": NO_DENSE_TRUTH, "vertices": NO_NECK})
+
+
+def saved_points(
+    prediction: SavedPrediction,
+    topology: Topology,
+    protocol: Protocol,
+    *,
+    device: torch.device,
+    scanned: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The 68 landmarks (1, 68, 2 or 3) and the dense points (1, N, 3) of a saved prediction, each
+    in the pixel origin it is scored in; None for what it does not have.
+
+    `scanned` as in `comparable`: then it needs no landmarks.
+
+    Raises:
+        ValueError: the 68 landmarks are neither saved nor to be found among the vertices.
+    """
+
+    def place(points: object, source: str, target: str) -> Tensor:
+        tensor = torch.from_numpy(points).double()[None].to(device)
+        return camera.convert_origin(tensor, source, target) if protocol.convert_origin else tensor
+
+    landmarks = dense = None
+    if not scanned or prediction.landmarks is not None:
+        stored, origin = landmarks_of(prediction, topology)
+        landmarks = place(stored, origin, protocol.landmark_origin)
+    if prediction.vertices is not None:
+        dense = place(prediction.vertices, prediction.vertices_origin, protocol.pixel_origin)
+    return landmarks, dense
+
+
+def saved_dense(
+    points: Tensor | None,  # (1, N, 3)
+    truth_face: Face | None,
+    *,
+    no_face: str,
+) -> DensePoints:
+    """The points of a saved prediction, told apart by how many they are. A mesh is rasterised into
+    the UV layout; a map has no vertices."""
+    if truth_face is None:
+        return _unrelated(points, no_face)
+    lacking = {"none": NO_DENSE_TRUTH}
+    if points is None:
+        why = LANDMARKS_ALONE
+        return DensePoints(None, None, None, {**lacking, "vertices": why, "map": why})
+    count = points.shape[1]
+    num_vertices = truth_face.morphable_model.num_vertices
+    num_pixels = truth_face.uv.face_index.numel()
+    if count == num_vertices:
+        pixels = truth_face.uv.at_texels(points, truth_face.uv.face_index)
+        return DensePoints(points, points, pixels, lacking)
+    if count == num_pixels:
+        lacking["vertices"] = NO_VERTICES.format(count, num_vertices)
+        return DensePoints(points, None, points, lacking)
+    why = OTHER_MESH.format(count, num_vertices, num_pixels)
+    if count == NUM_PRNET_FACE_PIXELS:
+        why += PRNET_PIXELS
+    return DensePoints(points, None, None, {**lacking, "vertices": why, "map": why})
+
+
+def _unrelated(cloud: Tensor | None, why: str) -> DensePoints:
+    """Points that are nothing on the face of the truth, under any protocol."""
+    return DensePoints(cloud, None, None, dict.fromkeys(CHOICES["dense"], why))
+
+
+def comparable(
+    landmarks: Tensor | None,  # (B, 68, 2 or 3)
+    dense: DensePoints,
     truth_face: Face | None,
     protocol: Protocol,
     *,
-    no_face: str,
     scanned: bool,
+    rotation: Tensor | None = None,
 ) -> tuple[FacePoints, dict[str, str]]:
-    """The points of `network_points` as far as the truth has the like, with surface and rotation,
-    and why a field is lacking.
+    """What a protocol compares of predictions, and for each field that is lacking why.
 
-    `scanned`: the truth is a scan, which corresponds to no face model. The crop is a similarity
-    without a turn: a rotation in the crop is one in the image. The pose that a network predicts is
-    of the model frame of its own face.
+    scanned: the truth is a scan, which corresponds to no face model: any points are a surface.
+    rotation: (B, 3, 3), a pose that is predicted; None: it is that of the mean face.
     """
-    reasons = {"landmarks": no_face}
-    pixels = predicted.dense
-    same_face = truth_face is not None and truth_face.describe() == face.describe()
-    if truth_face is None:
-        reasons["dense"] = no_face
-    elif not same_face:
-        reasons["dense"] = OTHER_FACE.format(face.name, truth_face.name)
-    elif protocol.dense != "map":
-        reasons["dense"] = NO_NECK if protocol.dense == "vertices" else NO_DENSE_TRUTH
-    if "dense" in reasons:
-        predicted = predicted._replace(dense=None)
+    compared = {"none": None, "vertices": dense.vertices, "map": dense.pixels}[protocol.dense]
+    lacking = {}
+    if compared is None:
+        lacking["dense"] = lacking["surface"] = dense.lacking[protocol.dense]
+    surface = None
     if protocol.scores("surface"):
-        # A cloud without correspondence is a surface all the same.
-        free = (
-            protocol.dense == "map"
-            and truth_face is not None
-            and not protocol.reconstruction.by_index
-        )
-        if scanned or free or "dense" not in reasons:
-            predicted = predicted._replace(surface=list(pixels.double()))
+        surface = compared
+        # An ICP aligns any cloud with the truth: it needs no correspondence.
+        free = not protocol.reconstruction.by_index and protocol.dense == "map"
+        if surface is None and (scanned or (free and truth_face is not None)):
+            surface = dense.cloud if dense.pixels is None else dense.pixels
+    if rotation is None and protocol.scores("rotation"):
+        if truth_face is None:
+            lacking["rotation"] = dense.lacking["map"]
         else:
-            reasons["surface"] = reasons["dense"]
-    if protocol.scores("rotation"):
-        if same_face and prediction.pose is not None:
-            return predicted._replace(rotation=prediction.pose.rotation.double()), reasons
-        own = pixels if same_face else None
-        rotation, why = rotation_of(own, predicted.landmarks, truth_face, protocol)
-        if rotation is None:
-            reasons["rotation"] = why or reasons["dense"] + BY_LANDMARKS
-        predicted = predicted._replace(rotation=rotation)
-    return predicted, reasons
+            rotation, why = rotation_of(dense.pixels, landmarks, truth_face, protocol)
+            if rotation is None:
+                lacking["rotation"] = why or dense.lacking["map"] + BY_LANDMARKS
+    return (
+        FacePoints(
+            landmarks,
+            compared,
+            surface=None if surface is None else list(surface.double()),
+            rotation=rotation,
+        ),
+        lacking,
+    )
 
 
 def rotation_of(
     pixels: Tensor | None,  # (B, P, 3), the face pixels
     landmarks: Tensor | None,  # (B, 68, 2 or 3)
-    face: Face | None,
+    face: Face,
     protocol: Protocol,
 ) -> tuple[Tensor | None, str]:
     """The rotation (B, 3, 3) of the similarity from the mean face, or None and why; "" where the
     face pixels are what is lacking."""
-    if face is None:
-        return None, "the face model, whose mean face is turned to the prediction, is not there"
     mean = face.morphable_model.mean[None]
     if protocol.pose.points == "landmarks":
         if landmarks is None or landmarks.shape[-1] < 3:
@@ -187,79 +277,3 @@ def rotation_of(
         return pose_from_points(points.double(), mean_points.double()), ""
     except ValueError as error:
         return None, str(error)
-
-
-def saved_points(
-    prediction: SavedPrediction,
-    face: Face | None,
-    topology: Topology,
-    protocol: Protocol,
-    *,
-    device: torch.device,
-    no_face: str,
-    scanned: bool = False,
-) -> tuple[FacePoints, dict[str, str]]:
-    """A saved prediction as a batch of one, and why a field of it is lacking.
-
-    A mesh is rasterised into the UV layout where the protocol compares maps; a map has no vertices.
-    `scanned` as in `complete_network`.
-
-    Raises:
-        ValueError: the 68 landmarks are neither saved nor to be found among the vertices.
-    """
-
-    def prepare(points: object, source: str, target: str) -> Tensor:
-        tensor = torch.from_numpy(points).double()[None].to(device)
-        return camera.convert_origin(tensor, source, target) if protocol.convert_origin else tensor
-
-    landmarks = None
-    # Against a scan any mesh can be held; where its landmarks are does not matter.
-    if not scanned or prediction.landmarks is not None:
-        stored, origin = landmarks_of(prediction, topology)
-        landmarks = prepare(stored, origin, protocol.landmark_origin)
-    vertices = pixels = dense = None
-    if prediction.vertices is not None:
-        vertices = prepare(prediction.vertices, prediction.vertices_origin, protocol.pixel_origin)
-    no_dense = "no vertices, landmarks alone"
-    if face is None:
-        no_dense = no_face
-    elif vertices is not None:
-        count = vertices.shape[1]
-        num_vertices, num_pixels = face.morphable_model.num_vertices, face.uv.face_index.numel()
-        if count == num_vertices:
-            pixels = face.uv.at_texels(vertices, face.uv.face_index)
-        elif count == num_pixels:
-            pixels = vertices
-        dense = vertices if protocol.dense == "vertices" and count == num_vertices else pixels
-        if pixels is None:
-            no_dense = (
-                f"{count} points are neither the {num_vertices} vertices nor the {num_pixels} face "
-                "pixels of the face model"
-            )
-            if count == NUM_PRNET_FACE_PIXELS:
-                no_dense += (
-                    "; bring PRNet's Data/uv-data to DATA_DIR/PRNet_uv, its pixels are those"
-                )
-        elif protocol.dense == "vertices" and count != num_vertices:
-            dense = None
-            no_dense = (
-                f"the {count} face pixels of a position map are not the {num_vertices} vertices "
-                "that protocol.dense=vertices compares"
-            )
-    if protocol.dense == "none" and face is not None:
-        dense, no_dense = None, NO_DENSE_TRUTH
-
-    surface = dense
-    free = protocol.dense == "map" and face is not None and not protocol.reconstruction.by_index
-    if dense is None and (scanned or free):
-        surface = vertices if pixels is None else pixels
-    rotation, no_rotation = None, ""
-    if protocol.scores("rotation"):
-        rotation, no_rotation = rotation_of(pixels, landmarks, face, protocol)
-    reasons = {
-        "dense": no_dense,
-        "surface": no_dense,
-        "rotation": no_face if face is None else no_rotation or no_dense + BY_LANDMARKS,
-    }
-    points = FacePoints(landmarks, dense, rotation=rotation)
-    return points._replace(surface=None if surface is None else [surface[0]]), reasons

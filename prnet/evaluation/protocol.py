@@ -11,10 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prnet.checks import require_choice
+from prnet.datasets.evaluation import Demands
+from prnet.datasets.pictures import CropRule
 from prnet.geometry.camera import PIXEL_ORIGINS
 from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
-from prnet.metrics import reconstruction
 from prnet.metrics.nme import Z_ALIGNMENTS
+from prnet.metrics.reconstruction import BY_INDEX, NORMALIZERS, RECONSTRUCTION_METRICS
 
 
 class MetricKind(NamedTuple):
@@ -52,7 +55,7 @@ LARGEST_YAW_DEG = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crop:
+class FramingRule:
     """The square of the image that a network is given; see `prnet.datasets.pictures.CropRule`.
 
     `source` "landmarks" frames the ground-truth landmarks, "box" the rectangle of the file `boxes`
@@ -66,7 +69,7 @@ class Crop:
     boxes: str | None
 
     def __post_init__(self) -> None:
-        _require_choice("crop.source", self.source, CROP_SOURCES)
+        require_choice("protocol.crop.source", self.source, CROP_SOURCES)
         if not (self.scale > 0 and self.span > 0 and self.jitter >= 0):
             raise ValueError(
                 f"protocol.crop: got scale {self.scale}, span {self.span}, jitter {self.jitter}; "
@@ -80,9 +83,9 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """What `nme_rec` is: one of `prnet.metrics.reconstruction.METRICS`, its unit, and, for those
-    with an ICP of ours, its rule (`prnet.geometry.icp.IcpRule`)."""
+class ReconstructionRule:
+    """What `nme_rec` is: one of `RECONSTRUCTION_METRICS`, its unit, and, for those with an ICP of
+    ours, its rule (`prnet.geometry.icp.IcpRule`)."""
 
     metric: str
     normalizer: str
@@ -95,15 +98,15 @@ class Reconstruction:
     memory: int
 
     def __post_init__(self) -> None:
-        _require_choice("reconstruction.metric", self.metric, reconstruction.METRICS)
-        _require_choice("reconstruction.normalizer", self.normalizer, reconstruction.NORMALIZERS)
-        _require_choice("reconstruction.direction", self.direction, DIRECTIONS)
-        _require_choice("reconstruction.start", self.start, STARTS)
+        require_choice("protocol.reconstruction.metric", self.metric, RECONSTRUCTION_METRICS)
+        require_choice("protocol.reconstruction.normalizer", self.normalizer, NORMALIZERS)
+        require_choice("protocol.reconstruction.direction", self.direction, DIRECTIONS)
+        require_choice("protocol.reconstruction.start", self.start, STARTS)
 
     @property
     def by_index(self) -> bool:
         """Whether both sides have to be the same points in the same order."""
-        return self.metric in reconstruction.BY_INDEX
+        return self.metric in BY_INDEX
 
     @property
     def rule(self) -> IcpRule:
@@ -111,7 +114,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pose:
+class PoseRule:
     """Whose head pose is scored, and how a prediction without one gets it.
 
     points: the rotation is that of the similarity from the mean face to the predicted face pixels
@@ -126,12 +129,12 @@ class Pose:
     fix: bool
 
     def __post_init__(self) -> None:
-        _require_choice("pose.points", self.points, POSE_POINTS)
-        _require_choice("pose.images", self.images, POSE_IMAGES)
+        require_choice("protocol.pose.points", self.points, POSE_POINTS)
+        require_choice("protocol.pose.images", self.images, POSE_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balanced:
+class BalancedRule:
     """Random subsets with as many images of each bin; `per_bin` None: none are drawn."""
 
     per_bin: int | None
@@ -147,7 +150,7 @@ class Balanced:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class CurveRule:
     """Where cumulative curves end: their area is up to there, a failure is an error beyond."""
 
     limit_percent: float
@@ -162,12 +165,12 @@ class Curve:
         return self.limit_deg if METRICS[metric].unit == "deg" else self.limit_percent
 
 
-PARTS = {
-    "crop": Crop,
-    "reconstruction": Reconstruction,
-    "pose": Pose,
-    "balanced": Balanced,
-    "curve": Curve,
+RULES = {
+    "crop": FramingRule,
+    "reconstruction": ReconstructionRule,
+    "pose": PoseRule,
+    "balanced": BalancedRule,
+    "curve": CurveRule,
 }
 
 
@@ -204,19 +207,19 @@ class Protocol:
     bins: tuple[float, ...]
     exclude: tuple[str, ...]
     drop_worst: int
-    crop: Crop
-    reconstruction: Reconstruction
-    pose: Pose
-    balanced: Balanced
-    curve: Curve
+    crop: FramingRule
+    reconstruction: ReconstructionRule
+    pose: PoseRule
+    balanced: BalancedRule
+    curve: CurveRule
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
-            _require_choice(field, getattr(self, field), choices)
+            require_choice(f"protocol.{field}", getattr(self, field), choices)
         if not self.metrics:
             raise ValueError(f"protocol.metrics is empty; choose among {', '.join(METRICS)}")
         for metric in self.metrics:
-            _require_choice("metrics", metric, METRICS)
+            require_choice("protocol.metrics", metric, METRICS)
         edges = [0.0, *self.bins, float(LARGEST_YAW_DEG)]
         if not self.bins or any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
             raise ValueError(
@@ -251,13 +254,29 @@ class Protocol:
                 "metrics": tuple(values["metrics"]),
                 "bins": tuple(values["bins"]),
                 "exclude": tuple(str(name) for name in values["exclude"]),
-                **{name: kind(**parts[name]) for name, kind in PARTS.items()},
+                **{name: kind(**parts[name]) for name, kind in RULES.items()},
             }
         )
 
     def to_values(self) -> dict:
         """As plain values, for a report."""
-        return _plain(dataclasses.asdict(self))
+        return _as_json(dataclasses.asdict(self))
+
+    def measuring(self, metric: str | None) -> "Protocol":
+        """With this metric in place of its own; None: as it is."""
+        return self if metric is None else dataclasses.replace(self, metrics=(metric,))
+
+    def demands(self, *, network: bool) -> Demands:
+        """What a test set has to have; for a `network`, pictures too."""
+        crop = CropRule(self.crop.source, self.crop.scale, self.crop.jitter, self.crop.span)
+        return Demands(
+            crop=crop if network else None,
+            boxes=self.crop.boxes if self.crop.source == "box" else None,
+            yaw_labels=self.yaw_labels if self.yaw_source == "labels" else None,
+            exclude=self.exclude,
+            stored_landmarks=self.landmarks == "pt3d_68",
+            decodes_fits=self.scores_dense or self.landmarks == "map",
+        )
 
     @property
     def landmark_origin(self) -> str:
@@ -288,12 +307,7 @@ class Protocol:
         return self.bin_labels[index]
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _require_choice(field: str, value: object, choices: object) -> None:
-    if value not in choices:
-        raise ValueError(f"protocol.{field}: got {value!r}, expected one of {', '.join(choices)}")
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, tuple) else value

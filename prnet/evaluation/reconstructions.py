@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-from prnet.evaluation.protocol import Reconstruction
+from prnet.evaluation.protocol import ReconstructionRule
 from prnet.evaluation.report import ScoredImage
 from prnet.metrics.reconstruction import reconstruction_error, reconstruction_unit
 from prnet.workers import one_thread
@@ -34,7 +34,7 @@ class Reconstructions:
     A context: left with an error it drops what has not begun.
     """
 
-    def __init__(self, rule: Reconstruction, *, workers: int = 0) -> None:
+    def __init__(self, rule: ReconstructionRule, *, workers: int = 0) -> None:
         self.rule = rule
         self.workers = workers
         self.pool: ProcessPoolExecutor | None = None
@@ -89,7 +89,7 @@ class Reconstructions:
 
 
 def error_or_reason(
-    rule: Reconstruction,
+    rule: ReconstructionRule,
     prediction: np.ndarray,  # (N, 3), px
     truth: np.ndarray,  # (M, 3), px
     landmarks: np.ndarray | None,  # (68, 3), px, of the truth

@@ -1,31 +1,23 @@
-"""From scored images to a report: yaw bins, means, JSON, a Markdown table and a figure."""
+"""The report of scored images: means, intervals and what is missing, as plain values."""
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from prnet.drawing.pictures import draw_ced
+import numpy as np
+
+from prnet.checks import name_list
+from prnet.evaluation.means import balanced_subsets, summarize, worst
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.evaluation.summaries import balanced_subsets, scored_rows, summarize, worst
-from prnet.files import write_json, written_whole
-from prnet.metrics.statistics import curves_as_csv
+from prnet.metrics.statistics import RESAMPLES, bootstrap_interval, curve_area, failure_rate
 
-# Names that a message lists before it only counts.
-SHOWN = 10
-# Unit of an error -> what its table and its curves are about, and what follows the report's name.
-QUANTITIES = {"%": ("NME", ""), "deg": ("head pose", "_pose")}
-ORIGIN_NOTES = {
-    True: "Predictions and pt3d_68 are converted to the pixel origin of the protocol. ",
-    False: "Saved predictions are scored in the coordinates they are stored in. ",
-}
-LANDMARK_MAP_NOTES = {
-    "own": "The network's landmark map is its own: a first pass with an empty one, a second with "
-    "the landmarks of the first.",
-    "given": "The network was given landmarks beside each image.",
-    "empty": "The network's landmark map is empty: it sees the image alone.",
-}
-NETWORK_NOTE = "A network's output is placed in the pixel origin of the truth it is scored against."
+# What `make_report` makes and a report.json holds: plain values, one metric as
+# {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"}.
+Report = dict[str, Any]
+
+# Of the intervals.
+LEVEL = 0.95
+SEED = 0
 
 
 class ScoredImage(NamedTuple):
@@ -46,7 +38,7 @@ def make_report(
     source: str,
     missing: Iterable[str] = (),
     unknown: Iterable[str] = (),
-) -> dict:
+) -> Report:
     """The report as plain values. A metric is computed over all scored images or not at all; its
     means are without those that the protocol leaves out, which are named.
 
@@ -113,171 +105,46 @@ def make_report(
     }
 
 
-def name_list(names: Iterable[str]) -> str:
-    """`3: image00002, image00004, image00006`, cut short with an ellipsis."""
-    names = list(names)
-    return f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
-
-
-def title(metric: str, protocol: dict) -> str:
-    """What a metric is called in tables and figures."""
-    if metric != "nme_rec" or "reconstruction" not in protocol:
-        return METRICS[metric].title
-    return f"{METRICS[metric].title} ({protocol['reconstruction']['metric']})"
-
-
-def metrics_in(report: dict, unit: str) -> dict:
-    """Those of a report's metrics that have this unit."""
-    return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
-
-
-def table(report: dict) -> str:
-    """The metrics as Markdown tables, percent and degrees apart."""
-    sections = []
-    for unit, (quantity, _) in QUANTITIES.items():
-        if not (metrics := metrics_in(report, unit)):
-            continue
-        labels = list(next(iter(metrics.values()))["bins"])
-        lines = [
-            f"| {quantity}, {unit} | {' | '.join(labels)} "
-            "| mean of bins | std of bins | mean of all |",
-            "|---" * (len(labels) + 4) + "|",
-        ]
-        counted = {}
-        for metric, summary in metrics.items():
-            bins = [_number(summary["bins"][label]["mean"]) for label in labels]
-            means = [_number(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
-            name = title(metric, report["protocol"])
-            lines.append(f"| {name} | {' | '.join(bins + means)} |")
-            counts = [str(summary["bins"][label]["n"]) for label in labels]
-            total = sum(map(int, counts))
-            counted.setdefault(f"{' | '.join(counts)} | | | {total} |", []).append(name)
-        for counts, names in counted.items():
-            of = f" of {', '.join(names)}" if len(counted) > 1 else ""
-            lines.append(f"| images{of} | {counts}")
-        sections.append("\n".join(lines))
-    return "\n\n".join(sections)
-
-
-def statistics_table(report: dict) -> str:
-    """How sure the means are, and what the cumulative curves say; Markdown."""
-    level = f"{100 * report['intervals']['level']:g} % interval"
-    lines = [
-        f"| | mean of all | {level} | mean of bins | {level} | median | area | failures |",
-        "|---" * 8 + "|",
-    ]
-    for metric, summary in report["metrics"].items():
-        numbers = [_number(summary["mean"]), _interval(summary["interval"])]
-        numbers += [_number(summary["mean_of_bins"]), _interval(summary["mean_of_bins_interval"])]
-        numbers.append(_number(summary["median"]))
-        limit = f"{summary['curve_limit']:g} {summary['unit']}"
-        numbers.append(f"{summary['curve_area']:.4f} to {limit}")
-        numbers.append(f"{100 * summary['failure_rate']:.2f} % above {limit}")
-        lines.append(f"| {title(metric, report['protocol'])} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
-
-
-def balanced_text(balanced: dict) -> str:
-    """The balanced subsets of a report; Markdown."""
-    about = f"{balanced['per_bin']} images a bin, seed {balanced['seed']}"
-    if "not_drawn" in balanced:
-        return f"No balanced subset: {balanced['not_drawn']}"
-    lines = [
-        f"Balanced subsets: {about}, sha256 of the first's sorted names "
-        f"{balanced['names_sha256']}.\n",
-        f"| | first | mean of {balanced['draws']} | std |",
-        "|---|---|---|---|",
-    ]
-    for metric, values in balanced["metrics"].items():
-        lines.append(f"| {METRICS[metric].title} | {' | '.join(map(_number, values.values()))} |")
-    return "\n".join(lines)
-
-
-def _interval(interval: dict) -> str:
-    return f"{interval['low']:.3f} to {interval['high']:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def to_markdown(report: dict) -> str:
-    """The report for people: what was scored, how, and the numbers."""
-    protocol = report["protocol"]
-    sections = [
-        f"# {report['dataset']}, protocol `{protocol['name']}`",
-        f"Scored: {report['source']}; {report['count']} images.",
-        ORIGIN_NOTES[protocol["convert_origin"]] + NETWORK_NOTE,
-    ]
-    if "landmark_map" in report:
-        sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
-    fields = {}
-    for field, value in protocol.items():
-        parts = value.items() if isinstance(value, dict) else ()
-        fields |= {f"{field}.{key}": part for key, part in parts} or {field: value}
-    rows = [f"| {field} | {_plain(value)} |" for field, value in fields.items()]
-    sections.append("\n".join(["| protocol | |", "|---|---|", *rows]))
-    if report["metrics"]:
-        sections.append(table(report))
-        if "intervals" in report:
-            sections.append(statistics_table(report))
-        if report["balanced"] is not None:
-            sections.append(balanced_text(report["balanced"]))
-    for metric, reason in report["not_computed"].items():
-        sections.append(f"Not computed: {title(metric, protocol)}: {reason}")
-    for metric, names in report["left_out"].items():
-        sections.append(f"Left out of {title(metric, protocol)}: {name_list(names)}")
-    if report["missing"]:
-        sections.append(f"Images without a prediction: {name_list(report['missing'])}")
-    if report["unknown"]:
-        sections.append(f"Predictions without an image: {name_list(report['unknown'])}")
-    return "\n\n".join(sections) + "\n"
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def write_report(report: dict, path: Path | str) -> list[Path]:
-    """Write FILE.json, FILE.md and, where a metric was computed, its curves as FILE.png and
-    FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the paths.
-
-    Raises:
-        ValueError: `path` does not end in .json.
-    """
-    path = require_json_name(path)
-    written = [path, path.with_suffix(".md")]
-    write_json(path, report)
-    with written_whole(written[1]) as temporary:
-        temporary.write_text(to_markdown(report))
+def with_statistics(report: Report) -> Report:
+    """The report with what its means do not say of a metric: unit, number of images, median, what
+    the cumulative curve says up to its limit, and a bootstrap interval beside every mean."""
     protocol = Protocol.from_values(report["protocol"])
-    for unit, (quantity, suffix) in QUANTITIES.items():
-        curves = {
-            title(metric, report["protocol"]): [r[metric] for r in scored_rows(report, metric)]
-            for metric in metrics_in(report, unit)
+
+    def interval(values: Sequence[float], groups: Sequence[str] | None = None) -> dict:
+        found = bootstrap_interval(
+            values, groups=groups, level=LEVEL, resamples=RESAMPLES, seed=SEED
+        )
+        return {"low": found.low, "high": found.high}
+
+    metrics = {}
+    for metric, summary in report["metrics"].items():
+        rows = scored_rows(report, metric)
+        values = [row[metric] for row in rows]
+        labels = [protocol.bin_label(row["yaw_deg"]) for row in rows]
+        own: dict[str, list[float]] = {label: [] for label in summary["bins"]}
+        for label, value in zip(labels, values, strict=True):
+            own[label].append(value)
+        limit = protocol.curve.limit(metric)
+        metrics[metric] = {
+            **summary,
+            "bins": {
+                label: {**entry, "interval": interval(own[label]) if own[label] else None}
+                for label, entry in summary["bins"].items()
+            },
+            "interval": interval(values),
+            "mean_of_bins_interval": interval(values, labels),
+            "unit": METRICS[metric].unit,
+            "count": len(values),
+            "median": float(np.median(values)),
+            "curve_limit": limit,
+            "curve_area": curve_area(values, limit),
+            "failure_rate": failure_rate(values, limit),
         }
-        if curves:
-            stem = path.with_name(path.stem + suffix)
-            limit = protocol.curve.limit(next(iter(metrics_in(report, unit))))
-            written += write_curves(curves, stem, quantity=quantity, unit=unit, limit=limit)
-    return written
+    rule = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
+    return {**report, "metrics": metrics, "intervals": rule}
 
 
-def write_curves(
-    curves: dict[str, list[float]], stem: Path, *, quantity: str, unit: str, limit: float
-) -> list[Path]:
-    """STEM.png and STEM_ced.csv of one error a curve; returns the paths."""
-    figure, values = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_ced.csv")
-    with written_whole(figure) as temporary:
-        draw_ced(curves, temporary, limit=limit, quantity=quantity, unit=unit)
-    with written_whole(values) as temporary:
-        temporary.write_text(curves_as_csv(curves, limit=limit))
-    return [figure, values]
-
-
-def require_json_name(path: Path | str) -> Path:
-    """The path of a report, refused before the work rather than after it."""
-    path = Path(path)
-    if path.suffix != ".json":
-        raise ValueError(f"report={path}: expected a file name that ends in .json")
-    return path
+def scored_rows(report: Report, metric: str) -> list[dict]:
+    """The images that a metric's means are over."""
+    left_out = set(report.get("left_out", {}).get(metric, ()))
+    return [row for row in report["images"] if row["name"] not in left_out]

@@ -27,6 +27,14 @@ class FacePoints(NamedTuple):
     rotation: Tensor | None = None  # (B, 3, 3), of the prediction, model frame -> y-up image
     angles: Tensor | None = None  # (B, 3), of the truth, rad
 
+    @property
+    def has_dense(self) -> bool:
+        return self.dense is not None or self.surface is not None
+
+    def rows(self, chosen: slice) -> "FacePoints":
+        """Those of some images of the batch."""
+        return FacePoints(*(None if field is None else field[chosen] for field in self))
+
 
 def score(
     prediction: FacePoints,

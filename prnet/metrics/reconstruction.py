@@ -66,7 +66,7 @@ def reconstruction_error(
     unit: float,
     rule: IcpRule = DEFAULT_RULE,
 ) -> float:
-    """One of `METRICS` for one face, in percent of `unit`.
+    """One of `RECONSTRUCTION_METRICS` for one face, in percent of `unit`.
 
     `rule` says how the three ICPs of ours look for pairs and when they stop; the other metrics
     have no choice left.
@@ -75,7 +75,7 @@ def reconstruction_error(
         ValueError: another metric, points of the wrong shape or not finite, a unit that is not
             positive, differing numbers of points under a metric that pairs them by index.
     """
-    require_choice("metric", metric, METRICS)
+    require_choice("metric", metric, RECONSTRUCTION_METRICS)
     _require_unit(unit)
     clouds = []
     for name, points in (("prediction", prediction), ("truth", truth)):
@@ -90,7 +90,7 @@ def reconstruction_error(
             f"{metric} pairs points by index: got {len(prediction)} predicted and {len(truth)} "
             "true ones; use an icp_ metric for clouds without correspondence"
         )
-    return 100 * METRICS[metric](*clouds, rule) / unit
+    return 100 * RECONSTRUCTION_METRICS[metric](*clouds, rule) / unit
 
 
 def procrustes_corr(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
@@ -165,7 +165,7 @@ def rec_2dasl(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float
     raise ValueError(f"rec_2dasl: not settled after {MAX_ITERATIONS_2DASL} iterations")
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
+RECONSTRUCTION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
     "procrustes_corr": procrustes_corr,
     "icp_rigid": icp_rigid,
     "icp_similarity": icp_similarity,

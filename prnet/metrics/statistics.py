@@ -62,6 +62,11 @@ def bootstrap_interval(
     Raises:
         ValueError: no values or not finite ones, labels of another number, a level outside (0, 1).
 
+    `scipy.stats.bootstrap` draws the same resamples and agrees to rounding on many images. With a
+    handful it does not: a resample equal to the mean counts as below it or not by its rounding, so
+    an interval of three images can end elsewhere. It takes no group of one image, and draws other
+    resamples where groups are too large for one chunk.
+
     Source: Efron, JASA 1987; of a mean, the jackknife values are linear in the deviations.
     """
     values, weights, members = _weighted(values, groups)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from prnet.checks import require_choice
 from prnet.files import read_json_object, take
 
 TABLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "tables"
@@ -155,10 +156,8 @@ def find_tables(paper: str, table: str | None = None) -> list[PublishedTable]:
         ValueError: there is none; lists those there are.
     """
     every = published_tables()
+    require_choice("paper", paper, dict.fromkeys(entry.paper for entry in every))
     of_paper = [entry for entry in every if entry.paper == paper]
-    if not of_paper:
-        papers = dict.fromkeys(entry.paper for entry in every)
-        raise ValueError(f"paper: got {paper!r}, expected one of {', '.join(papers)}")
     found = [entry for entry in of_paper if table in (None, entry.table)]
     if not found:
         names = ", ".join(entry.table for entry in of_paper)

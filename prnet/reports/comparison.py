@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
-from prnet.evaluation.report import name_list, title, write_curves
-from prnet.evaluation.summaries import scored_rows
+from prnet.evaluation.report import Report, scored_rows
 from prnet.files import write_json, written_whole
 from prnet.metrics.statistics import PairedDifference, paired_difference
+from prnet.reports.methods import Entry
+from prnet.reports.writing import title, write_curves
 
 PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
 COLUMNS = (
@@ -30,21 +32,13 @@ COLUMNS = (
 )
 
 
-class Entry(NamedTuple):
-    """A report of one method."""
-
-    method: str
-    protocol: str  # name, and what was changed in it
-    report: dict  # with intervals
-
-
 class Comparison(NamedTuple):
     """One metric under one protocol on one data set."""
 
     dataset: str
     protocol: str
     metric: str
-    reports: dict[str, dict]  # method -> report that has it
+    reports: dict[str, Report]  # method -> report that has it
 
     @property
     def title(self) -> str:
@@ -77,7 +71,7 @@ def comparisons(entries: Sequence[Entry]) -> list[Comparison]:
     Raises:
         ValueError: a method has two reports under one protocol.
     """
-    groups: dict[tuple[str, str, str], dict[str, dict]] = {}
+    groups: dict[tuple[str, str, str], dict[str, Report]] = {}
     for entry in entries:
         for metric in entry.report["metrics"]:
             key = (entry.report["dataset"], entry.protocol, metric)

@@ -12,16 +12,16 @@ from prnet.files import read_json_object, take
 SOURCE = re.compile(r"(?P<kind>checkpoint|predictions) (?P<path>.+?)(?: \(model .*\))?")
 
 
-class Report(NamedTuple):
-    """What a table needs of a report of `python -m prnet.eval`."""
+class SavedReport(NamedTuple):
+    """A report.json as far as a paper's table needs it: without its images."""
 
     path: Path
-    experiment: str | None
+    experiment: str | None  # that the network was trained with
     dataset: str
-    source: str
-    count: int
+    source: str  # see `SOURCE`
+    count: int  # images
     protocol: dict
-    metrics: dict
+    metrics: dict  # metric -> its means; what `network_size` says of the network -> number
     not_computed: dict  # metric -> why
 
     @property
@@ -31,7 +31,7 @@ class Report(NamedTuple):
         return f"{match['kind']}={match['path']}" if match else "checkpoint=FILE.pt"
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path) -> SavedReport:
     """A report file.
 
     Raises:
@@ -62,29 +62,39 @@ def read_report(path: Path) -> Report:
         experiment = parts[-3] if len(parts) > 2 else None
     dataset, count = take(values, "dataset", str, path), take(values, "count", int, path)
     not_computed = take({"not_computed": {}, **values}, "not_computed", dict, path)
-    return Report(path, experiment, dataset, source, count, protocol, metrics, not_computed)
+    return SavedReport(path, experiment, dataset, source, count, protocol, metrics, not_computed)
 
 
-def find_reports(patterns: Sequence[str]) -> list[Report]:
-    """The reports that the patterns match, each once.
+def report_files(patterns: Sequence[str], *, option: str, scored: str) -> list[Path]:
+    """The files that the patterns match, each once. A message has the `option` that they came from,
+    and what to score, as an option of eval.
 
     Raises:
         FileNotFoundError: a pattern matches no file; names it.
-        ValueError: as `read_report`.
     """
     paths: dict[str, None] = {}
     for pattern in patterns:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
         if not found:
             raise FileNotFoundError(
-                f"ours: no file matches {pattern!r}; write one with "
-                "`python -m prnet.eval checkpoint=FILE.pt report=FILE.json`"
+                f"{option}: no file matches {pattern!r}; write one with "
+                f"`python -m prnet.eval {scored} report=FILE.json`"
             )
         paths |= dict.fromkeys(found)
-    return [read_report(Path(path)) for path in paths]
+    return [Path(path) for path in paths]
 
 
-def number_at(report: Report, metric: str, at: str) -> float | None:
+def find_reports(patterns: Sequence[str]) -> list[SavedReport]:
+    """The reports that the patterns of `ours=` match, each once.
+
+    Raises:
+        FileNotFoundError, ValueError: as `report_files` and `read_report`.
+    """
+    files = report_files(patterns, option="ours", scored="checkpoint=FILE.pt")
+    return [read_report(path) for path in files]
+
+
+def number_at(report: SavedReport, metric: str, at: str) -> float | None:
     """A number of a report, or None where it has none; `at` as in `ReportKey`."""
     entry = report.metrics.get(metric)
     if not isinstance(entry, dict):

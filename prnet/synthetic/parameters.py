@@ -37,33 +37,30 @@ NUM_SHAPE = 80
 
 
 class World(NamedTuple):
-    """The distributions; plain numbers. Angles in degrees.
+    """The distributions; configs/dataset/synthetic.yaml has their values, units and meaning.
 
-    `yaw_bins` are (low, high, share) of |yaw|, uniform within a bin. `crop_scale` times the mean
-    side of the landmarks' box is the side of the picture, as `prnet.datasets.pictures.CropRule`.
+    Angles in degrees. `yaw_bins` are (low, high, share) of |yaw|, uniform within a bin.
+    `crop_scale` times the mean side of the landmarks' box is the side of the picture, as
+    `prnet.datasets.pictures.CropRule`.
     """
 
-    shape_std: float = 1.15
-    shape_limit: float = 3.0
-    neutral_share: float = 0.15
-    expression_strength: float = 1.0
-    yaw_bins: tuple[tuple[float, float, float], ...] = (
-        (0.0, 30.0, 0.45),
-        (30.0, 60.0, 0.28),
-        (60.0, 105.0, 0.27),
-    )
-    pitch_std: float = 13.0
-    pitch_limit: float = 60.0
-    roll_std: float = 12.5
-    roll_limit: float = 90.0
-    crop_scale: float = 1.5
-    center_jitter: float = 0.06
-    size_jitter: float = 0.1
-    hard_light_share: float = 0.6
-    shadow_share: float = 0.6
-    occluder_share: float = 0.14
-    border_share: float = 0.12
-    accessories: AccessoryRule = AccessoryRule()
+    shape_std: float
+    shape_limit: float
+    neutral_share: float
+    expression_strength: float
+    yaw_bins: tuple[tuple[float, float, float], ...]
+    pitch_std: float
+    pitch_limit: float
+    roll_std: float
+    roll_limit: float
+    crop_scale: float
+    center_jitter: float
+    size_jitter: float
+    hard_light_share: float
+    shadow_share: float
+    occluder_share: float
+    border_share: float
+    accessories: AccessoryRule
 
 
 class Framing(NamedTuple):

@@ -25,7 +25,7 @@ class SyntheticFaces:
 
     def __init__(
         self,
-        world: World | None = None,
+        world: World,
         seed: int = 0,
         *,
         size: int = 256,
@@ -44,7 +44,7 @@ class SyntheticFaces:
                 f"got {textures_per_block} textures and {backgrounds_per_block} backgrounds a "
                 "block, expected at least 1 of each"
             )
-        self.world, self.seed, self.size = world or World(), seed, size
+        self.world, self.seed, self.size = world, seed, size
         self.head, self.face = load_head(), load_embedded()
         self.renderer = Renderer(self.head, self.face, size=size)
         self._num_textures, self._num_backgrounds = textures_per_block, backgrounds_per_block

@@ -14,7 +14,7 @@ from torch import Tensor
 from prnet.checks import require_choice
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.training_sets import StepSampler, TrainingData, training_loader
-from prnet.evaluation.evaluate import PRECISIONS
+from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network

@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     weight_decay: float
     momentum: float  # of sgd
     batch_size: int
-    precision: str  # one of `prnet.evaluation.evaluate.PRECISIONS`
+    precision: str  # one of `prnet.evaluation.sources.PRECISIONS`
     channels_last: bool
     compile: bool
     num_workers: int

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset
 
-from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.evaluation import Joined
 from prnet.datasets.training_sets import TrainingData
 from prnet.datasets.warp import make_sample
 from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
-from prnet.evaluation.evaluate import evaluate_model, evaluation_mode
+from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.sources import NetworkSource, evaluation_mode
 from prnet.faces.face import Face
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.network import Network
@@ -50,21 +50,15 @@ def held_out_validation(
         log.warning("no photos are held out: best.pt will be the last state")
         return None
     first, *others = data.validation
-    samples = ConcatDataset(data.validation) if others else first
+    test_set = (Joined(data.validation) if others else first).with_truth_face(face)
+    options = EvaluationOptions(batch_size=batch_size, progress=False)
     shown = data.shown(SHOWN_SAMPLES)
 
     def validate(model: Network) -> Validation:
-        report = evaluate_model(
-            model,
-            evaluation_loader(samples, batch_size=batch_size),
-            face=face,
-            truth_face=face,
-            protocol=protocol,
-            dataset="held out",
-            source="the network in training",
-            precision=precision,
-            progress=False,
+        source = NetworkSource(
+            model, face, description="the network in training", precision=precision
         )
+        report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}
         return Validation(means[SCORE], means, draw_panel(model, shown.to(device), face, decoder))
 

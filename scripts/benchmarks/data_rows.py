@@ -15,7 +15,8 @@ from benchmarks.timing import CPU, alternate, each
 from prnet.building.archives import BuildOptions, build_archive
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.pictures import collate_fits
-from prnet.entry import num_workers
+from prnet.datasets.synthetic import SyntheticRule
+from prnet.entry import num_workers, shipped_dataset
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
@@ -175,8 +176,9 @@ def synthetic_rows(bench: Bench) -> list[Line]:
     """Rendering samples of the synthetic world, textures and backgrounds made before."""
     lines = []
     count = bench.sizes.synthetic
+    rule = SyntheticRule.from_values(shipped_dataset("synthetic"))
     for side in bench.sizes.synthetic_sides:
-        faces = SyntheticFaces(size=side)
+        faces = SyntheticFaces(rule.world, size=side)
         numbers = range(count)
         faces.batch(numbers)
         timing = alternate_on_host(

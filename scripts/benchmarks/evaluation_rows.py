@@ -13,13 +13,13 @@ from benchmarks.made_data import Bench, alternate_on_host, repeat_pairs
 from benchmarks.tables import Line
 from benchmarks.timing import alternate, each
 from prnet.datasets.aflw2000 import AFLW2000
-from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.fits import decode_vertices, find_aflw2000, read_fit
 from prnet.datasets.pictures import CROP_SIZE, CropRule
-from prnet.datasets.predictions import find_predictions, find_topology, write_prediction
+from prnet.datasets.predictions import find_topology, write_prediction
 from prnet.entry import CONFIG_DIR
-from prnet.evaluation.evaluate import evaluate_model, evaluate_predictions
+from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.sources import NetworkSource, PredictionSource
 from prnet.geometry.icp import IcpRule, icp
 from prnet.metrics.nme import align_depth, bbox_size, nme
 from prnet.models.prn import PRN
@@ -73,27 +73,17 @@ def evaluation_rows(bench: Bench) -> list[Line]:
         for source, target in pairwise(people):
             icp(source, target, with_scale=True, rule=rule)
 
-    def batches(crop: CropRule | None):
-        num_shape, num_exp = face.morphable_model.num_shape, face.morphable_model.num_exp
-        images = AFLW2000(pairs, num_shape=num_shape, num_exp=num_exp, crop=crop)
-        return evaluation_loader(images, batch_size=sizes.evaluation_batch)
-
-    common = {
-        "face": face,
-        "protocol": protocol,
-        "dataset": "aflw2000",
-        "source": "benchmark",
-        "progress": False,
-    }
+    options = EvaluationOptions(batch_size=sizes.evaluation_batch, progress=False)
 
     def score_saved() -> None:
-        evaluate_predictions(
-            find_predictions(predictions),
-            batches(None),
-            topology=find_topology(face, bench.face_files.prnet_uv_dir),
-            device=bench.device,
-            **common,
-        )
+        topology = find_topology(face, bench.face_files.prnet_uv_dir)
+        source = PredictionSource(predictions, face, topology=topology, device=bench.device)
+        evaluate(source, AFLW2000(pairs, face), protocol, options)
+
+    def score_network() -> None:
+        source = NetworkSource(model, face, description="benchmark")
+        test_set = AFLW2000(pairs, crop=CropRule())
+        evaluate(source, test_set, protocol, options)
 
     image = torch.rand(sizes.evaluation_batch, 3, CROP_SIZE, CROP_SIZE, device=bench.device)
     image = image.contiguous(memory_format=torch.channels_last)
@@ -114,7 +104,7 @@ def evaluation_rows(bench: Bench) -> list[Line]:
     network = alternate(
         {
             "alone": network_alone,
-            "whole": lambda: evaluate_model(model, batches(CropRule()), **common),
+            "whole": score_network,
         },
         device=bench.device,
         ceiling_device=bench.device,

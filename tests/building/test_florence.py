@@ -18,14 +18,15 @@ from prnet.building.scan_rendering import RenderRule, locate, place, render, tra
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.florence import Florence
 from prnet.datasets.pictures import CropRule, decode_picture
-from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
+from prnet.datasets.synthetic import RenderedFaces
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
+from tests.worlds import shipped_rule
 
-SYNTHETIC = SyntheticRule(size=32, samples_per_epoch=10, held_out=3)
+SYNTHETIC = shipped_rule(size=32, samples_per_epoch=10, held_out=3)
 RULE = RenderRule(pitch_deg=(20,), yaw_deg=(-40, 0, 80), picture_size=96, max_points=3000)
 
 
@@ -211,7 +212,7 @@ def test_built_truth_lies_on_the_picture(built):
     [
         ('{"format": 1, "reg', "not readable as JSON"),
         ('{"format": 1}', "no 'region', expected str"),
-        ('{"region": "ears"}', "region is 'ears', expected one of nose_radius, uv_mask"),
+        ('{"region": "ears"}', "region: got 'ears', expected one of nose_radius, uv_mask"),
     ],
 )
 def test_a_damaged_rule_is_named(text, message, tmp_path):
@@ -304,7 +305,7 @@ def test_the_true_points_score_nothing(built, tmp_path):
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
             overrides = ["dataset=florence", f"data_dir={built}", "device=cpu", *overrides]
             cfg = compose("eval", overrides=[*overrides, f"predictions={tmp_path / kind}"])
-        return evaluate(cfg, tmp_path)
+        return run_evaluation(cfg, tmp_path)
 
     report = run("same")
     summary = report["metrics"]["nme_rec"]

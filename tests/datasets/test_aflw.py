@@ -16,7 +16,7 @@ from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.geometry import camera
 
 NAMES = ("image00002", "image00004", "image00006")
@@ -184,7 +184,7 @@ def test_truth_scores_nothing_and_a_shift_what_it_is(aflw, tmp_path):
         fixed = ["dataset=aflw", f"data_dir={aflw}", "device=cpu", f"predictions={tmp_path / kind}"]
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
             cfg = compose("eval", overrides=[*fixed, *overrides])
-        return evaluate(cfg, tmp_path)
+        return run_evaluation(cfg, tmp_path)
 
     report = run("same")
     assert report["metrics"]["nme_points_2d"]["mean"] == pytest.approx(0, abs=1e-9)

@@ -12,7 +12,7 @@ from prnet.datasets.aflw_lfpa import AFLWLFPA, TABLE, read_annotations, read_tab
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.geometry import camera
 
 NAMES = ["a", "b/c"]
@@ -135,7 +135,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
         fixed += [f"predictions={tmp_path / kind}", f"dataset.table={table}"]
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
             cfg = compose("eval", overrides=[*fixed, *overrides])
-        return evaluate(cfg, tmp_path)
+        return run_evaluation(cfg, tmp_path)
 
     report = run("same")
     assert report["metrics"]["nme_points_2d"]["mean"] == pytest.approx(0, abs=1e-9)

@@ -12,19 +12,19 @@ from prnet.datasets.augment import AugmentRule, augment, draw_similarity
 from prnet.datasets.evaluation import collate_evaluation, true_attention
 from prnet.datasets.occluders import ImageOccluder
 from prnet.datasets.pictures import FitItem, collate_fits
-from prnet.datasets.synthetic import SyntheticRule, held_out_faces
+from prnet.datasets.synthetic import held_out_faces
 from prnet.datasets.warp import make_sample, warp_to_crop
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
 from prnet.models.network import Network
 from prnet.sample import FitBatch, Prediction
-from tests.evaluations import shipped
+from tests.evaluations import Items, score_network, shipped
+from tests.worlds import shipped_rule
 
 SIZE = 64
-RULE = SyntheticRule(size=48, held_out=3)
+RULE = shipped_rule(size=48, held_out=3)
 # A closed mouth off the picture.
 NO_MOUTH = torch.full((1, 68, 2), -1e3)
 
@@ -308,16 +308,13 @@ def test_evaluation_covers_images_and_reports_attention(embedded, embedded_decod
     fits = faces.rendered.fits([0, 1, 2])
     position_map = make_sample(fits, embedded_decoder).position_map
     model = Oracle(position_map, truth)
-    report = evaluate_model(
+    report = score_network(
         model,
-        [collate_evaluation(items[:2]), collate_evaluation(items[2:])],
-        face=embedded,
-        truth_face=embedded,
-        protocol=shipped("default"),
-        dataset="synthetic",
-        source="an oracle",
+        Items(items, embedded),
+        embedded,
+        shipped("default"),
+        batch_size=2,
         occluder=occluder,
-        progress=False,
     )
     assert report["occlusion"] == ("none" if occluder is None else occluder.occluder)
     assert report["attention"] == {"iou": 1.0, "count": 3}

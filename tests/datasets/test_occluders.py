@@ -15,8 +15,8 @@ from prnet.datasets.occluders import (
     shape_cover,
 )
 from prnet.datasets.synthetic import SyntheticRule
-from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate, occluder_of
+from prnet.entry import CONFIG_DIR, shipped_dataset
+from prnet.eval import occluder_named, run_evaluation
 
 SIZE = 64
 
@@ -164,20 +164,21 @@ def configuration(*overrides: str):
 
 
 def test_choices_of_the_evaluation(tmp_path):
-    assert occluder_of(configuration()) is None
+    assert occluder_named(configuration().dataset.occlusion) is None
     for dataset in ("aflw2000", "synthetic"):
         cfg = configuration(f"dataset={dataset}", "dataset.occlusion=sadrnet")
-        assert occluder_of(cfg) == ImageOccluder("sadrnet")
+        assert occluder_named(cfg.dataset.occlusion) == ImageOccluder("sadrnet")
     with pytest.raises(ValueError, match="got 'fog', expected one of none, noise, sadrnet"):
-        occluder_of(configuration("dataset.occlusion=fog"))
+        occluder_named("fog")
     cfg = configuration(
         "dataset=aflw2000", "dataset.occlusion=noise", f"predictions={tmp_path}", "device=cpu"
     )
     with pytest.raises(ValueError, match="dataset.occlusion=noise.*made already"):
-        evaluate(cfg, tmp_path)
+        run_evaluation(cfg, tmp_path)
 
 
 def test_training_refuses_the_evaluations_occluders():
     with pytest.raises(ValueError, match=r"occlusion=noise: is for prnet.eval.*augment.occluder"):
-        SyntheticRule.from_values({"name": "synthetic", "occlusion": "noise"})
-    assert SyntheticRule.from_values({"occlusion": "none"}) == SyntheticRule()
+        SyntheticRule.from_values(shipped_dataset("synthetic") | {"occlusion": "noise"})
+    values = shipped_dataset("synthetic") | {"occlusion": "none"}
+    assert SyntheticRule.from_values(values).seed == values["seed"]

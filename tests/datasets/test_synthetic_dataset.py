@@ -24,13 +24,14 @@ from prnet.datasets.synthetic import (
 from prnet.datasets.training_sets import StepSampler, training_loader
 from prnet.datasets.warp import make_sample
 from prnet.drawing.contact_sheet import archive_samples
-from prnet.entry import CONFIG_DIR
+from prnet.entry import CONFIG_DIR, shipped_dataset
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
+from tests.worlds import shipped_rule
 
 SIZE = 48
-RULE = SyntheticRule(size=SIZE, samples_per_epoch=10, held_out=3)
+RULE = shipped_rule(size=SIZE, samples_per_epoch=10, held_out=3)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +106,26 @@ def test_evaluation_items_agree_with_their_fit(embedded):
 
 
 def test_unknown_fields_and_choices_are_refused():
-    with pytest.raises(ValueError, match="dataset.world: no field yaws"):
-        SyntheticRule.from_values({"name": "synthetic", "world": {"yaws": 3}})
-    with pytest.raises(ValueError, match="dataset: no field sede"):
-        SyntheticRule.from_values({"sede": 3})
+    values = shipped_dataset("synthetic")
     bins = [[0, 30, 0.5], [30, 90, 0.5]]
-    rule = SyntheticRule.from_values({"seed": 4, "world": {"yaw_bins": bins}})
+    world = values["world"] | {"yaw_bins": bins}
+    with pytest.raises(ValueError, match="dataset.world: no field yaws"):
+        SyntheticRule.from_values(values | {"world": world | {"yaws": 3}})
+    with pytest.raises(ValueError, match="dataset: no field sede"):
+        SyntheticRule.from_values(values | {"sede": 3})
+    with pytest.raises(ValueError, match="dataset.world: no value for accessories, "):
+        SyntheticRule.from_values(values | {"world": {"yaw_bins": bins}})
+    rule = SyntheticRule.from_values(values | {"seed": 4, "world": world})
+    assert rule.seed == 4
     assert rule.world.yaw_bins == ((0, 30, 0.5), (30, 90, 0.5))
+    assert rule.world._replace(yaw_bins=RULE.world.yaw_bins) == RULE.world
+
+
+def test_every_number_of_the_world_is_a_dial_of_the_configuration():
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=["dataset=synthetic", "dataset.world.shape_std=0.5"])
+    assert cfg.dataset.world.shape_std == 0.5
+    assert set(cfg.dataset.world) == set(RULE.world._fields)
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
-from prnet.evaluation.report import (
-    ScoredImage,
-    make_report,
-    name_list,
-    require_json_name,
-    table,
-    to_markdown,
-    write_report,
-)
-from prnet.evaluation.summaries import summarize, with_statistics
+from prnet.evaluation.means import summarize
+from prnet.evaluation.report import ScoredImage, make_report, with_statistics
 from prnet.metrics.statistics import bootstrap_interval
+from prnet.reports.writing import require_json_name, table, to_markdown, write_report
 from tests.evaluations import shipped
 
 METRICS = ("nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d")

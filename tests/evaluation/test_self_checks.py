@@ -9,10 +9,9 @@ import scipy.io
 import torch
 
 from prnet.datasets.aflw2000 import AFLW2000, read_yaw_labels
-from prnet.datasets.evaluation import evaluation_loader
+from prnet.datasets.evaluation import EvaluationItem, collate_evaluation
 from prnet.datasets.fits import find_aflw2000
 from prnet.datasets.pictures import CropRule
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.reconstructions import METRIC, Reconstructions, workers_for
 from prnet.evaluation.report import ScoredImage
 from prnet.faces.bfm import load_bfm
@@ -20,10 +19,12 @@ from prnet.geometry import camera
 from prnet.metrics.reconstruction import reconstruction_error, reconstruction_unit
 from prnet.sample import Pose, Prediction
 from tests.evaluations import (
+    Items,
     Scripted,
     box_size,
     face_pixels,
     run,
+    score_network,
     shipped,
     true_maps,
     true_vertices,
@@ -254,14 +255,8 @@ def test_landmarks_alone_have_a_pose_by_landmarks(mean_faces, tmp_path):
     assert report["metrics"]["pose_geodesic"]["mean"] < 1e-3
 
 
-def batches_of(data_dir: Path, face) -> torch.utils.data.DataLoader:
-    samples = AFLW2000(
-        find_aflw2000(data_dir),
-        num_shape=face.morphable_model.num_shape,
-        num_exp=face.morphable_model.num_exp,
-        crop=CropRule(),
-    )
-    return evaluation_loader(samples, batch_size=2)
+def items_of(data_dir: Path, face) -> list[EvaluationItem]:
+    return list(AFLW2000(find_aflw2000(data_dir), face, crop=CropRule()))
 
 
 class Posed(Scripted):
@@ -277,29 +272,15 @@ class Posed(Scripted):
         return super().forward(image)._replace(pose=pose)
 
 
-def score_network(model, batches, face, protocol, **options) -> dict:
-    return evaluate_model(
-        model,
-        batches,
-        face=face,
-        truth_face=face,
-        protocol=protocol,
-        dataset="aflw2000",
-        source="",
-        progress=False,
-        **options,
-    )
-
-
 def test_pose_of_a_network(mean_faces):
     """From its map by the mean face; its own where it says one."""
     face = load_bfm(mean_faces / "BFM")
-    batches = batches_of(mean_faces, face)
-    maps = true_maps(batches, face)
-    report = score_network(Scripted(maps), batches, face, shipped("pose"))
+    items = items_of(mean_faces, face)
+    maps = true_maps([collate_evaluation(items)], face)
+    report = score_network(Scripted(maps), Items(items, face), face, shipped("pose"))
     assert max(m["mean"] for m in report["metrics"].values()) < 0.01
     said = camera.rotation_from_angles(torch.zeros(2, 3))
-    report = score_network(Posed(maps, said), batches, face, shipped("pose"))
+    report = score_network(Posed(maps, said), Items(items, face), face, shipped("pose"))
     for row in report["images"]:
         pitch, yaw, roll = POSES_DEG[row["name"]]
         expected = {"pose_mae_yaw": abs(yaw), "pose_mae_pitch": abs(pitch), "pose_mae_roll": roll}
@@ -309,18 +290,18 @@ def test_pose_of_a_network(mean_faces):
 def test_implausible_truths_are_left_out_of_the_pose_alone(mean_faces, tmp_path):
     """A truth beyond 99 degrees: named, its row kept, the landmarks scored."""
     face = load_bfm(mean_faces / "BFM")
-    (batch,) = batches_of(mean_faces, face)
-    batch = batch._replace(angles=batch.angles + torch.tensor([[0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]))
-    maps = true_maps([batch], face)
+    first, second = items_of(mean_faces, face)
+    turned = Items([first._replace(angles=first.angles + torch.tensor([0, 0, 4.0])), second], face)
+    maps = true_maps([collate_evaluation(list(turned))], face)
     protocol = shipped("sadrnet", "protocol.metrics=[nme_68_2d,pose_mae_roll]")
-    everybody = score_network(Scripted(maps), [batch], face, protocol)
+    everybody = score_network(Scripted(maps), turned, face, protocol)
     assert everybody["left_out"] == {}
     assert everybody["metrics"]["pose_mae_roll"]["mean"] > 50
     protocol = shipped(
         "sadrnet", "protocol.metrics=[nme_68_2d,pose_mae_roll]", "protocol.pose.images=plausible"
     )
-    report = score_network(Scripted(maps), [batch], face, protocol)
-    assert report["left_out"] == {"pose_mae_roll": [batch.names[0]]}
+    report = score_network(Scripted(maps), turned, face, protocol)
+    assert report["left_out"] == {"pose_mae_roll": [first.name]}
     assert report["metrics"]["pose_mae_roll"]["mean"] < 0.01
     assert report["metrics"]["nme_68_2d"] == everybody["metrics"]["nme_68_2d"]
     assert report["images"] == everybody["images"]
@@ -330,54 +311,56 @@ def test_points_of_a_data_set_of_its_own(mean_faces):
     """Means of groups of the 68, visible ones only, over the box that comes with the data."""
     face = load_bfm(mean_faces / "BFM")
     groups = ((17,), (36, 37, 38, 39, 40, 41), (60, 61, 62, 63, 64, 65, 66, 67), (8,))
-    (batch,) = batches_of(mean_faces, face)
+    items = items_of(mean_faces, face)
     truth = []
-    for name in batch.names:
-        vertices = true_vertices(mean_faces, name, "zero_based")
+    for item in items:
+        vertices = true_vertices(mean_faces, item.name, "zero_based")
         truth.append([vertices[list(group), :2].mean(0) for group in groups])
     points = torch.from_numpy(np.array(truth))
     visible = torch.tensor([[True, True, False, True], [False, True, True, True]])
     points[~visible] = -1.0
-    shifted = points + torch.tensor([0.3, 0.4])
-    box = torch.tensor([[10.0, 20.0, 35.0, 120.0]] * 2).double()
-    exact = batch._replace(points=points, points_visible=visible, box=box)
+    box = torch.tensor([10.0, 20.0, 35.0, 120.0]).double()
+
+    def with_points(moved: torch.Tensor) -> Items:
+        labelled = [
+            item._replace(points=own, points_visible=seen, box=box)
+            for item, own, seen in zip(items, moved, visible, strict=True)
+        ]
+        return Items(labelled, face, point_groups=groups)
+
     protocol = shipped("aflw_lfpa")
-    maps = true_maps([batch], face)
-    rounding = score_network(Scripted(maps), [exact], face, protocol, point_groups=groups)
+    maps = true_maps([collate_evaluation(items)], face)
+    rounding = score_network(Scripted(maps), with_points(points), face, protocol)
     assert 0 < rounding["metrics"]["nme_points_2d"]["mean"] < 1  # landmarks are cells of a map
-    off = score_network(
-        Scripted(maps),
-        [exact._replace(points=shifted)],
-        face,
-        protocol,
-        point_groups=groups,
-    )
+    shifted = with_points(points + torch.tensor([0.3, 0.4]))
+    off = score_network(Scripted(maps), shifted, face, protocol)
     # 0.5 px over sqrt(25 * 100) px, give or take the rounding.
     mean = off["metrics"]["nme_points_2d"]["mean"]
     assert mean == pytest.approx(100 * 0.5 / 50, abs=rounding["metrics"]["nme_points_2d"]["mean"])
-    none = score_network(Scripted(maps), [batch], face, protocol, point_groups=groups)
+    unlabelled = Items(items, face, point_groups=groups)
+    none = score_network(Scripted(maps), unlabelled, face, protocol)
     assert "no points of its own" in none["not_computed"]["nme_points_2d"]
 
 
 def test_a_scan_is_a_surface_with_a_unit_of_its_own(mean_faces):
     """Scans differ in size and correspond to nothing."""
     face = load_bfm(mean_faces / "BFM")
-    (batch,) = batches_of(mean_faces, face)
-    scans = []
-    for index, name in enumerate(batch.names):
-        pixels = face_pixels(face, true_vertices(mean_faces, name, "zero_based"))
-        scans.append(torch.from_numpy(pixels[index::3] + [0, 0, 500.0]))
-    batch = batch._replace(scan=scans, outer_eye=[40.0, 80.0])
+    items, units = items_of(mean_faces, face), (40.0, 80.0)
+    for index, unit in enumerate(units):
+        pixels = face_pixels(face, true_vertices(mean_faces, items[index].name, "zero_based"))
+        scan = torch.from_numpy(pixels[index::3] + [0, 0, 500.0])
+        items[index] = items[index]._replace(scan=scan, outer_eye=unit)
+    scans, batch = Items(items, face), collate_evaluation(items)
     maps = true_maps([batch], face)
-    for metric, options in (("icp_rigid", {}), ("icp_correspondence", {})):
+    for metric in ("icp_rigid", "icp_correspondence"):
         protocol = shipped("default", *only(metric))
-        report = score_network(Scripted(maps), [batch], face, protocol, **options)
+        report = score_network(Scripted(maps), scans, face, protocol)
         assert max(errors_of(report, "nme_rec").values()) < 0.1
     protocol = shipped("default", *only("icp_correspondence"))
     away = [position_map + torch.tensor([2.0, 0, 0])[:, None, None] for position_map in maps]
-    report = score_network(Scripted(away), [batch], face, protocol)
+    report = score_network(Scripted(away), scans, face, protocol)
     for row, unit, ratio in zip(
-        report["images"], batch.outer_eye, batch.image_from_crop[:, 0, 0].tolist(), strict=True
+        report["images"], units, batch.image_from_crop[:, 0, 0].tolist(), strict=True
     ):
         assert row["nme_rec"] == pytest.approx(100 * 2 * ratio / unit, rel=0.02)
 

@@ -7,9 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from prnet.geometry.icp import IcpRule
 from prnet.metrics.reconstruction import (
-    METRICS,
     NORMALIZERS,
     PUBLISHED_NORMALIZERS,
+    RECONSTRUCTION_METRICS,
     reconstruction_error,
     reconstruction_unit,
 )
@@ -35,7 +35,7 @@ def error(metric: str, prediction: np.ndarray, truth: np.ndarray, **rule) -> flo
     return reconstruction_error(metric, prediction, truth, unit=UNIT, rule=IcpRule(**rule))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", RECONSTRUCTION_METRICS)
 def test_truth_scores_zero(metric):
     """And read-only arguments are enough."""
     truth = face()
@@ -54,7 +54,7 @@ def test_what_each_metric_forgives():
     }
     forgiven = {
         metric: [name for name, points in changes.items() if error(metric, points, truth) < 1e-4]
-        for metric in METRICS
+        for metric in RECONSTRUCTION_METRICS
     }
     assert forgiven == {
         "procrustes_corr": ["moved", "turned", "grown"],
@@ -171,7 +171,7 @@ def test_nearest_neighbours_flatter():
 def test_errors_are_per_cent_of_the_unit():
     truth = face()
     prediction = bent(truth)
-    for metric in METRICS:
+    for metric in RECONSTRUCTION_METRICS:
         half = reconstruction_error(metric, prediction, truth, unit=2 * UNIT)
         assert half == pytest.approx(error(metric, prediction, truth) / 2, rel=1e-12)
 
@@ -183,7 +183,7 @@ def test_units_known_values():
     landmarks[45] = landmarks[36] + [3, 4, 12]
     assert reconstruction_unit("outer_interocular_3d", points, landmarks) == pytest.approx(13)
     assert PUBLISHED_NORMALIZERS["rec_2dasl"] == "box"
-    assert set(PUBLISHED_NORMALIZERS) == set(METRICS)
+    assert set(PUBLISHED_NORMALIZERS) == set(RECONSTRUCTION_METRICS)
     assert set(PUBLISHED_NORMALIZERS.values()) <= set(NORMALIZERS)
 
 
@@ -199,7 +199,7 @@ def test_units_refuse():
         reconstruction_unit("outer_interocular_3d", points, landmarks)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", RECONSTRUCTION_METRICS)
 def test_wrong_points_are_refused(metric):
     truth = face()
     with pytest.raises(ValueError, match=r"prediction: got points \(3, \d+\), expected \(N, 3\)"):

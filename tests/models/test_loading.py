@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from prnet.checkpoint import load_checkpoint, save_checkpoint
 from prnet.entry import CONFIG_DIR, one_line_errors, shipped_values
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.models.loading import NETWORKS, build_network, load_model
 from prnet.models.mobile_frnet import MobileFRNet
 from prnet.models.network import Network
@@ -60,7 +60,7 @@ def said_by(main, caplog) -> str:
 def eval_checkpoint(path: Path, tmp_path: Path) -> None:
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("eval", overrides=[f"checkpoint={path}", "device=cpu"])
-    evaluate(cfg, tmp_path)
+    run_evaluation(cfg, tmp_path)
 
 
 def train_from(path: Path, tmp_path: Path, *, option: str) -> None:

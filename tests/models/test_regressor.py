@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.pictures import collate_fits
-from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
+from prnet.datasets.synthetic import SyntheticSets
 from prnet.datasets.training_sets import TrainingSets
 from prnet.geometry import camera
 from prnet.geometry.depth import DepthOrigin
@@ -32,6 +32,7 @@ from prnet.training.statistics import parameter_statistics
 from prnet.training.validation import draw_panel
 from tests.plans import CPU, plan
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
+from tests.worlds import shipped_rule
 
 NUM_PARAMETERS = NUM_POSE + NUM_SHAPE + NUM_EXP
 STILL = AugmentRule(rotation_deg=0, translation=0, scale=(1, 1), color=(1, 1), occlusion=0)
@@ -253,7 +254,7 @@ def test_statistics_hold_the_augmentation(built_dir, face):
 
 def test_synthetic_fits_without_pictures():
     """As those that come with the pictures, but for where z starts."""
-    rule = SyntheticRule(size=48, samples_per_epoch=3, held_out=0)
+    rule = shipped_rule(size=48, samples_per_epoch=3, held_out=0)
     sets = SyntheticSets(rule)
     fits = sets.posed_fits(8)
     rendered = sets.rendered.fits(range(3))

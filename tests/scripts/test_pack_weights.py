@@ -8,7 +8,7 @@ from torch import nn
 from prnet import checkpoint as checkpoint_module
 from prnet.checkpoint import load_checkpoint, save_checkpoint, shipped_weights
 from prnet.entry import CONFIG_DIR
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.faces.embedded import load_embedded
 from prnet.models.loading import load_model, require_same_face
 from prnet.models.mobile_frnet import MobileFRNet
@@ -117,6 +117,6 @@ def test_what_is_shipped_finds_faces(name, tmp_path):
     settings = [f"checkpoint={name}", f"report={tmp_path}/report.json", "dataset.held_out=16"]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("eval", overrides=[*settings, "device=cpu", "num_workers=0"])
-    metrics = evaluate(cfg, tmp_path)["metrics"]
+    metrics = run_evaluation(cfg, tmp_path)["metrics"]
     assert metrics["nme_68_2d"]["mean"] < 7
     assert metrics["nme_dense_3d"]["mean"] < 9

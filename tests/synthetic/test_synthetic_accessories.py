@@ -22,17 +22,18 @@ from prnet.synthetic.worn.accessories import (
     AccessoryRule,
     draw_accessories,
 )
-from prnet.synthetic.worn.hair_styles import HairRule
-from prnet.synthetic.worn.hand_poses import HandRule
 from prnet.synthetic.worn.head_chart import FIRST_ROW, LAST_ROW
 from prnet.synthetic.worn.headwear_styles import HeadwearRule
 from prnet.synthetic.worn.patterns import KIND_NAMES, Paint, with_body_colors
 from prnet.synthetic.worn.solids import NOWHERE_MM, join, sheet, superquadric, tube
 from tests.painter import accessory_color
+from tests.worlds import shipped_world
 
-BARE_HEAD = HairRule(worn=0, beard=0)
+RULE = shipped_world().accessories
+HAIR, HEADWEAR, HANDS = RULE.hair, RULE.headwear, RULE.hands
+BARE_HEAD = HAIR._replace(worn=0, beard=0)
 BARE = HeadwearRule(hat=0, hood=0, wrap=0, garment=0)
-IDLE = HandRule(hand=0, object=0)
+IDLE = HANDS._replace(hand=0, object=0)
 NOTHING = AccessoryRule(hair=BARE_HEAD, headwear=BARE, hands=IDLE, glasses=0, sunglasses=0)
 SIZE = 320  # pictures of the tests: 1 px = 1 mm, the origin in the middle
 
@@ -105,8 +106,8 @@ def test_solids_are_closed(accessories):
 def test_solids_are_outward(accessories, people):
     """Clockwise from outside in the y-up frame: the signed volume is negative."""
     rule = NOTHING._replace(
-        hair=HairRule(short=0, medium=0, long=0, tied=1),
-        hands=HandRule(hand=1, both=1, object=1),
+        hair=HAIR._replace(short=0, medium=0, long=0, tied=1),
+        hands=HANDS._replace(hand=1, both=1, object=1),
         glasses=1,
     )
     parameters = draw(rule)
@@ -148,7 +149,7 @@ def test_nothing_worn_is_one_point(accessories, people):
         ("garment", NOTHING._replace(headwear=BARE._replace(garment=1))),
         ("hand", NOTHING._replace(hands=IDLE._replace(hand=1))),
         ("object", NOTHING._replace(hands=IDLE._replace(object=1))),
-        ("hair", NOTHING._replace(hair=HairRule(worn=1, beard=0))),
+        ("hair", NOTHING._replace(hair=HAIR._replace(worn=1, beard=0))),
         ("beard", NOTHING._replace(hair=BARE_HEAD._replace(beard=1))),
     ],
 )
@@ -169,9 +170,9 @@ def test_what_is_worn_is_there(accessories, people, name, rule):
 
 
 def test_batch_equals_items_and_arguments_are_kept(accessories, people):
-    rule = AccessoryRule(
-        headwear=HeadwearRule(hat=0.5, hood=0.3, wrap=0.5),
-        hands=HandRule(hand=0.5, both=0.5, object=0.5),
+    rule = RULE._replace(
+        headwear=HEADWEAR._replace(hat=0.5, hood=0.3, wrap=0.5),
+        hands=HANDS._replace(hand=0.5, both=0.5, object=0.5),
         glasses=0.5,
     )
     parameters, before = draw(rule), people.clone()
@@ -191,7 +192,7 @@ def flatten(values):
 
 
 def test_draws_are_reproducible():
-    rule = AccessoryRule()
+    rule = RULE
     draws = [flatten(draw_accessories(np.random.default_rng(seed), rule)) for seed in (5, 5, 6)]
     one, same, other = draws
     assert np.array_equal(one, same)
@@ -200,7 +201,7 @@ def test_draws_are_reproducible():
 
 
 def test_rates_follow_the_rule():
-    rule, count = AccessoryRule(), 2000
+    rule, count = RULE, 2000
     draws = [draw_accessories(np.random.default_rng([1, i]), rule) for i in range(count)]
     lens, alpha = KIND_NAMES.index("lens"), Paint._fields.index("alpha")
     dark = np.array([drawn.paint[lens, alpha] > 0.5 for drawn in draws])
@@ -224,7 +225,7 @@ def test_rates_follow_the_rule():
 
 
 def test_hair_styles_must_sum_to_one():
-    rule = AccessoryRule(hair=HairRule(short=0.9))
+    rule = RULE._replace(hair=HAIR._replace(short=0.9))
     with pytest.raises(ValueError, match=r"shares sum to 1\.5400, expected 1"):
         draw_accessories(np.random.default_rng(0), rule)
 
@@ -322,7 +323,7 @@ def winding_number(points, corners):
 
 def test_hair_stays_outside_the_skull(accessories, head, people):
     """Also outside the ears; far above the open end of the neck."""
-    rule = NOTHING._replace(hair=HairRule(worn=1, beard=0, volume=0.1))
+    rule = NOTHING._replace(hair=HAIR._replace(worn=1, beard=0, volume=0.1))
     vertices = accessories.vertices(people, draw(rule)) / 1000
     hair = vertices[:, : len(accessories.hair.sheets.uv)]
     surface = head.triangles[(head.triangles < head.num_surface).all(1)]
@@ -339,7 +340,7 @@ def test_hair_stays_outside_the_skull(accessories, head, people):
 
 def test_natural_hairline_leaves_the_face_free(accessories, head, people):
     """Short and tied hair without a fringe or loose locks: no landmark but the jaw's is covered."""
-    rule = HairRule(worn=1, short=0.5, medium=0, long=0, tied=0.5, fringe=0, locks=0, beard=0)
+    rule = HAIR._replace(worn=1, short=0.5, medium=0, long=0, tied=0.5, fringe=0, locks=0, beard=0)
     parameters = draw(NOTHING._replace(hair=rule), seed=4)
     hair = depth(accessories.vertices(people, parameters), of_kind(accessories, "hair"))
     face = people[:, head.landmark_index[17:]] / 1000
@@ -355,7 +356,7 @@ def test_natural_hairline_leaves_the_face_free(accessories, head, people):
 
 
 def test_long_hair_hangs_below_the_chin(accessories, head, people):
-    rule = HairRule(worn=1, short=0, medium=0, long=1, tied=0, beard=0)
+    rule = HAIR._replace(worn=1, short=0, medium=0, long=1, tied=0, beard=0)
     vertices = accessories.vertices(people, draw(NOTHING._replace(hair=rule)))
     chin = people[:, head.landmark_index[8], 1]
     shell = vertices[:, : len(accessories.hair.sheets.uv), 1]
@@ -364,7 +365,7 @@ def test_long_hair_hangs_below_the_chin(accessories, head, people):
 
 def test_hats_cover_hair_and_skull(accessories, head, people):
     """Seen from above, the dome hides hair and skin; the hair's crown is pressed down under it."""
-    rule = NOTHING._replace(hair=HairRule(worn=1, volume=2), headwear=BARE._replace(hat=1))
+    rule = NOTHING._replace(hair=HAIR._replace(worn=1, volume=2), headwear=BARE._replace(hat=1))
     vertices = accessories.vertices(people, draw(rule, seed=2))
     axes = (0, 2, 1)
     hat = depth(vertices, of_kind(accessories, "hat"), axes)
@@ -391,7 +392,7 @@ def test_clothes_cover_the_end_of_the_neck(accessories, head, people):
 
 
 def test_hands_and_objects_lie_on_the_face(accessories, head, people):
-    rule = NOTHING._replace(hands=HandRule(hand=1, both=0, object=1))
+    rule = NOTHING._replace(hands=HANDS._replace(hand=1, both=0, object=1))
     vertices = accessories.vertices(people, draw(rule, seed=5)) / 1000
     hand = vertices[:, of_kind(accessories, "hand").unique()]
     thing = vertices[:, of_kind(accessories, "object").unique()]
@@ -434,7 +435,7 @@ def drawn(kind: int, uv: np.ndarray, paint: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def test_color_and_alpha():
-    parameters = draw(AccessoryRule(sunglasses=1), count=4)
+    parameters = draw(RULE._replace(sunglasses=1), count=4)
     hair_color, skin_color = torch.full((4, 3), 0.1), torch.rand(4, 3)
     paint = with_body_colors(parameters.paint, hair_color=hair_color, skin_color=skin_color)
     hand = KIND_NAMES.index("hand")

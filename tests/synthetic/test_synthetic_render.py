@@ -10,7 +10,7 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.camera.lighting import Light, polynomial_terms, soft_light
 from prnet.synthetic.camera.pose import CameraPose
-from prnet.synthetic.parameters import SampleParameters, World, select, stack
+from prnet.synthetic.parameters import SampleParameters, select, stack
 from prnet.synthetic.render.normals import quads_of
 from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
@@ -21,6 +21,7 @@ from prnet.synthetic.worn.accessories import OPAQUE
 from prnet.synthetic.worn.patterns import KIND_NAMES
 from tests.films import IDENTITY_FILM
 from tests.painter import paint
+from tests.worlds import shipped_world
 
 SIZE = 128
 LIGHT = Light(
@@ -35,7 +36,7 @@ LIGHT = Light(
 
 @pytest.fixture(scope="module")
 def faces() -> SyntheticFaces:
-    world = World(border_share=0, occluder_share=0)
+    world = shipped_world(border_share=0, occluder_share=0)
     return SyntheticFaces(world, size=SIZE, textures_per_block=2, backgrounds_per_block=2)
 
 

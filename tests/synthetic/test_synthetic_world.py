@@ -20,6 +20,7 @@ from prnet.synthetic.render.bank import MARGIN, TEXTURE_SIZE, Bank
 from prnet.synthetic.render.renderer import Rendering
 from prnet.synthetic.world import SyntheticFaces
 from prnet.synthetic.worn.accessories import draw_accessories
+from tests.worlds import shipped_world
 
 SIZE = 64
 COUNTS = {"num_textures": 48, "num_backgrounds": 64}
@@ -32,7 +33,7 @@ def faces() -> SyntheticFaces:
 
 def small_faces(world: World | None = None, **options) -> SyntheticFaces:
     options = {"size": SIZE, "textures_per_block": 2, "backgrounds_per_block": 2} | options
-    return SyntheticFaces(world, **options)
+    return SyntheticFaces(world or shipped_world(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def assert_equal_batches(one: Rendering, other: Rendering) -> None:
 
 
 def test_sample_is_a_function_of_seed_and_index(exp_names: tuple[str, ...]) -> None:
-    world = World()
+    world = shipped_world()
 
     def sample(seed: int, index: int) -> SampleParameters:
         return draw(world, seed, index, exp_names=exp_names, **COUNTS)
@@ -106,14 +107,14 @@ def test_changing_one_rule_moves_nothing_else(
     for index in range(20):
         one, other = (
             draw(world, 0, index, exp_names=exp_names, **COUNTS)
-            for world in (World(), World()._replace(**changed))
+            for world in (shipped_world(), shipped_world(**changed))
         )
         moved |= same(one, other)
     assert moved == concerns
 
 
 def test_every_concern_draws_from_its_own_stream(exp_names: tuple[str, ...]) -> None:
-    world = World()
+    world = shipped_world()
     sample = draw(world, 2, 3, exp_names=exp_names, **COUNTS)
     random = streams(2, 3)
     expected = {
@@ -132,7 +133,7 @@ def test_every_concern_draws_from_its_own_stream(exp_names: tuple[str, ...]) -> 
 
 
 def test_identity_is_normal_and_clipped(exp_names: tuple[str, ...]) -> None:
-    world = World(shape_std=0.9, shape_limit=2.0)
+    world = shipped_world(shape_std=0.9, shape_limit=2.0)
     shape = np.stack(
         [draw(world, 1, k, exp_names=exp_names, **COUNTS).shape_params for k in range(100)]
     )
@@ -143,7 +144,7 @@ def test_identity_is_normal_and_clipped(exp_names: tuple[str, ...]) -> None:
 
 def test_yaw_follows_its_bins_and_tilts_their_limits() -> None:
     random = np.random.default_rng(0)
-    world = World(yaw_bins=((0, 30, 0.5), (30, 60, 0.2), (60, 105, 0.3)), roll_limit=50)
+    world = shipped_world(yaw_bins=((0, 30, 0.5), (30, 60, 0.2), (60, 105, 0.3)), roll_limit=50)
     poses = np.degrees([draw_pose(world, random) for _ in range(3000)])  # yaw, nod, pitch, roll
     yaw = np.abs(poses[:, 0])
     counts = np.histogram(yaw, [0, 30, 60, 105])[0] / len(yaw)
@@ -157,7 +158,7 @@ def test_yaw_follows_its_bins_and_tilts_their_limits() -> None:
 
 def test_shares_of_yaw_must_sum_to_one() -> None:
     with pytest.raises(ValueError, match=r"shares sum to 0\.9, expected 1"):
-        draw_pose(World(yaw_bins=((0, 30, 0.9),)), np.random.default_rng(0))
+        draw_pose(shipped_world(yaw_bins=((0, 30, 0.9),)), np.random.default_rng(0))
 
 
 def test_angles_are_of_the_same_rotation_and_pass_ninety_degrees() -> None:
@@ -269,7 +270,7 @@ def test_shapes_and_ranges(faces: SyntheticFaces) -> None:
 
 
 def test_seeds_differ(faces: SyntheticFaces) -> None:
-    other = SyntheticFaces(seed=1, size=SIZE, textures_per_block=2, backgrounds_per_block=2)
+    other = small_faces(seed=1)
     assert not torch.equal(other.batch([0]).shape_params, faces.batch([0]).shape_params)
 
 
@@ -319,7 +320,7 @@ def test_texture_of_a_sample_is_the_window_of_its_layers(faces: SyntheticFaces) 
 
 
 def test_black_borders_are_no_face(exp_names: tuple[str, ...]) -> None:
-    faces = small_faces(World(border_share=1))
+    faces = small_faces(shipped_world(border_share=1))
     items = [faces.parameters(k) for k in range(5)]
     batch = faces.batch(range(5))
     bordered = 0
@@ -341,7 +342,7 @@ def test_backgrounds_come_from_the_user_s_folder(tmp_path: Path) -> None:
     red = np.zeros((80, 80, 3), np.uint8)
     red[..., 2] = 255
     cv2.imwrite(str(tmp_path / "red.png"), red)
-    world = World(crop_scale=4.0, border_share=0, occluder_share=0)
+    world = shipped_world(crop_scale=4.0, border_share=0, occluder_share=0)
     faces = small_faces(world, backgrounds=tmp_path)
     crop = faces.bank(0).background_crops([faces.parameters(0).backdrop], SIZE)[0]
     assert (crop[0] > 0).all()

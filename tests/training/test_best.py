@@ -8,15 +8,14 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
-from prnet.datasets.evaluation import evaluation_loader
 from prnet.datasets.training_sets import TrainingSets
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.prn import PRNLoss
 from prnet.models.compact import Compact
 from prnet.training.loop import train
 from prnet.training.validation import Validation, held_out_validation
+from tests.evaluations import score_network
 from tests.plans import CPU, configuration, plan
 from tests.small_face import with_face
 
@@ -142,16 +141,7 @@ def test_the_score_is_the_landmarks_in_2d(data, face):
     model = tiny_network()
     found = validate(model)
     (held,) = data.validation
-    report = evaluate_model(
-        model,
-        evaluation_loader(held, batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=protocol,
-        dataset="held out",
-        source="again",
-        progress=False,
-    )
+    report = score_network(model, held.with_truth_face(face), face, protocol, batch_size=2)
     assert report["count"] == len(held) > 0
     means = {name: values["mean"] for name, values in report["metrics"].items()}
     assert found.scalars == means

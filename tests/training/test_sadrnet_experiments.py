@@ -8,11 +8,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
-from prnet.evaluation.evaluate import evaluate_model
 from prnet.evaluation.protocol import Protocol
 from prnet.training.schedule import warmup_decay
+from tests.evaluations import score_network
 from tests.plans import configuration, train_as
 from tests.small_face import with_face
 
@@ -108,15 +108,8 @@ def test_ablations_are_the_papers_ticks_and_train_and_are_scored(name, built_dir
     assert heads == trained  # every part of the network is taught by a term
 
     built = BuiltSet(built_dir)
-    report = evaluate_model(
-        model,
-        evaluation_loader(HeldOut(built, [0, 1]), batch_size=2),
-        face=face,
-        truth_face=face,
-        protocol=Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True)),
-        dataset="held out",
-        source="two steps",
-        progress=False,
-    )
+    held = HeldOut(built, [0, 1]).with_truth_face(face)
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    report = score_network(model, held, face, protocol, batch_size=2)
     assert report["count"] == 2
     assert math.isfinite(report["metrics"]["nme_dense_3d"]["mean"])

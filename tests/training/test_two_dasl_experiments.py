@@ -18,7 +18,7 @@ from prnet.datasets.augment import AugmentRule
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.training_sets import TrainingSets
 from prnet.entry import CONFIG_DIR, OLD_SPELLINGS
-from prnet.eval import evaluate
+from prnet.eval import run_evaluation
 from prnet.train import main, read_settings, run
 from prnet.training.statistics import parameter_statistics
 from tests.plans import EXPERIMENTS, assert_equal_states, configuration, train_as
@@ -166,7 +166,7 @@ def test_evaluation_says_whose_landmarks(tiny_data_dir, built_dirs, face, tmp_pa
         settings = ["dataset=aflw2000", f"data_dir={tiny_data_dir}", "device=cpu"]
         settings += ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return evaluate(compose("eval", overrides=[*settings, *words]), tmp_path)
+            return run_evaluation(compose("eval", overrides=[*settings, *words]), tmp_path)
 
     given = f"landmarks={tiny_data_dir / 'AFLW2000'}"
     reports = [score(), score(given), score("landmark_map=empty")]

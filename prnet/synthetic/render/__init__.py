@@ -1,0 +1,1 @@
+"""Drawing: the mesh in layers, z-buffer, shadows, and compiled loops over the pixels."""

@@ -93,7 +93,7 @@ def palettes_of(
         ),
     )
     arrays = [column.contiguous().numpy() for column in columns]
-    # Compiled loops know no float16, but its bits.
+    # Compiled loops have no float16, so they take its bits.
     bits, face_mask = textures.numpy().view(np.uint16), scene.face_mask.numpy()
     for number, *fields in zip(batch.texture.tolist(), *arrays, strict=True):
         yield Palette(*fields, HIGHLIGHT_TABLE, bits[number], face_mask)

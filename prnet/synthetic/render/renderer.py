@@ -128,7 +128,7 @@ class Renderer:
             for right in (0, 1):
                 place = (row + down).clamp(max=last) * self.size + (column + right).clamp(max=last)
                 near = depth.flatten(1).gather(1, place)
-                # The background beside a contour tells nothing.
+                # Background beside a contour does not say what lies in front of the landmark.
                 farthest = torch.where(near > -torch.inf, torch.minimum(farthest, near), farthest)
         return inside & ((z >= farthest - LANDMARK_TOLERANCE * self.size) | farthest.isinf())
 

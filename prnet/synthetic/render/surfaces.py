@@ -41,7 +41,7 @@ COVERS = NUM_LAYERS - NUM_ABSORBING
 LAYERS = FREE  # rows of the skin's layers
 SCALP = LAYERS + NUM_LAYERS
 ACROSS, ALONG, FINE, DOWN, UP = range(FREE, FREE + 5)
-# Bits of a half shifted into those of a float make it this many times too small.
+# The bits of a float16, put where a float32 has them, say a number this many times too small.
 FLOAT_FROM_HALF = F(2.0**112)
 HASH_BITS = 16
 SCLERA_EDGE = 0.06  # half width of the edge of the iris, over its radius

@@ -42,11 +42,11 @@ OPAQUE, CUTOUT, LENS = 0, 1, 2
 class AccessoryRule(NamedTuple):
     """Probabilities of wearing or holding, by what it is."""
 
-    hair: HairRule = HairRule()
-    headwear: HeadwearRule = HeadwearRule()
-    hands: HandRule = HandRule()
-    glasses: float = 0.08
-    sunglasses: float = 0.06  # besides glasses
+    hair: HairRule
+    headwear: HeadwearRule
+    hands: HandRule
+    glasses: float
+    sunglasses: float  # besides glasses
 
 
 class AccessoryParameters(NamedTuple):

@@ -25,17 +25,17 @@ BROW_MM, EYE_MM = 58.0, 34.0  # y on the mean head
 class HairRule(NamedTuple):
     """Shares of the styles, and ranges. Rates that depend on a style are of that style's heads."""
 
-    worn: float = 0.92  # else shaved or bald
-    short: float = 0.36  # of the heads with hair: ears free
-    medium: float = 0.14  # to the jaw or the chin, over the ears
-    long: float = 0.32  # to the shoulders
-    tied: float = 0.18  # back, with a bun or tail for half of them
-    fringe: float = 0.42  # over the forehead, of all but tied hair
-    receding: float = 0.15  # of short hair
-    curly: float = 0.2
-    locks: float = 0.75  # loose strands
-    beard: float = 0.03  # long, standing off the face
-    volume: float = 1.0  # factor of all thicknesses
+    worn: float  # else shaved or bald
+    short: float  # of the heads with hair: ears free
+    medium: float  # to the jaw or the chin, over the ears
+    long: float  # to the shoulders
+    tied: float  # back, with a bun or tail for half of them
+    fringe: float  # over the forehead, of all but tied hair
+    receding: float  # of short hair
+    curly: float
+    locks: float  # loose strands
+    beard: float  # long, standing off the face
+    volume: float  # factor of all thicknesses
 
 
 def draw_hair(generator: np.random.Generator, rule: HairRule) -> HairParameters:

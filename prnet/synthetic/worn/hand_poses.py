@@ -11,9 +11,9 @@ from prnet.synthetic.worn.hands import NUM_FINGERS, NUM_HANDS, HandParameters
 class HandRule(NamedTuple):
     """Probabilities."""
 
-    hand: float = 0.06  # at least one
-    both: float = 0.2  # of those: two
-    object: float = 0.05
+    hand: float  # at least one
+    both: float  # of those: two
+    object: float
 
 
 class Gesture(NamedTuple):
@@ -115,7 +115,7 @@ def draw_hands(generator: np.random.Generator, rule: HandRule) -> HandParameters
     object_azimuth = object_side * math.radians(uniform(*thing.azimuth_deg))
     object_height = uniform(*thing.height_mm)
     if thing is TELEPHONE and object_worn and generator.random() < 0.7:
-        # Somebody holds it.
+        # A hand holds the thing.
         worn[0], side[0], curl[0] = 1.0, object_side, uniform(0.0, 0.4)
         azimuth[0], height[0] = object_azimuth, object_height - 5
         turn[0], gap[0] = object_side * math.radians(uniform(-10, 45)), 2 * thing.half_mm[2][1] + 4

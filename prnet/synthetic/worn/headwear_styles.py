@@ -12,10 +12,10 @@ from prnet.synthetic.worn.headwear import HeadwearParameters
 class HeadwearRule(NamedTuple):
     """Probabilities; a hood takes precedence over a hat."""
 
-    hat: float = 0.10
-    hood: float = 0.04
-    wrap: float = 0.08  # a scarf or high collar, besides the one that comes with a headscarf
-    garment: float = 0.97
+    hat: float
+    hood: float
+    wrap: float  # a scarf or high collar, besides the one that comes with a headscarf
+    garment: float
 
 
 def draw_headwear(generator: np.random.Generator, rule: HeadwearRule) -> HeadwearParameters:

@@ -1,18 +1,12 @@
-"""What a report says of many errors: means of bins, who is left out, curves, subsets, intervals.
-
-A metric is {"unit", "mean", "mean_of_bins", ...}; everything here is plain values.
-"""
+"""Means of many errors, as plain values: of all images, of yaw bins, without the worst, of balanced
+subsets."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.metrics.statistics import RESAMPLES, bootstrap_interval, curve_area, failure_rate
-
-LEVEL = 0.95
-SEED = 0
+from prnet.evaluation.protocol import Protocol
 
 
 def summarize(
@@ -98,48 +92,3 @@ def balanced_subsets(
         }
     digest = hashlib.sha256("\n".join(first).encode()).hexdigest()
     return {**described, "names_sha256": digest, "metrics": metrics}
-
-
-def with_statistics(report: dict) -> dict:
-    """The report with what its means do not say of a metric: unit, number of images, median, what
-    the cumulative curve says up to its limit, and a bootstrap interval beside every mean."""
-    protocol = Protocol.from_values(report["protocol"])
-
-    def interval(values: Sequence[float], groups: Sequence[str] | None = None) -> dict:
-        found = bootstrap_interval(
-            values, groups=groups, level=LEVEL, resamples=RESAMPLES, seed=SEED
-        )
-        return {"low": found.low, "high": found.high}
-
-    metrics = {}
-    for metric, summary in report["metrics"].items():
-        rows = scored_rows(report, metric)
-        values = [row[metric] for row in rows]
-        labels = [protocol.bin_label(row["yaw_deg"]) for row in rows]
-        own: dict[str, list[float]] = {label: [] for label in summary["bins"]}
-        for label, value in zip(labels, values, strict=True):
-            own[label].append(value)
-        limit = protocol.curve.limit(metric)
-        metrics[metric] = {
-            **summary,
-            "bins": {
-                label: {**entry, "interval": interval(own[label]) if own[label] else None}
-                for label, entry in summary["bins"].items()
-            },
-            "interval": interval(values),
-            "mean_of_bins_interval": interval(values, labels),
-            "unit": METRICS[metric].unit,
-            "count": len(values),
-            "median": float(np.median(values)),
-            "curve_limit": limit,
-            "curve_area": curve_area(values, limit),
-            "failure_rate": failure_rate(values, limit),
-        }
-    rule = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
-    return {**report, "metrics": metrics, "intervals": rule}
-
-
-def scored_rows(report: dict, metric: str) -> list[dict]:
-    """The images that a metric's means are over."""
-    left_out = set(report.get("left_out", {}).get(metric, ()))
-    return [row for row in report["images"] if row["name"] not in left_out]

@@ -1,0 +1,247 @@
+"""The tables of the papers with our reports in them.
+
+A number of ours stands in a column only where its report has exactly that number: the same metric,
+the same mean, the same dataset. Where the protocol or the images are not those of the column, a
+footnote says how they differ, and the number does not compete for the best.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prnet.files import written_whole
+from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
+from prnet.papers.published import DASH, Cell, Column, Footnote, PublishedTable, Row
+from prnet.reports.reading import SavedReport, number_at
+from prnet.reports.shipped import Shipped
+
+DEFAULT_DATASET = "aflw2000"
+DEFAULT_DECIMALS = 2
+FORMATS = {".md": to_markdown, ".tex": to_latex, ".csv": to_csv}
+
+
+def fill(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped) -> FilledTable:
+    """The published rows, each followed by those of our reports that are of its experiment.
+
+    Reports of one source share a row; reports of no experiment of the table come last, if they
+    have a number for it.
+
+    Raises:
+        ValueError: two reports of one source have the same number under the same protocol.
+    """
+    runs: dict[str, list[SavedReport]] = {}
+    for report in reports:
+        runs.setdefault(report.source, []).append(report)
+    suffixes = dict.fromkeys(column.experiment_suffix for column in table.columns if column.report)
+    footnotes, rows, remarks = dict(table.footnotes), [], []
+    placed: set[str] = set()
+
+    def add(ours: OurRow) -> None:
+        rows.append(ours.row)
+        footnotes.update(ours.footnotes)
+        remarks.extend(ours.remarks)
+
+    for row in table.rows:
+        if row.cells is not None:
+            rows.append(FilledRow(row.method, False, row.cells))
+        matches = []
+        for suffix in suffixes:
+            names = {name + suffix for name in row.experiments}
+            sources = [source for source, own in runs.items() if own[0].experiment in names]
+            matches.append([(suffix, runs[source]) for source in sources])
+            placed.update(sources)
+        several = max(map(len, matches), default=0) > 1
+        for parts in itertools.zip_longest(*matches):
+            by_suffix = dict(part for part in parts if part)
+            scored = dict.fromkeys(own[0].scored for own in by_suffix.values())
+            label = f"{row.method.text}, ours" + (f" ({', '.join(scored)})" if several else "")
+            add(our_row(table, label, row, by_suffix, shipped))
+    for source, own in runs.items():
+        if source in placed:
+            continue
+        unpublished = Row(Cell(""), (), {}, None)
+        ours = our_row(table, f"ours: {source}", unpublished, {"": own}, shipped)
+        if any(cell.text != DASH for cell in ours.row.cells):
+            add(ours)
+        else:
+            remarks.append(f"Nothing for this table in {', '.join(str(r.path) for r in own)}")
+    return FilledTable(
+        table, tuple(rows), footnotes, (*remarks, *_to_make(table, reports, shipped))
+    )
+
+
+class OurRow(NamedTuple):
+    row: FilledRow
+    footnotes: dict[str, Footnote]  # those it adds, under their own text
+    remarks: list[str]
+
+
+def our_row(
+    table: PublishedTable,
+    label: str,
+    row: Row,
+    by_suffix: Mapping[str, Sequence[SavedReport]],
+    shipped: Shipped,
+) -> OurRow:
+    """The row of ours beside a published one, from the reports of the row's experiments."""
+    cells, footnotes = [], {}
+    used: dict[Path, SavedReport] = {}
+    missing: dict[str, list[str]] = {}
+    for index, column in enumerate(table.columns):
+        published = row.cells[index] if row.cells else Cell(DASH)
+        reports = by_suffix.get(column.experiment_suffix, ())
+        if column.report is None:
+            cells.append(published)
+        elif (found := best_report(reports, column, row, shipped)) is None:
+            cells.append(Cell(DASH))
+            if reports:
+                missing.setdefault(_why_missing(reports, column, row, shipped), []).append(
+                    column.title
+                )
+        else:
+            report, foreign = found
+            used[report.path] = report
+            notes = (*foreign, *_count_notes(report, column, table))
+            footnotes |= {note: Footnote(note, comparable=False) for note in notes}
+            number = number_at(report, column.report.metric, column.report.at)
+            marks = () if foreign else _shared(table, index, _protocol(column, row))
+            cells.append(Cell(f"{number:.{_decimals(table, index)}f}", (*marks, *notes)))
+    remarks = [
+        f"{label}: {path}, {used[path].count} images: {made_by(used[path], shipped)}"
+        for path in used
+    ]
+    remarks += [f"{label}: no number for {'; '.join(of)} ({why})" for why, of in missing.items()]
+    return OurRow(FilledRow(Cell(label), True, tuple(cells)), footnotes, remarks)
+
+
+def best_report(
+    reports: Sequence[SavedReport], column: Column, row: Row, shipped: Shipped
+) -> tuple[SavedReport, tuple[str, ...]] | None:
+    """The report that has a column's number, nearest to the protocol it needs, and the footnote
+    that says where it is another; None where no report has the number.
+
+    Raises:
+        ValueError: two reports have it under that very protocol.
+    """
+    wanted = _protocol(column, row)
+    ranked: list[list[SavedReport]] = [[], [], []]
+    for report in reports:
+        if column.report.dataset not in (None, report.dataset):
+            continue
+        if number_at(report, column.report.metric, column.report.at) is None:
+            continue
+        if wanted in (None, shipped.protocol_words(report.protocol)):
+            ranked[0].append(report)
+        else:
+            ranked[1 if report.protocol["name"] == wanted else 2].append(report)
+    if wanted is not None and len(ranked[0]) > 1:
+        first, second = ranked[0][:2]
+        raise ValueError(
+            f"ours: {first.path} and {second.path} are both of {first.source} on {first.dataset} "
+            f"under protocol {wanted}; leave one out"
+        )
+    for rank, candidates in enumerate(ranked):
+        if candidates:
+            used = shipped.protocol_words(candidates[0].protocol)
+            foreign = f"Ours under protocol {used}; the column needs {wanted}: not comparable."
+            return candidates[0], (foreign,) if rank else ()
+    return None
+
+
+def train_command(experiment: str) -> str:
+    return f"`python -m prnet.train +experiment={experiment}`"
+
+
+def _why_missing(reports: Sequence[SavedReport], column: Column, row: Row, shipped: Shipped) -> str:
+    """Why no report has the number of a column, or the command that would make it."""
+    dataset, metric = column.report.dataset, column.report.metric
+    protocol = _protocol(column, row)
+    for report in reports:
+        if report.dataset == dataset and shipped.protocol_words(report.protocol) == protocol:
+            if metric in report.not_computed:
+                return f"{report.path}: {report.not_computed[metric]}"
+            if metric in report.metrics:
+                return f"{report.path} has no image there"
+    options = _options(dataset or DEFAULT_DATASET, protocol)
+    command = f"`python -m prnet.eval {reports[0].scored}{options} report=FILE.json`"
+    return f"it would come from {command}{shipped.absent(dataset=dataset, protocol=protocol)}"
+
+
+def _to_make(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped) -> list[str]:
+    """The experiments of the table that no report is of, and their commands."""
+    present = {report.experiment for report in reports}
+    names = [name for name in table.experiments if name not in present]
+    absent = [name for name in names if shipped.absent(experiment=name)]
+    remarks = [
+        f"No report of {name}: {train_command(name)}" for name in names if name not in absent
+    ]
+    if absent:
+        remarks.append(f"No report, nor the experiments yet: {', '.join(absent)}")
+    return remarks
+
+
+def made_by(report: SavedReport, shipped: Shipped) -> str:
+    """The commands behind a report."""
+    options = _options(report.dataset, shipped.protocol_words(report.protocol))
+    command = f"`python -m prnet.eval {report.scored}{options} report={report.path}`"
+    if report.experiment and not shipped.absent(experiment=report.experiment):
+        return f"{train_command(report.experiment)}, then {command}"
+    return command
+
+
+def _options(dataset: str, protocol: str | None) -> str:
+    named = "" if dataset == DEFAULT_DATASET else f" dataset={dataset}"
+    return named + (f" protocol={protocol}" if protocol else "")
+
+
+def _protocol(column: Column, row: Row) -> str | None:
+    return row.protocol.get(column.report.protocol, column.report.protocol)
+
+
+def _shared(table: PublishedTable, index: int, protocol: str | None) -> tuple[str, ...]:
+    """Marks of a column's published numbers that tell of a protocol, so of ours under it too."""
+    marks: dict[str, None] = {}
+    for row in table.rows:
+        if row.cells and _protocol(table.columns[index], row) == protocol:
+            marks |= dict.fromkeys((*row.method.marks, *row.cells[index].marks))
+    return tuple(mark for mark in marks if table.footnotes[mark].of_protocol)
+
+
+def _count_notes(report: SavedReport, column: Column, table: PublishedTable) -> tuple[str, ...]:
+    whole = table.images.get(column.report.dataset)
+    if whole in (None, report.count):
+        return ()
+    return (f"Ours on {report.count:,} of {whole:,} images of {report.dataset}: not comparable.",)
+
+
+def _decimals(table: PublishedTable, index: int) -> int:
+    """As many as the paper prints in the column."""
+    cells = [row.cells[index] for row in table.rows if row.cells]
+    texts = [cell.text for cell in cells if cell.number is not None]
+    return max((len(text.partition(".")[2]) for text in texts), default=DEFAULT_DECIMALS)
+
+
+def listing(tables: Sequence[PublishedTable], shipped: Shipped) -> str:
+    """All tables, and the experiments that make our rows, as Markdown."""
+    lines = ["| paper= | table= | what | our rows: +experiment= |", "|---|---|---|---|"]
+    for table in tables:
+        absent = [name for name in table.experiments if shipped.absent(experiment=name)]
+        names = [name for name in table.experiments if name not in absent]
+        if absent:
+            names.append(f"(not there yet: {', '.join(absent)})")
+        what = f"{table.printed_as}: {table.title}"
+        lines.append(f"| {table.paper} | {table.table} | {what} | {' '.join(names)} |")
+    return "\n".join(lines)
+
+
+def write_table(table: FilledTable, directory: Path) -> list[Path]:
+    """DIRECTORY/PAPER_TABLE.md, .tex and .csv; returns the paths."""
+    name = f"{table.published.paper}_{table.published.table}"
+    written = []
+    for suffix, convert in FORMATS.items():
+        path = directory / f"{name}{suffix}"
+        with written_whole(path) as temporary:
+            temporary.write_text(convert(table), encoding="utf-8")
+        written.append(path)
+    return written

@@ -1,0 +1,49 @@
+"""What the shipped configuration has: reports are named by it, a protocol by its name and what was
+changed in it."""
+
+from collections.abc import Container, Mapping
+from typing import NamedTuple
+
+# Fields of a protocol that say what is reported or where it is read from, and change no number.
+HARMLESS = {"name", "metrics", "yaw_labels", "crop.boxes"}
+HARMLESS |= {f"balanced.{key}" for key in ("per_bin", "draws", "seed")}
+HARMLESS |= {"curve.limit_percent", "curve.limit_deg"}
+
+
+class Shipped(NamedTuple):
+    """See `prnet.entry.shipped`."""
+
+    protocols: Mapping[str, Mapping]  # name -> values
+    names: Mapping[str, Container[str]]  # dataset | experiment | protocol -> those there are
+
+    def deviations(self, protocol: Mapping) -> dict[str, object]:
+        """Fields in which the protocol of a report is not the shipped one of its name."""
+        shipped = _flat(self.protocols.get(protocol["name"], {}))
+        own = _flat(protocol)
+        changed = {key for key, value in shipped.items() if key in own and own[key] != value}
+        return {key: own[key] for key in sorted(changed - HARMLESS)}
+
+    def protocol_words(self, protocol: Mapping) -> str:
+        """`2dasl protocol.z_alignment=mean`: name and deviations, as on a command line."""
+        words = [protocol["name"]]
+        for key, value in self.deviations(protocol).items():
+            text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+            words.append(f"protocol.{key}={text}")
+        return " ".join(words)
+
+    def absent(self, **names: str | None) -> str:
+        """` (not there yet: dataset=florence)` for names that no configuration has."""
+        absent = [
+            f"{group}={name}"
+            for group, name in names.items()
+            if name is not None and name not in self.names[group]
+        ]
+        return f" (not there yet: {', '.join(absent)})" if absent else ""
+
+
+def _flat(values: Mapping) -> dict[str, object]:
+    flat = {}
+    for key, value in values.items():
+        parts = value.items() if isinstance(value, Mapping) else ()
+        flat |= {f"{key}.{name}": part for name, part in parts} or {key: value}
+    return flat

@@ -1,0 +1,188 @@
+"""A report written: JSON, a Markdown table for people, cumulative curves as figure and CSV."""
+
+from pathlib import Path
+
+from prnet.checks import name_list
+from prnet.drawing.pictures import draw_ced
+from prnet.evaluation.protocol import METRICS, Protocol
+from prnet.evaluation.report import Report, scored_rows
+from prnet.files import write_json, written_whole
+from prnet.metrics.statistics import curves_as_csv
+
+# Unit of an error -> what its table and its curves are about, and what follows the report's name.
+QUANTITIES = {"%": ("NME", ""), "deg": ("head pose", "_pose")}
+ORIGIN_NOTES = {
+    True: "Predictions and pt3d_68 are converted to the pixel origin of the protocol. ",
+    False: "Saved predictions are scored in the coordinates they are stored in. ",
+}
+LANDMARK_MAP_NOTES = {
+    "own": "The network's landmark map is its own: a first pass with an empty one, a second with "
+    "the landmarks of the first.",
+    "given": "The network was given landmarks beside each image.",
+    "empty": "The network's landmark map is empty: it sees the image alone.",
+}
+NETWORK_NOTE = "A network's output is placed in the pixel origin of the truth it is scored against."
+
+
+def title(metric: str, protocol: dict) -> str:
+    """What a metric is called in tables and figures."""
+    if metric != "nme_rec" or "reconstruction" not in protocol:
+        return METRICS[metric].title
+    return f"{METRICS[metric].title} ({protocol['reconstruction']['metric']})"
+
+
+def metrics_in(report: Report, unit: str) -> dict:
+    """Those of a report's metrics that have this unit."""
+    return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
+
+
+def table(report: Report) -> str:
+    """The metrics as Markdown tables, percent and degrees apart."""
+    sections = []
+    for unit, (quantity, _) in QUANTITIES.items():
+        if not (metrics := metrics_in(report, unit)):
+            continue
+        labels = list(next(iter(metrics.values()))["bins"])
+        lines = [
+            f"| {quantity}, {unit} | {' | '.join(labels)} "
+            "| mean of bins | std of bins | mean of all |",
+            "|---" * (len(labels) + 4) + "|",
+        ]
+        counted = {}
+        for metric, summary in metrics.items():
+            bins = [_number(summary["bins"][label]["mean"]) for label in labels]
+            means = [_number(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
+            name = title(metric, report["protocol"])
+            lines.append(f"| {name} | {' | '.join(bins + means)} |")
+            counts = [str(summary["bins"][label]["n"]) for label in labels]
+            total = sum(map(int, counts))
+            counted.setdefault(f"{' | '.join(counts)} | | | {total} |", []).append(name)
+        for counts, names in counted.items():
+            of = f" of {', '.join(names)}" if len(counted) > 1 else ""
+            lines.append(f"| images{of} | {counts}")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def statistics_table(report: Report) -> str:
+    """How sure the means are, and what the cumulative curves say; Markdown."""
+    level = f"{100 * report['intervals']['level']:g} % interval"
+    lines = [
+        f"| | mean of all | {level} | mean of bins | {level} | median | area | failures |",
+        "|---" * 8 + "|",
+    ]
+    for metric, summary in report["metrics"].items():
+        numbers = [_number(summary["mean"]), _interval(summary["interval"])]
+        numbers += [_number(summary["mean_of_bins"]), _interval(summary["mean_of_bins_interval"])]
+        numbers.append(_number(summary["median"]))
+        limit = f"{summary['curve_limit']:g} {summary['unit']}"
+        numbers.append(f"{summary['curve_area']:.4f} to {limit}")
+        numbers.append(f"{100 * summary['failure_rate']:.2f} % above {limit}")
+        lines.append(f"| {title(metric, report['protocol'])} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def balanced_text(balanced: dict) -> str:
+    """The balanced subsets of a report; Markdown."""
+    about = f"{balanced['per_bin']} images a bin, seed {balanced['seed']}"
+    if "not_drawn" in balanced:
+        return f"No balanced subset: {balanced['not_drawn']}"
+    lines = [
+        f"Balanced subsets: {about}, sha256 of the first's sorted names "
+        f"{balanced['names_sha256']}.\n",
+        f"| | first | mean of {balanced['draws']} | std |",
+        "|---|---|---|---|",
+    ]
+    for metric, values in balanced["metrics"].items():
+        lines.append(f"| {METRICS[metric].title} | {' | '.join(map(_number, values.values()))} |")
+    return "\n".join(lines)
+
+
+def _interval(interval: dict) -> str:
+    return f"{interval['low']:.3f} to {interval['high']:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def to_markdown(report: Report) -> str:
+    """The report for people: what was scored, how, and the numbers."""
+    protocol = report["protocol"]
+    sections = [
+        f"# {report['dataset']}, protocol `{protocol['name']}`",
+        f"Scored: {report['source']}; {report['count']} images.",
+        ORIGIN_NOTES[protocol["convert_origin"]] + NETWORK_NOTE,
+    ]
+    if "landmark_map" in report:
+        sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
+    fields = {}
+    for field, value in protocol.items():
+        parts = value.items() if isinstance(value, dict) else ()
+        fields |= {f"{field}.{key}": part for key, part in parts} or {field: value}
+    rows = [f"| {field} | {_cell(value)} |" for field, value in fields.items()]
+    sections.append("\n".join(["| protocol | |", "|---|---|", *rows]))
+    if report["metrics"]:
+        sections.append(table(report))
+        if "intervals" in report:
+            sections.append(statistics_table(report))
+        if report["balanced"] is not None:
+            sections.append(balanced_text(report["balanced"]))
+    for metric, reason in report["not_computed"].items():
+        sections.append(f"Not computed: {title(metric, protocol)}: {reason}")
+    for metric, names in report["left_out"].items():
+        sections.append(f"Left out of {title(metric, protocol)}: {name_list(names)}")
+    if report["missing"]:
+        sections.append(f"Images without a prediction: {name_list(report['missing'])}")
+    if report["unknown"]:
+        sections.append(f"Predictions without an image: {name_list(report['unknown'])}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def write_report(report: Report, path: Path | str) -> list[Path]:
+    """Write FILE.json, FILE.md and, where a metric was computed, its curves as FILE.png and
+    FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the paths.
+
+    Raises:
+        ValueError: `path` does not end in .json.
+    """
+    path = require_json_name(path)
+    written = [path, path.with_suffix(".md")]
+    write_json(path, report)
+    with written_whole(written[1]) as temporary:
+        temporary.write_text(to_markdown(report))
+    protocol = Protocol.from_values(report["protocol"])
+    for unit, (quantity, suffix) in QUANTITIES.items():
+        curves = {
+            title(metric, report["protocol"]): [r[metric] for r in scored_rows(report, metric)]
+            for metric in metrics_in(report, unit)
+        }
+        if curves:
+            stem = path.with_name(path.stem + suffix)
+            limit = protocol.curve.limit(next(iter(metrics_in(report, unit))))
+            written += write_curves(curves, stem, quantity=quantity, unit=unit, limit=limit)
+    return written
+
+
+def write_curves(
+    curves: dict[str, list[float]], stem: Path, *, quantity: str, unit: str, limit: float
+) -> list[Path]:
+    """STEM.png and STEM_ced.csv of one error a curve; returns the paths."""
+    figure, values = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_ced.csv")
+    with written_whole(figure) as temporary:
+        draw_ced(curves, temporary, limit=limit, quantity=quantity, unit=unit)
+    with written_whole(values) as temporary:
+        temporary.write_text(curves_as_csv(curves, limit=limit))
+    return [figure, values]
+
+
+def require_json_name(path: Path | str) -> Path:
+    """The path of a report, refused before the work rather than after it."""
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ValueError(f"report={path}: expected a file name that ends in .json")
+    return path
