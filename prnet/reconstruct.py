@@ -10,9 +10,9 @@ from omegaconf import DictConfig, ListConfig
 
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.detection.detector import FaceDetector
+from prnet.detection.framing import Framing, framing_of_points
 from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
 from prnet.files import read_csv
-from prnet.reconstruction.framing import Framing, framing_of_points
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs
 from prnet.reconstruction.run import (

@@ -59,6 +59,7 @@ class EvaluationItem(NamedTuple):
     scan: Tensor | None = None  # (M, 3), float64, depth larger is nearer
     outer_eye: float | None = None  # px, 3D distance of the outer eye corners: the scan's unit
     angles: Tensor | None = None  # (3,), float64, rad: pitch, yaw, roll of the fit as it is stored
+    detected: bool | None = None  # a detector found the face; None: none was asked
 
 
 class EvaluationBatch(NamedTuple):
@@ -80,6 +81,7 @@ class EvaluationBatch(NamedTuple):
     outer_eye: list[float] | None = None  # B
     angles: Tensor | None = None  # (B, 3)
     visible: Tensor | None = None  # (B, Hp, Wp), uint8
+    detected: list[bool] | None = None  # B
 
     def to(self, device: torch.device | str) -> "EvaluationBatch":
         return EvaluationBatch(
@@ -98,12 +100,13 @@ def crop_picture(
     rule: CropRule,
     *,
     source: object,
+    tilt: float = 0.0,  # rad, clockwise
 ) -> NetworkInput:
     """The network input of one square, from a picture no larger than it needs to be."""
     reduction = reduction_for(size)
     if reduction > 1:
         picture = decode_picture(data, source=source, reduction=reduction)
-    crop_from_image = crop_matrix(center, size, rule)
+    crop_from_image = crop_matrix(center, size, rule, tilt=tilt)
     image_from_picture = camera.invert_affine(picture_from_image(reduction))
     return NetworkInput(
         picture, crop_from_image @ image_from_picture, camera.invert_affine(crop_from_image)
@@ -132,7 +135,8 @@ class TestSet(Dataset):
         landmarks whose mean it is; None: it has no points but the 68.
     truth_face: the face of the fits that its truth is made of; None: `no_face` says why.
     has_fits: whether there may be such a face.
-    takes_lists: whether a protocol may name boxes, yaw labels and images to exclude.
+    takes_lists: whether a protocol may name boxes, yaw labels and images to exclude, or have faces
+        detected.
     takes_predictions: whether saved predictions can be scored, or networks alone.
     """
 
@@ -252,6 +256,7 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
         outer_eye=listed([item.outer_eye for item in items]),
         angles=stack([item.angles for item in items]),
         visible=pad_visible([one.visible for one in inputs]) if pictured else None,
+        detected=listed([item.detected for item in items]),
     )
 
 

@@ -123,12 +123,13 @@ def crop_square(
     return center, size
 
 
-def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
+def crop_matrix(center: np.ndarray, size: float, rule: CropRule, *, tilt: float = 0.0) -> Tensor:
     """`camera.crop_from_image` of one square, (4, 4), float64."""
     return camera.crop_from_image(
         torch.tensor(center, dtype=torch.float64),
         torch.tensor(size, dtype=torch.float64),
         span=rule.span,
+        tilt=torch.tensor(tilt, dtype=torch.float64) if tilt else None,
     )
 
 

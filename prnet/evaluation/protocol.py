@@ -48,7 +48,7 @@ CHOICES = {
     "normalizer": ("box_68", "box_points"),
     "yaw_source": ("pose_para", "labels"),
 }
-CROP_SOURCES = ("landmarks", "box")
+CROP_SOURCES = ("landmarks", "box", "detector")
 POSE_POINTS = ("dense", "landmarks")
 POSE_IMAGES = ("all", "plausible")
 LARGEST_YAW_DEG = 90
@@ -59,7 +59,8 @@ class FramingRule:
     """The square of the image that a network is given; see `prnet.datasets.pictures.CropRule`.
 
     `source` "landmarks" frames the ground-truth landmarks, "box" the rectangle of the file `boxes`
-    (CSV: name,left,top,right,bottom, image px).
+    (CSV: name,left,top,right,bottom, image px), "detector" what `prnet.detection` finds, tilt
+    taken out, as `prnet.reconstruct` does; a face that is not found is framed by the whole picture.
     """
 
     source: str

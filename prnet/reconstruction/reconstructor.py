@@ -14,13 +14,13 @@ from torch import Tensor
 
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
+from prnet.detection.framing import Framing, crop_from_picture, framing_of_detection
 from prnet.detection.tilt import find_faces
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.align import umeyama
 from prnet.geometry.pose_parameters import split_parameters
 from prnet.models.network import Network
-from prnet.reconstruction.framing import Framing, crop_from_picture, framing_of_detection
 from prnet.reconstruction.mesh import PredictedMesh, mesh_of
 from prnet.sample import Prediction
 

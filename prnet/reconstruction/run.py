@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from prnet import __version__
+from prnet.detection.framing import Framing
 from prnet.files import read_json_object, write_json
-from prnet.reconstruction.framing import Framing
 from prnet.reconstruction.outputs import pose_values, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
 from prnet.reconstruction.reconstructor import FaceReconstruction, Reconstructor

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import prnet
+from prnet.detection.framing import crop_from_picture, framing_of_points
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.pose_parameters import crop_points
 from prnet.models.compact import Compact
-from prnet.reconstruction.framing import crop_from_picture, framing_of_points
 from prnet.reconstruction.reconstructor import Reconstructor, pose_of, reduced_picture
 from prnet.sample import Prediction
 

@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 
 from prnet.datasets.predictions import find_predictions, read_prediction
-from prnet.reconstruction.framing import framing_of_points
+from prnet.detection.framing import framing_of_points
 from prnet.reconstruction.outputs import WRITERS, require_outputs, write_outputs
 from prnet.reconstruction.run import Settings, find_photos, reconstruct_photos, stems_of
 

@@ -69,3 +69,10 @@ def crop_from_picture(
         span=span,
         tilt=torch.tensor([framing.tilt for framing in framings], dtype=torch.float64),
     )
+
+
+def overlap(first: Framing, second: Framing) -> float:
+    """Intersection over union of two boxes, as squares that are not turned."""
+    apart = np.abs(first.center - second.center)
+    shared = np.clip((first.size + second.size) / 2 - apart, 0, min(first.size, second.size)).prod()
+    return float(shared / (first.size**2 + second.size**2 - shared))

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from prnet.detection.detector import Detection
-from prnet.detection.tilt import FoundFace
-from prnet.geometry import camera
-from prnet.reconstruction.framing import (
+from prnet.detection.framing import (
     LEAST_TILT,
     crop_from_picture,
     framing_of_detection,
     framing_of_points,
 )
+from prnet.detection.tilt import FoundFace
+from prnet.geometry import camera
 
 
 def turned(points: np.ndarray, angle: float) -> np.ndarray:
