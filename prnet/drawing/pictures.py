@@ -49,6 +49,8 @@ def to_picture(image: Tensor) -> np.ndarray:  # (3, H, W), RGB in [0, 1]
 def draw_landmarks(
     picture: np.ndarray,  # (H, W, 3), uint8
     landmarks: np.ndarray | Tensor,  # (68, 2 or more), order of iBUG
+    *,
+    unit: float | None = None,  # px, width of a line; None: by the picture's size
 ) -> np.ndarray:
     """The 68 landmarks and the lines that join them, drawn at sub-pixel positions.
 
@@ -65,7 +67,7 @@ def draw_landmarks(
     # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
     points = np.clip(points[:, :2], -8 * (height + width), 8 * (height + width))
     fixed = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
-    unit = max(math.sqrt(height * width) / 256, 0.5)
+    unit = unit or math.sqrt(height * width) / 256
     for first, end, closed in LANDMARK_LINES:
         cv2.polylines(
             drawn,
@@ -76,12 +78,14 @@ def draw_landmarks(
             lineType=cv2.LINE_AA,
             shift=SUBPIXEL_BITS,
         )
-    return draw_points(drawn, points)
+    return draw_points(drawn, points, unit=unit)
 
 
 def draw_points(
     picture: np.ndarray,  # (H, W, 3), uint8
     points: np.ndarray | Tensor,  # (K, 2 or more); NaN is left out
+    *,
+    unit: float | None = None,  # px, half of a dot's width; None: by the picture's size
 ) -> np.ndarray:
     """Dots at sub-pixel positions."""
     drawn = _require_picture(picture).copy()
@@ -90,7 +94,8 @@ def draw_points(
     places = places[np.isfinite(places).all(1)]
     # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
     places = np.clip(places, -8 * (height + width), 8 * (height + width))
-    radius = round(1.6 * max(math.sqrt(height * width) / 256, 0.5) * 2**SUBPIXEL_BITS)
+    unit = max(unit or math.sqrt(height * width) / 256, 0.5)
+    radius = round(1.6 * unit * 2**SUBPIXEL_BITS)
     for x, y in np.rint(places * 2**SUBPIXEL_BITS).astype(np.int32).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return drawn

@@ -35,7 +35,7 @@ from prnet.geometry.rasterize import rasterize
 from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, BoundedExpression, live_link_row
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
-from prnet.reconstruction.texture import texture_of
+from prnet.reconstruction.texture import colours_at, texture_of
 
 DEFAULT = ("npz", "glb", "overlay")
 DEPTH_STEPS = 64  # a px
@@ -91,7 +91,8 @@ def _glb(face: FaceReconstruction, stem: Path) -> list[Path]:
 
 def _overlay(face: FaceReconstruction, stem: Path) -> list[Path]:
     drawn = draw_mesh(face.picture, face.vertices, torch.from_numpy(face.triangles), opacity=0.5)
-    return [_picture(_named(stem, "_overlay.jpg"), draw_landmarks(drawn, face.landmarks))]
+    drawn = draw_landmarks(drawn, face.landmarks, unit=face.framing.size / 170)
+    return [_picture(_named(stem, "_overlay.jpg"), drawn)]
 
 
 def _obj(face: FaceReconstruction, stem: Path) -> list[Path]:
@@ -111,10 +112,7 @@ def _obj(face: FaceReconstruction, stem: Path) -> list[Path]:
 
 def _ply(face: FaceReconstruction, stem: Path) -> list[Path]:
     points = (frontal_vertices(face) * METRES).astype("<f4")
-    x, y = face.vertices[:, :2].T.astype(np.float32)
-    colours = cv2.remap(
-        face.picture, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )[0]
+    colours = colours_at(face.picture, *face.vertices[:, :2].T)
     rows = np.zeros(len(points), [("point", "<f4", 3), ("colour", "u1", 3)])
     rows["point"], rows["colour"] = points, colours
     faces = np.zeros(len(face.triangles), [("count", "u1"), ("corners", "<i4", 3)])

@@ -35,8 +35,8 @@ def texture_of(face: FaceReconstruction, *, size: int = 512) -> Texture:
     """The texture of one face. What the photo does not show is taken from the other side of the
     face, what neither shows is filled from its neighbours."""
     position_map = _enlarged(face.position_map, size)  # (3, S, S), px
-    x, y = position_map[:2].astype(np.float32)
-    colours = cv2.remap(face.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = position_map[:2]
+    colours = colours_at(face.picture, x, y)
     height, width = face.picture.shape[:2]
     inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
     mask = face.face.uv.face_mask.cpu().numpy().astype(np.uint8)
@@ -51,6 +51,24 @@ def texture_of(face: FaceReconstruction, *, size: int = 512) -> Texture:
     filled = np.where(total[..., None] > 1e-3, mixed / np.maximum(total, 1e-3)[..., None], 0)
     picture = _spread(filled, total > 1e-3)
     return Texture(np.rint(picture).clip(0, 255).astype(np.uint8), seen)
+
+
+def colours_at(
+    picture: np.ndarray,  # (H, W, 3), uint8 RGB
+    x: np.ndarray,  # any shape, px
+    y: np.ndarray,
+) -> np.ndarray:
+    """Bilinear; beyond the picture its border's, (..., 3), uint8."""
+    height, width = picture.shape[:2]
+    column, row = x.clip(0, width - 1), y.clip(0, height - 1)
+    # OpenCV takes neither sides nor lists of 32,767 and more: the part that is asked for, in rows.
+    left, top = int(column.min()), int(row.min())
+    part = picture[top : int(row.max()) + 2, left : int(column.max()) + 2]
+    count = column.size
+    rows = np.zeros((2, -(-count // 256) * 256), np.float32)
+    rows[0, :count], rows[1, :count] = (column - left).ravel(), (row - top).ravel()
+    found = cv2.remap(part, *rows.reshape(2, -1, 256), cv2.INTER_LINEAR)
+    return found.reshape(-1, 3)[:count].reshape(*x.shape, 3)
 
 
 def _enlarged(values: np.ndarray, size: int) -> np.ndarray:  # (C, H, W)

@@ -15,7 +15,7 @@ from prnet.faces.embedded import load_head
 from prnet.reconstruction.arkit import BoundedExpression
 from prnet.reconstruction.glb import frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
-from prnet.reconstruction.texture import texture_of
+from prnet.reconstruction.texture import colours_at, texture_of
 
 TYPES = {5126: np.float32, 5125: np.uint32}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -147,6 +147,17 @@ def test_her_texture_is_right_side_up_and_not_mirrored(her_face):
     brow, chin = texture.picture[tuple(cells[19] - [8, 0])], texture.picture[tuple(cells[8])]
     assert brow[1] > 200
     assert chin[1] < 60
+
+
+def test_colours_of_many_points_and_of_long_pictures():
+    """A ramp of 40,000 columns has at each place the value of the place; outside its border's."""
+    ramp = np.repeat((np.arange(40_000) // 200).astype(np.uint8)[None, :, None], 4, 0)
+    ramp = np.repeat(ramp, 3, 2)
+    x = np.linspace(20_000, 40_100, 70_000)  # a face spans less than OpenCV's limit
+    found = colours_at(ramp, x, np.full_like(x, 2.5))
+    assert found.shape == (70_000, 3)
+    assert np.abs(found[:, 0] - x.clip(0, 39_999) / 200).max() <= 1.01
+    assert colours_at(ramp, x[:6].reshape(2, 3), x[:6].reshape(2, 3)).shape == (2, 3, 3)
 
 
 def test_unseen_texels_are_filled_from_the_other_side(reconstructor, astronaut, her_face):
