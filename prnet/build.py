@@ -55,7 +55,7 @@ def build_turned(cfg: DictConfig) -> None:
     workers = num_workers(cfg.workers)
     build_extra(pairs, cfg.output, ExtraRule(**values), face_files, workers=workers)
     if cfg.contact_sheet:
-        turned, _ = find_300w_lp(cfg.output, ["Extra"])
+        turned = find_300w_lp(cfg.output, ["Extra"])
         items = archive_samples(turned, face := face_files.load(), count=cfg.contact_sheet)
         write_sheet(Path(cfg.output) / "300W_LP" / "contact_sheet.png", items, face)
 
@@ -99,7 +99,7 @@ def build_world(cfg: DictConfig) -> None:
     )
     if cfg.contact_sheet:
         face = load_face("embedded")
-        pairs = find_300w_lp(cfg.output, ["Synthetic"])[0] if cfg.count else ()
+        pairs = find_300w_lp(cfg.output, ["Synthetic"]) if cfg.count else ()
         items = archive_samples(pairs or find_aflw2000(cfg.output), face, count=cfg.contact_sheet)
         write_sheet(Path(cfg.output) / "contact_sheet.png", items, face)
 

@@ -21,13 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from prnet.checks import faults_listed
 from prnet.files import written_whole
 
 FORMAT = 1
 # Weights that come with the package; the name of a file without its suffix is as good as a path.
 WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
-# Names an error lists before it only counts.
-SHOWN = 5
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
@@ -75,7 +74,7 @@ def load_checkpoint(path: Path | str) -> dict:
             f"{path.stat().st_size} bytes; {reason}); copy or download it again"
         ) from error
     if not isinstance(content, dict) or "format" not in content:
-        found = sorted(map(str, content))[:SHOWN] if isinstance(content, dict) else type(content)
+        found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
         raise ValueError(
             f"{path}: a torch file, but not a checkpoint of prnet: no 'format' in {found}"
         )
@@ -116,15 +115,10 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: ob
             if name in weights and weights[name].shape != tensor.shape
         ],
     }
-    found = [
-        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for kind, names in faults.items()
-        if names
-    ]
-    if found:
+    if found := faults_listed(faults):
         raise ValueError(
             f"{source}: weights do not fit {type(module).__name__} ({len(own)} tensors): "
-            f"{'; '.join(found)}. Build the model that the checkpoint is of"
+            f"{found}. Build the model that the checkpoint is of"
         )
     module.load_state_dict(weights)
 
@@ -133,7 +127,7 @@ def describe_source(path: Path | str, checkpoint: Mapping[str, object]) -> str:
     """`best.pt (model prn, width 16)`, for messages."""
     model = dict(checkpoint["model"])
     values = [f"model {model.pop('name', 'without a name')}"]
-    values += [f"{key} {value}" for key, value in model.items() if not key.startswith("_")]
+    values += [f"{key} {value}" for key, value in model.items()]
     return f"{path} ({', '.join(values)})"
 
 

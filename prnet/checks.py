@@ -1,6 +1,6 @@
-"""What many messages are made of: one check of a choice, one list of names."""
+"""What many messages are made of: one check of a choice, lists of names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,8 +21,18 @@ def require_finite(what: str, values: np.ndarray) -> None:
         raise ValueError(f"{what} holds values that are not finite")
 
 
+def faults_listed(faults: Mapping[str, Sequence[str]]) -> str:
+    """`2 missing (a, b); 7 unexpected (c, d, e, f, g, ...)` of names by kind; empty without any."""
+    return "; ".join(
+        f"{len(names)} {kind} ({_first(names, 5)})" for kind, names in faults.items() if names
+    )
+
+
 def name_list(names: Iterable[str]) -> str:
     """`3: image00002, image00004, image00006`, cut short with an ellipsis, for a message."""
     names = list(names)
-    shown = ", ".join(names[:MOST_NAMES])
-    return f"{len(names)}: {shown}{', ...' if len(names) > MOST_NAMES else ''}"
+    return f"{len(names)}: {_first(names, MOST_NAMES)}"
+
+
+def _first(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -3,10 +3,8 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import hydra
-import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from prnet.datasets.evaluation import Demands
@@ -20,7 +18,7 @@ from prnet.entry import (
     resolve_device,
     shipped,
     shipped_names,
-    shipped_protocol,
+    shipped_values,
 )
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
@@ -32,55 +30,6 @@ from prnet.reports.methods import Entry, entries_of_reports, method_names
 from prnet.reports.shipped import Shipped
 
 log = logging.getLogger(__name__)
-
-
-class Choices(NamedTuple):
-    """What the configuration asks for."""
-
-    predictions: list[str]  # folders
-    reports: list[str]  # patterns of files
-    protocols: list[Protocol]
-    all_protocols: bool  # then those that cannot be scored here are left out
-    dataset: SetChoice
-    device: torch.device
-    options: EvaluationOptions
-    output: Path
-
-
-def read_choices(cfg: DictConfig) -> Choices:
-    """The configuration as plain values.
-
-    Raises:
-        ValueError: an option is not what it should be, or there is nothing to compare.
-    """
-    for option in ("predictions", "reports"):
-        if not isinstance(cfg[option], ListConfig):
-            raise ValueError(f"{option}: got {cfg[option]!r}, expected a list: '{option}=[A,B]'")
-    if not cfg.predictions and not cfg.reports:
-        raise ValueError("nothing to compare: give predictions=[D1,D2] or reports=[a.json,b.json]")
-    options = OmegaConf.to_container(cfg.dataset, resolve=True)
-    dataset = SetChoice(cfg.dataset.name, options, cfg.data_dir, FaceFiles(**cfg.face))
-    protocols = []
-    if cfg.predictions:
-        names = list(cfg.protocols) if isinstance(cfg.protocols, ListConfig) else cfg.protocols
-        override = OmegaConf.to_container(cfg.override, resolve=True)
-        protocols = chosen_protocols(names, cfg.data_dir, override)
-        dataset.require(Demands())
-    device = resolve_device(cfg.device)
-    return Choices(
-        predictions=[str(directory) for directory in cfg.predictions],
-        reports=[str(pattern) for pattern in cfg.reports],
-        protocols=protocols,
-        all_protocols=cfg.protocols == "all",
-        dataset=dataset,
-        device=device,
-        options=EvaluationOptions(
-            batch_size=cfg.batch_size,
-            num_workers=loader_workers(cfg.num_workers, device),
-            cores=num_workers(cfg.num_workers),
-        ),
-        output=Path(cfg.output),
-    )
 
 
 def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) -> list[Protocol]:
@@ -96,7 +45,7 @@ def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) 
         names = [names]
     protocols = []
     for name in names:
-        values = shipped_protocol(name)
+        values = shipped_values("protocol", name)
         if values is None:
             raise ValueError(f"protocols: got {name!r}, expected all or some of {', '.join(known)}")
         tree = OmegaConf.create({"data_dir": data_dir, "protocol": values})
@@ -107,27 +56,39 @@ def chosen_protocols(names: str | Sequence[str], data_dir: str, override: dict) 
     return protocols
 
 
-def entries_of_predictions(choices: Choices, configured: Shipped) -> tuple[list[Entry], list[str]]:
+def entries_of_predictions(cfg: DictConfig, configured: Shipped) -> tuple[list[Entry], list[str]]:
     """Every folder of predictions under every protocol, and which protocols were left out."""
+    set_options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = SetChoice(cfg.dataset.name, set_options, cfg.data_dir, FaceFiles(**cfg.face))
+    names = list(cfg.protocols) if isinstance(cfg.protocols, ListConfig) else cfg.protocols
+    override = OmegaConf.to_container(cfg.override, resolve=True)
+    protocols = chosen_protocols(names, cfg.data_dir, override)
+    dataset.require(Demands())
+    device = resolve_device(cfg.device)
+    options = EvaluationOptions(
+        batch_size=cfg.batch_size,
+        num_workers=loader_workers(cfg.num_workers, device),
+        cores=num_workers(cfg.num_workers),
+    )
     entries, remarks = [], []
-    methods = method_names(choices.predictions)
-    face, no_face = choices.dataset.truth_face()
-    topology = find_topology(face, choices.dataset.face_files.prnet_uv_dir)
-    for protocol in choices.protocols:
-        reason = unfit(protocol, choices.dataset)
-        if choices.all_protocols and reason:
+    methods = method_names([str(directory) for directory in cfg.predictions])
+    face, no_face = dataset.truth_face()
+    topology = find_topology(face, dataset.face_files.prnet_uv_dir)
+    for protocol in protocols:
+        reason = unfit(protocol, dataset)
+        if names == "all" and reason:
             remarks.append(f"protocol {protocol.name} left out: {reason}")
             continue
-        test_set = choices.dataset.open(protocol.demands(network=False), face, no_face)
+        test_set = dataset.open(protocol.demands(network=False), face, no_face)
         for directory, method in methods.items():
             log.info("%s under protocol %s", method, protocol.name)
             source = PredictionSource(
-                directory, face, no_face=no_face, topology=topology, device=choices.device
+                directory, face, no_face=no_face, topology=topology, device=device
             )
-            report = with_statistics(evaluate(source, test_set, protocol, choices.options))
+            report = with_statistics(evaluate(source, test_set, protocol, options))
             entries.append(Entry(method, configured.protocol_words(report["protocol"]), report))
     scored = {entry.protocol for entry in entries if entry.report["metrics"]}
-    if choices.all_protocols:
+    if names == "all":
         empty = dict.fromkeys(e.protocol for e in entries if e.protocol not in scored)
         remarks += [f"protocol {protocol}: nothing to score here" for protocol in empty]
         entries = [entry for entry in entries if entry.protocol in scored]
@@ -151,15 +112,20 @@ def compare(cfg: DictConfig) -> list[Path]:
     Raises:
         ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
     """
-    choices, configured = read_choices(cfg), Shipped(**shipped())
+    for option in ("predictions", "reports"):
+        if not isinstance(cfg[option], ListConfig):
+            raise ValueError(f"{option}: got {cfg[option]!r}, expected a list: '{option}=[A,B]'")
+    if not cfg.predictions and not cfg.reports:
+        raise ValueError("nothing to compare: give predictions=[D1,D2] or reports=[a.json,b.json]")
+    configured = Shipped(**shipped())
     entries, remarks = [], []
-    if choices.predictions:
-        entries, remarks = entries_of_predictions(choices, configured)
-    entries += entries_of_reports(choices.reports, configured)
+    if cfg.predictions:
+        entries, remarks = entries_of_predictions(cfg, configured)
+    entries += entries_of_reports([str(pattern) for pattern in cfg.reports], configured)
     if not any(entry.report["metrics"] for entry in entries):
         reasons = [r for e in entries for r in e.report["not_computed"].values()]
         raise ValueError(f"no metric could be computed: {'; '.join(dict.fromkeys(reasons))}")
-    written = write_comparison(entries, choices.output, remarks=remarks)
+    written = write_comparison(entries, Path(cfg.output), remarks=remarks)
     log.info("\n%s", written[0].read_text(encoding="utf-8"))
     log.info("written: %s, and %d files beside it", written[0], len(written) - 1)
     return written

@@ -17,17 +17,10 @@ from prnet.checks import require_choice
 log = logging.getLogger(__name__)
 
 
-def find_config_dir(package_dir: Path) -> Path:
-    """The tree of the package at `package_dir`.
-
-    The copy inside the package comes first: only a wheel has one, and a folder named configs beside
-    an installed package belongs to somebody else.
-    """
-    packaged = package_dir / "configs"
-    return packaged if packaged.is_dir() else package_dir.parent / "configs"
-
-
-CONFIG_DIR = str(find_config_dir(Path(__file__).resolve().parent))
+# The copy inside the package comes first: only a wheel has one, and a folder named configs beside
+# an installed package belongs to somebody else.
+PACKAGED = Path(__file__).resolve().parent / "configs"
+CONFIG_DIR = str(PACKAGED if PACKAGED.is_dir() else PACKAGED.parents[1] / "configs")
 
 
 def shipped_dataset(name: str) -> dict:
@@ -131,11 +124,11 @@ def loader_workers(setting: str | int, device: torch.device, *, renders: bool = 
 
 
 def shipped() -> dict:
-    """The `protocols` by name, as `shipped_protocol` has them, and the `names` of every dataset,
+    """The `protocols` by name, as `shipped_values` has them, and the `names` of every dataset,
     experiment and protocol."""
     names = {group: shipped_names(group) for group in ("dataset", "experiment", "protocol")}
     return {
-        "protocols": {name: shipped_protocol(name) for name in names["protocol"]},
+        "protocols": {name: shipped_values("protocol", name) for name in names["protocol"]},
         "names": names,
     }
 
@@ -143,12 +136,6 @@ def shipped() -> dict:
 def shipped_names(group: str) -> list[str]:
     """What can be chosen of a group of the configuration."""
     return sorted(file.stem for file in Path(CONFIG_DIR, group).glob("*.yaml"))
-
-
-def shipped_protocol(name: str) -> dict | None:
-    """The values of a protocol as it is configured, paths unresolved; None where there is none of
-    that name."""
-    return shipped_values("protocol", name)
 
 
 @functools.cache

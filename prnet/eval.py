@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import hydra
 import torch
@@ -32,60 +31,6 @@ from prnet.reports.writing import require_json_name, table, write_report
 log = logging.getLogger(__name__)
 
 
-class Choices(NamedTuple):
-    """What the configuration asks for."""
-
-    protocol: Protocol
-    dataset: SetChoice
-    checkpoint: Path | None  # None: the newest, where no predictions are scored
-    predictions: str | None
-    save_predictions: str | None
-    landmark_map: str | None
-    landmarks: str | None
-    occluder: ImageOccluder | None
-    precision: str
-    device: torch.device
-    options: EvaluationOptions
-    report_file: Path
-    experiment_name: str | None
-
-
-def read_choices(cfg: DictConfig, run_dir: Path) -> Choices:
-    """The configuration as plain values.
-
-    Raises:
-        ValueError: an option is not what it should be, or contradicts another.
-    """
-    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
-    options = OmegaConf.to_container(cfg.dataset, resolve=True)
-    dataset = SetChoice(cfg.dataset.name, options, cfg.data_dir, FaceFiles(**cfg.face))
-    if cfg.checkpoint is not None and cfg.predictions is not None:
-        raise ValueError("give checkpoint= or predictions=, not both")
-    if cfg.predictions is not None and cfg.save_predictions is not None:
-        raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
-    dataset.require(protocol.demands(network=cfg.predictions is None))
-    device = resolve_device(cfg.device)
-    return Choices(
-        protocol=protocol,
-        dataset=dataset,
-        checkpoint=None if cfg.checkpoint is None else Path(cfg.checkpoint),
-        predictions=cfg.predictions,
-        save_predictions=cfg.save_predictions,
-        landmark_map=cfg.landmark_map,
-        landmarks=cfg.landmarks,
-        occluder=occluder_named(dataset.occlusion),
-        precision=cfg.precision,
-        device=device,
-        options=EvaluationOptions(
-            batch_size=cfg.batch_size,
-            num_workers=loader_workers(cfg.num_workers, device),
-            cores=num_workers(cfg.num_workers),
-        ),
-        report_file=require_json_name(cfg.report or run_dir / "report.json"),
-        experiment_name=cfg.experiment_name,
-    )
-
-
 def occluder_named(choice: str) -> ImageOccluder | None:
     """What is laid over the images.
 
@@ -112,7 +57,7 @@ def newest_checkpoint() -> Path:
 
 
 def network_face(
-    choices: Choices, checkpoint: dict, truth_face: Face | None, *, source: object
+    dataset: SetChoice, checkpoint: dict, truth_face: Face | None, *, source: object
 ) -> Face:
     """The face a network was trained for: the data set's own, or another that the checkpoint names.
 
@@ -120,98 +65,119 @@ def network_face(
         ValueError: the face of that name is not the one the network was trained for.
         FileNotFoundError: a file of the BFM is missing.
     """
-    name = (checkpoint.get("face") or {}).get("name", choices.dataset.face_files.name)
+    name = (checkpoint.get("face") or {}).get("name", dataset.face_files.name)
     require_choice(f"{source}: face", name, FACES)
-    if name == choices.dataset.face_files.name:
-        face = truth_face or choices.dataset.face_files.load()
+    if name == dataset.face_files.name:
+        face = truth_face or dataset.face_files.load()
     else:
-        data_dir = Path(choices.dataset.data_dir)
+        data_dir = Path(dataset.data_dir)
         face = load_face(name, bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     require_same_face(checkpoint, face, source=source)
     return face
 
 
-def landmarks_given(choices: Choices, model: Network) -> GivenLandmarks | None:
+def landmarks_given(cfg: DictConfig, model: Network) -> GivenLandmarks | None:
     """Tell a network that takes landmarks (2DASL) where they come from; those that it is given.
 
     Raises:
         FileNotFoundError, ValueError: there are no such landmarks, or the network takes none.
     """
-    landmarks = choices.landmarks
-    source = choices.landmark_map or ("given" if landmarks is not None else None)
+    source = cfg.landmark_map or (None if cfg.landmarks is None else "given")
     if source is None:
         return None
-    if (source == "given") != (landmarks is not None):
+    if (source == "given") != (cfg.landmarks is not None):
         raise ValueError("landmark_map=given and landmarks=FILE or DIR go together")
     model.choose_landmark_map(source)
-    return None if landmarks is None else GivenLandmarks(landmarks)
+    return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
-def score_checkpoint(choices: Choices) -> Report:
-    """The report of the network that is asked for, or of the newest, and beside it a picture of
-    what it made of some images."""
-    path = newest_checkpoint() if choices.checkpoint is None else choices.checkpoint
+def score_checkpoint(
+    cfg: DictConfig,
+    protocol: Protocol,
+    dataset: SetChoice,
+    device: torch.device,
+    options: EvaluationOptions,
+) -> tuple[Report, Gallery]:
+    """The report of the network that is asked for, or of the newest, and what it made of some
+    images."""
+    occluder = occluder_named(dataset.occlusion)
+    path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
-    given = landmarks_given(choices, model)
+    given = landmarks_given(cfg, model)
     truth_face, no_face = None, ""
-    if TEST_SETS[choices.dataset.name].has_fits:
-        truth_face, no_face = choices.dataset.truth_face()
-    face = network_face(choices, checkpoint, truth_face, source=path)
-    demands = choices.protocol.demands(network=True)
-    test_set = choices.dataset.open(demands, truth_face, no_face)
-    device = choices.device
-    face = face.to(device)
+    if TEST_SETS[dataset.name].has_fits:
+        truth_face, no_face = dataset.truth_face()
+    face = network_face(dataset, checkpoint, truth_face, source=path).to(device)
+    test_set = dataset.open(protocol.demands(network=True), truth_face, no_face)
     model.set_face(face)
     source = NetworkSource(
         model.to(device, memory_format=torch.channels_last),
         face,
         description=f"checkpoint {describe_source(path, checkpoint)}",
         pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
-        precision=choices.precision,
-        occluder=choices.occluder,
+        precision=cfg.precision,
+        occluder=occluder,
         given=given,
-        save_to=choices.save_predictions,
+        save_to=cfg.save_predictions,
     )
     gallery = Gallery(face)
-    options = choices.options._replace(gallery=gallery)
-    report = evaluate(source, test_set, choices.protocol, options)
+    report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
     report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
-    faces_file = choices.report_file.with_name(f"{choices.report_file.stem}_faces.png")
-    gallery.write(faces_file)
-    log.info("look at %s: the first images, and the worst", faces_file)
-    return report
+    return report, gallery
 
 
-def score_predictions(choices: Choices) -> Report:
-    """The report of the folder of predictions that is asked for."""
-    face, no_face = choices.dataset.truth_face()
-    demands = choices.protocol.demands(network=False)
-    test_set = choices.dataset.open(demands, face, no_face)
-    source = PredictionSource(
-        choices.predictions,
-        face,
-        no_face=no_face,
-        topology=find_topology(face, choices.dataset.face_files.prnet_uv_dir),
-        device=choices.device,
-    )
-    return evaluate(source, test_set, choices.protocol, choices.options)
+def score_predictions(
+    directory: str,
+    protocol: Protocol,
+    dataset: SetChoice,
+    device: torch.device,
+    options: EvaluationOptions,
+) -> Report:
+    """The report of a folder of predictions."""
+    face, no_face = dataset.truth_face()
+    test_set = dataset.open(protocol.demands(network=False), face, no_face)
+    topology = find_topology(face, dataset.face_files.prnet_uv_dir)
+    source = PredictionSource(directory, face, no_face=no_face, topology=topology, device=device)
+    return evaluate(source, test_set, protocol, options)
 
 
 def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     """What the configuration asks for: score, log, write; returns the report.
 
     Raises:
-        ValueError, FileNotFoundError: an option, or a file it names, is not what it should be.
+        ValueError, FileNotFoundError: an option, or a file it names, is not what it should be, or
+            two options contradict each other.
     """
-    choices = read_choices(cfg, run_dir)
-    score = score_checkpoint if choices.predictions is None else score_predictions
-    report = with_statistics(score(choices))
-    if choices.experiment_name is not None:
-        report["experiment"] = choices.experiment_name
+    protocol = Protocol.from_values(OmegaConf.to_container(cfg.protocol, resolve=True))
+    set_options = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = SetChoice(cfg.dataset.name, set_options, cfg.data_dir, FaceFiles(**cfg.face))
+    if cfg.checkpoint is not None and cfg.predictions is not None:
+        raise ValueError("give checkpoint= or predictions=, not both")
+    if cfg.predictions is not None and cfg.save_predictions is not None:
+        raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
+    dataset.require(protocol.demands(network=cfg.predictions is None))
+    report_file = require_json_name(cfg.report or run_dir / "report.json")
+    device = resolve_device(cfg.device)
+    options = EvaluationOptions(
+        batch_size=cfg.batch_size,
+        num_workers=loader_workers(cfg.num_workers, device),
+        cores=num_workers(cfg.num_workers),
+    )
 
-    log.info("protocol %s: %s", choices.protocol.name, report["protocol"])
+    if cfg.predictions is None:
+        report, gallery = score_checkpoint(cfg, protocol, dataset, device, options)
+        faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
+        gallery.write(faces_file)
+        log.info("look at %s: the first images, and the worst", faces_file)
+    else:
+        report = score_predictions(cfg.predictions, protocol, dataset, device, options)
+    report = with_statistics(report)
+    if cfg.experiment_name is not None:
+        report["experiment"] = cfg.experiment_name
+
+    log.info("protocol %s: %s", protocol.name, report["protocol"])
     log.info("%s: %d images scored", report["source"], report["count"])
     if report["metrics"]:
         log.info("\n%s", table(report))
@@ -223,7 +189,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
         log.warning("images without a prediction: %s", name_list(report["missing"]))
     if report["unknown"]:
         log.warning("predictions without an image: %s", name_list(report["unknown"]))
-    written = write_report(report, choices.report_file)
+    written = write_report(report, report_file)
     log.info("written: %s", ", ".join(map(str, written)))
     return report
 

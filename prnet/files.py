@@ -7,9 +7,10 @@ ValueError for a damaged one; both name the file.
 
 import contextlib
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +49,20 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 def write_json(path: Path | str, content: object) -> None:
     """Write plain values; NaN and infinity raise ValueError, since JSON has neither."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text, UTF-8."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def csv_text(lines: Iterable[Sequence]) -> str:
+    """The cells of each line as a CSV file has them."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(lines)
+    return stream.getvalue()
 
 
 def read_json_object(path: Path) -> dict:
@@ -80,49 +93,29 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 
 
 def read_mat(path: Path, *, hint: str) -> dict:
-    """A MATLAB 5 file as a dictionary of arrays.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, or MATLAB 7.3 (HDF5).
-    """
-    _require_file(path, hint)
-    try:
-        return scipy.io.loadmat(path)
-    except NotImplementedError as error:
-        raise ValueError(f"{path}: MATLAB 7.3 format; save it again with -v7") from error
-    except Exception as error:  # noqa: BLE001 - on a damaged file scipy raises nearly anything
-        raise ValueError(f"{path}: not a readable MATLAB file ({error})") from error
+    """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
+    with _reading(path, "a readable MATLAB file", hint):
+        try:
+            return scipy.io.loadmat(path)
+        except NotImplementedError as error:
+            raise ValueError("MATLAB 7.3 format; save it again with -v7") from error
 
 
 def read_table(path: Path, *, hint: str) -> np.ndarray:
-    """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, empty, or not a table of numbers.
-    """
-    _require_file(path, hint)
-    try:
+    """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line."""
+    with _reading(path, "a table of numbers", hint):
         lines = path.read_text().split("\n")
         if not any(line.strip() for line in lines):
             raise ValueError("the file is empty")
         return np.loadtxt(lines)
-    except ValueError as error:
-        raise ValueError(f"{path}: not a table of numbers ({error})") from error
 
 
 def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz, among them those that are `required`.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, holds Python objects, or lacks an array.
-    """
-    _require_file(path, hint)
-    try:
-        # Given a path, numpy leaves a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    """All arrays of an .npz, among them those that are `required`; Python objects are refused."""
+    # Given a path, numpy leaves a damaged archive open.
+    with _reading(path, "a readable .npz file", hint), path.open("rb") as file:
+        with np.load(file, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
-    except Exception as error:  # noqa: BLE001 - on a damaged file numpy raises nearly anything
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
     lacking = [name for name in required if name not in content]
     if lacking:
         raise ValueError(f"{path}: no array {', '.join(lacking)}, found {sorted(content)}")
@@ -130,19 +123,13 @@ def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
 
 
 def read_npy(path: Path, *, hint: str, mapped: bool = False) -> np.ndarray:
-    """The array of an .npy; `mapped`: left on the disk and read as it is used.
-
-    Raises:
-        FileNotFoundError, ValueError: missing, damaged, or holds Python objects.
-    """
-    _require_file(path, hint)
-    try:
+    """The array of an .npy, Python objects refused; `mapped`: left on the disk and read as it is
+    used."""
+    with _reading(path, "a readable .npy file", hint):
         if mapped:
             return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - as above
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from error
 
 
 def read_csv(
@@ -154,16 +141,15 @@ def read_csv(
     """A CSV of one named row a line.
 
     Raises:
-        FileNotFoundError, ValueError: missing, not text, another first line, a row of another
-            length, a cell that is no finite number, or a name that appears twice.
+        ValueError: another first line, a row of another length, a cell that is no finite number, or
+            a name that appears twice.
     """
-    _require_file(path, hint)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, row) for row in reader if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable CSV ({error})") from error
+    with (
+        _reading(path, "a readable CSV", hint),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        reader = csv.reader(file)
+        lines = [(reader.line_num, row) for row in reader if row]
     header = lines[0][1] if lines else []
     if header not in [list(each) for each in headers]:
         expected = " or ".join(map(_shown, headers))
@@ -186,9 +172,15 @@ def read_csv(
     return CsvTable(tuple(columns), rows)
 
 
-def _require_file(path: Path, hint: str) -> None:
+@contextlib.contextmanager
+def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
+    """What is raised while a file is read, as the errors of this module."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; {hint}")
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - on damaged files scipy and numpy raise nearly anything
+        raise ValueError(f"{path}: not {kind} ({error})") from error
 
 
 def _number(cell: str, may_be_empty: bool) -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prnet.building.resumable import log_reasons, some_reasons
-from prnet.datasets.fits import find_300w_lp, fit_matrix, pad_params, write_fit
+from prnet.datasets.fits import decode_vertices, find_300w_lp, fit_matrix, pad_params, write_fit
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     report = fit_photos(
         items, failed, face, FitOptions(**options), output=output, batch_size=cfg.batch_size
     )
-    pairs, _ = find_300w_lp(output, [SUBSET])
+    pairs = find_300w_lp(output, [SUBSET])
     pairs = [pair for pair in pairs if pair.fit.stem in report["images"]]
     log_reasons(report["failed"], what="not fitted")
     if cfg.contact_sheet:
@@ -210,8 +210,7 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
         translation=fits.translation[number].numpy(),
         scale=float(fits.scale[number]),
     )
-    model = face.morphable_model
-    vertices = model(shape_params[None].to(model.mean), exp_params[None].to(model.mean))[0]
+    vertices = decode_vertices(face.morphable_model, fit)
     image_from_model = fit_matrix(fit, photo.height, pixel_origin="matlab")
     landmarks = camera.transform_points(image_from_model, vertices[face.landmark_index].double())
 

@@ -25,6 +25,7 @@ from prnet.entry import (
     one_line_errors,
     refuse_old_spellings,
     resolve_device,
+    shipped_names,
     shipped_values,
 )
 from prnet.evaluation.protocol import Protocol
@@ -44,21 +45,6 @@ from prnet.training.validation import held_out_validation
 log = logging.getLogger(__name__)
 
 
-class Data(NamedTuple):
-    """What to train on."""
-
-    name: str
-    data_dir: str
-    face: FaceFiles
-    stream: SyntheticRule | None  # rendered as it goes; None: built sets
-    built: list[str] | None  # folders of built sets; None: the archive's own, built on first use
-    ratios: list[float] | None
-    subsets: list[str] | None  # of the archive
-    validation_fraction: float
-    hide_fits: float
-    landmark_images: int | None
-
-
 class Settings(NamedTuple):
     """What the configuration asks for."""
 
@@ -67,7 +53,16 @@ class Settings(NamedTuple):
     network: Network
     loss_fn: Loss
     model: dict  # name and values of the network, for checkpoints
-    data: Data
+    dataset: str
+    data_dir: str
+    face: FaceFiles
+    stream: SyntheticRule | None  # rendered as it goes; None: built sets
+    built: list[str] | None  # folders of built sets; None: the archive's own, built on first use
+    built_ratios: list[float] | None
+    subsets: list[str] | None  # of the archive
+    validation_fraction: float
+    hide_fits: float
+    landmark_images: int | None
     rule: AugmentRule
     plan: Plan
     schedule: Callable[[float, float], float]
@@ -103,77 +98,68 @@ def read_settings(cfg: DictConfig) -> Settings:
         if cfg.face.name != "embedded":
             raise ValueError(f"dataset=synthetic: made of face=embedded, not face={cfg.face.name}")
         stream = SyntheticRule.from_values(dataset)
-    data = Data(
-        dataset["name"],
-        cfg.data_dir,
-        FaceFiles(**values["face"]),
-        stream,
-        [built] if isinstance(built, str) else built,
-        values["built_ratios"],
-        dataset.get("subsets"),
-        cfg.validation_fraction,
-        cfg.hide_fits,
-        cfg.landmark_images,
-    )
     arguments = {key: value for key, value in values["model"]["network"].items() if key[0] != "_"}
     optimizer = values["optimizer"]
+    as_configured = ("name", "data_dir", "built_ratios", "validation_fraction", "hide_fits")
+    as_configured += ("landmark_images", "init", "resume")
     return Settings(
-        name=cfg.name,
+        **{key: values[key] for key in as_configured},
         device=resolve_device(cfg.device),
         network=network,
         loss_fn=loss_fn,
         model={"name": cfg.model.name, **arguments},
-        data=data,
+        dataset=dataset["name"],
+        face=FaceFiles(**values["face"]),
+        stream=stream,
+        built=[built] if isinstance(built, str) else built,
+        subsets=dataset.get("subsets"),
         rule=AugmentRule(**values["augment"]),
         plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **values["trainer"], seed=cfg.seed),
         schedule=instantiate(cfg.scheduler),
         protocol=Protocol.from_values(values["protocol"]),
-        init=cfg.init,
-        resume=cfg.resume,
     )
 
 
 def shipped_losses(model: DictConfig) -> dict[str, Loss]:
     """The losses of configs/loss, made for a network, by name."""
-    names = sorted(file.stem for file in Path(CONFIG_DIR, "loss").glob("*.yaml"))
     return {
         name: instantiate(
             OmegaConf.create({"model": model, "loss": shipped_values("loss", name)}).loss
         )
-        for name in names
+        for name in shipped_names("loss")
     }
 
 
-def open_data(data: Data, face: Face, processes: Processes) -> TrainingData:
+def open_data(settings: Settings, face: Face, processes: Processes) -> TrainingData:
     """The stream, or the built sets, of which the default one is made from the archive if it is
     not there yet.
 
     Raises:
         FileNotFoundError, ValueError: a set is missing, or is not what it should be.
     """
-    if data.stream is not None:
-        return SyntheticSets(data.stream)
-    directories = data.built
+    if settings.stream is not None:
+        return SyntheticSets(settings.stream)
+    directories = settings.built
     if directories is None:
-        default = Path("data/built") / data.name
+        default = Path("data/built") / settings.dataset
         if processes.is_first:
             build_archive(
-                data.subsets,
-                data_dir=data.data_dir,
+                settings.subsets,
+                data_dir=settings.data_dir,
                 output=default,
-                face_files=data.face,
-                options=BuildOptions(data.name),
+                face_files=settings.face,
+                options=BuildOptions(settings.dataset),
                 workers=num_workers("auto"),
             )
         processes.wait()
         directories = [default]
     return TrainingSets(
         directories,
-        ratios=data.ratios,
-        validation_fraction=data.validation_fraction,
+        ratios=settings.built_ratios,
+        validation_fraction=settings.validation_fraction,
         face=face.describe(),
-        hide_fits=data.hide_fits,
-        landmark_images=data.landmark_images,
+        hide_fits=settings.hide_fits,
+        landmark_images=settings.landmark_images,
     )
 
 
@@ -210,10 +196,10 @@ def run(settings: Settings, run_dir: Path) -> None:
     model, loss_fn, plan, rule = settings.network, settings.loss_fn, settings.plan, settings.rule
     processes = join_processes(settings.device)
     device = processes.device
-    if settings.data.built is None:
-        require_archives(settings.data.name, settings.data.face, data_dir=settings.data.data_dir)
-    face = settings.data.face.load()
-    data = open_data(settings.data, face, processes)
+    if settings.built is None:
+        require_archives(settings.dataset, settings.face, data_dir=settings.data_dir)
+    face = settings.face.load()
+    data = open_data(settings, face, processes)
     log.info("%d training samples, run directory %s", len(data), run_dir)
     if data.unfitted and "landmarks" not in loss_fn.targets:
         raise ValueError(
@@ -247,15 +233,7 @@ def run(settings: Settings, run_dir: Path) -> None:
         torch.set_num_threads(max(1, num_workers("auto") - workers))
     validate = None
     if processes.is_first:
-        validate = held_out_validation(
-            data,
-            face,
-            decoder,
-            settings.protocol,
-            batch_size=plan.batch_size,
-            precision=plan.precision,
-            device=device,
-        )
+        validate = held_out_validation(data, face, decoder, settings.protocol, plan, device)
     train(
         model,
         loss_fn,

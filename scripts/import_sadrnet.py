@@ -43,13 +43,13 @@ def import_sadrnet(weights: Path, *, face: Face, output: Path) -> float:
         FileNotFoundError, ValueError: as `read_released_sadrnet` and `load_weights`; or the mean
             face in the file is another.
     """
-    released = read_released_sadrnet(weights)
+    released, mean_shape_map = read_released_sadrnet(weights)
     configured = shipped_values("model", "sadrnet_released")
     values = {k: v for k, v in configured["network"].items() if not k.startswith("_")}
     described = {"name": configured["name"], **values}
     model = build_network(described, source=weights)
-    load_weights(model, released.weights, source=weights)
-    difference = mean_face_difference(released.mean_shape_map, face)
+    load_weights(model, released, source=weights)
+    difference = mean_face_difference(mean_shape_map, face)
     if not difference <= LARGEST_DIFFERENCE_UM:
         raise ValueError(
             f"{weights}: its mean face is {difference:.0f} micrometres from that of the face model "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
-from prnet.drawing.contact_sheet import archive_samples, write_sheet, write_world_sheet
+from prnet.drawing.contact_sheet import archive_samples, write_sheet
 from prnet.entry import shipped_dataset
 from prnet.faces.loading import FACES, load_face
 
@@ -42,10 +42,12 @@ def main() -> None:
     if synthetic:
         rule = SyntheticRule.from_values(shipped_dataset("synthetic") | {"size": options.size})
         faces = RenderedFaces(rule, seed=options.seed)
-        write_world_sheet(options.output, faces, face, count=options.count)
+        indices = range(options.count)
+        seen = faces.faces.batch(indices).attention.cpu()
+        write_sheet(options.output, faces.__getitems__(indices), face, attention=seen)
         return
     if options.dataset == "300w_lp":
-        pairs, _ = find_300w_lp(options.data_dir, options.subsets)
+        pairs = find_300w_lp(options.data_dir, options.subsets)
     else:
         pairs = find_aflw2000(options.data_dir)
     write_sheet(options.output, archive_samples(pairs, face, count=options.count), face)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from prnet.datasets.evaluation import EvaluationItem, TestSet
-from prnet.entry import CONFIG_DIR, shipped_protocol
+from prnet.entry import CONFIG_DIR, shipped_values
 from prnet.eval import run_evaluation
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
@@ -185,7 +185,10 @@ def made_report(
         "dataset": dataset,
         "source": source,
         "count": count,
-        "protocol": {**(shipped_protocol(protocol) or {"name": protocol}), **(changes or {})},
+        "protocol": {
+            **(shipped_values("protocol", protocol) or {"name": protocol}),
+            **(changes or {}),
+        },
         "metrics": {"nme_68_2d": summary} if metrics is None else metrics,
         **more,
     }

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.camera.lighting import polynomial_terms
-from prnet.synthetic.parameters import select, stack
+from prnet.synthetic.parameters import stack
 from prnet.synthetic.person.textures import SKIN_LAYERS, compose_albedo
 from prnet.synthetic.render.bank import TEXTURE_SIZE
-from prnet.synthetic.render.draw import HIDING
 from prnet.synthetic.render.palette import DULL, HIGHLIGHTS, MOUTH_COLORS
+from prnet.synthetic.render.pixels import HIDING
 from prnet.synthetic.render.scene import ACCESSORY_LOOK, LOOKS, transform
 from prnet.synthetic.render.shadow import shadow_map
 from prnet.synthetic.world import SyntheticFaces
 from prnet.synthetic.worn.accessories import LENS
 from prnet.synthetic.worn.patterns import BEARD, LENSES, Paint, with_body_colors
+from prnet.synthetic.worn.solids import select
 
 
 def paint(faces: SyntheticFaces, item: tuple, matrix: Tensor) -> tuple[np.ndarray, np.ndarray]:

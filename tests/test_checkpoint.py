@@ -294,7 +294,7 @@ def test_weights_that_do_not_fit_are_listed_and_nothing_is_loaded(weights, messa
 
 
 def test_source_names_file_and_model():
-    checkpoint = {"model": {"name": "prn", "_target_": "a.b", "width": 16}, "weights": {}}
+    checkpoint = {"model": {"name": "prn", "width": 16}, "weights": {}}
     assert describe_source("best.pt", checkpoint) == "best.pt (model prn, width 16)"
     assert checkpoint["model"]["name"] == "prn"
     assert describe_source("x.pt", {"model": {}}) == "x.pt (model without a name)"

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from prnet.compare import chosen_protocols, compare
-from prnet.entry import CONFIG_DIR, shipped_protocol
+from prnet.entry import CONFIG_DIR, shipped_values
 from prnet.entry import shipped as shipped_configuration
 from prnet.evaluation.report import ScoredImage, make_report, with_statistics
 from prnet.metrics.statistics import paired_difference
@@ -242,8 +242,8 @@ def test_protocols_by_name():
 
 
 def test_shipped_protocol_takes_what_its_parents_have():
-    assert shipped_protocol("nothing") is None
-    values = shipped_protocol("aflw")
+    assert shipped_values("protocol", "nothing") is None
+    values = shipped_values("protocol", "aflw")
     assert values["name"] == "aflw"
     assert (values["dense"], values["z_alignment"]) == ("vertices", "min")
     assert "defaults" not in values

@@ -242,8 +242,7 @@ def test_the_output_reads_as_300w_lp_and_meets_the_landmarks(
     fitted: tuple[Path, dict], photos: list[LandmarkItem], face: Face
 ) -> None:
     """Through the readers of the archives back to the picture."""
-    pairs, missing = find_300w_lp(fitted[0], ["Fitted"])
-    assert missing == []
+    pairs = find_300w_lp(fitted[0], ["Fitted"])
     assert [pair.name for pair in pairs] == [f"Fitted/{item.name}" for item in photos]
     for pair, item in zip(pairs, photos, strict=True):
         assert pair.picture.read_bytes() == item.picture.read_bytes()
@@ -432,7 +431,7 @@ def test_the_command_fits_a_folder(tiny_data_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "3 fits, mean NME" in done.stdout
     assert "not fitted: readme.txt" in done.stdout
-    assert len(find_300w_lp(tmp_path / "out", ["Fitted"])[0]) == 3
+    assert len(find_300w_lp(tmp_path / "out", ["Fitted"])) == 3
     sheet = cv2.imread(str(tmp_path / "out" / "contact_sheet.png"))
     assert sheet.shape == (256, 8 * 256, 3)
     report = json.loads((tmp_path / "out" / "fit.json").read_text())

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +9,7 @@ import numpy as np
 import torch
 
 from prnet.building.audit import FULL_BASES, Audit
-from prnet.building.map_files import MAP_DTYPES, encode_map
-from prnet.building.packing import PackedShard, SetLayout, Shard, build_packed
-from prnet.building.resumable import log_reasons
+from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.checks import require_choice
 from prnet.datasets.fits import (
     HINT_300W_LP,
@@ -24,10 +21,10 @@ from prnet.datasets.fits import (
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.records import (
     LoadedPair,
+    SetRecord,
     decode_pairs,
     fill_record,
     load_pair,
-    record_crop_from_model,
     record_dtype,
 )
 from prnet.faces.face import Face
@@ -36,10 +33,11 @@ from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.geometry.camera import pixel_origin_shift
 
-log = logging.getLogger(__name__)
-
 # Each archive's folder in DATA_DIR, and what to do where it is missing.
 ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
+MAP_DTYPES = ("float32", "float16", "uint16")
+FIXED_POINT_STEPS = 128  # per px
+FIXED_POINT_RANGE = (-128.0, 384.0)
 DECODE_BATCH = 64  # meshes
 SECONDS = 0.0025  # of work in a sample, about
 
@@ -75,7 +73,7 @@ def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | st
 def find_archive(
     dataset: str, subsets: list[str] | None, face_files: FaceFiles, *, data_dir: Path | str
 ) -> list[FacePair]:
-    """The pairs of an archive; a warning names the official sub-folders that are not there.
+    """The pairs of an archive.
 
     Raises:
         ValueError, FileNotFoundError: the archive, a sub-folder or the face is not there, or the
@@ -87,10 +85,7 @@ def find_archive(
         if subsets is not None:
             raise ValueError("dataset.subsets: AFLW2000-3D has no sub-folders; leave it out")
         return find_aflw2000(data_dir)
-    pairs, missing = find_300w_lp(data_dir, subsets)
-    for subset in missing:
-        log.warning("skipped: %s is not there", Path(data_dir) / "300W_LP" / subset)
-    return pairs
+    return find_300w_lp(data_dir, subsets)
 
 
 def build_archive(
@@ -103,10 +98,7 @@ def build_archive(
     workers: int,
 ) -> dict:
     """Find an archive's pairs and build, or finish building, the set `output` from them; returns
-    the content of build.json.
-
-    `workers` 0 or 1 works in this process. A finished set made from the same pairs and options is
-    left alone.
+    the content of build.json. A finished set of the same pairs and options is left alone.
 
     Raises:
         ValueError: an option is not one of its choices, `output` holds another set, or no pair is
@@ -119,32 +111,26 @@ def build_archive(
     pairs = find_archive(options.dataset, subsets, face_files, data_dir=data_dir)
     # Another place of the archive is the same archive: names count, not paths.
     names = "\n".join(pair.name for pair in pairs)
-    build = build_packed(
+    return build_packed(
         output,
         pairs,
-        SetLayout(
-            dataset=options.dataset,
-            format={
-                "crop": options.crop._asdict(),
-                "pixel_origin": options.pixel_origin,
-                "maps": options.map_dtype if options.maps else None,
-            },
-            unit="sample",
-            seconds=SECONDS,
-        ),
         functools.partial(_pack, output=output, options=options),
         face_files.load,
+        dataset=options.dataset,
+        layout={
+            "crop": options.crop._asdict(),
+            "pixel_origin": options.pixel_origin,
+            "maps": options.map_dtype if options.maps else None,
+        },
         plan={
             "options": options._replace(crop=options.crop._asdict())._asdict(),
             "pairs": len(pairs),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         },
+        unit="sample",
+        seconds=SECONDS,
         workers=workers,
     )
-    counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
-    log.info("%s: %d samples; audit: %s", output, build["count"], ", ".join(counts))
-    log_reasons(build["audit"]["unreadable"], what="unreadable")
-    return build
 
 
 def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> PackedShard:
@@ -176,16 +162,13 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
             if options.maps:
                 path = output / "maps" / f"{one.name}.npy"
                 _write_map(path, record, decoded.vertices[i], options, face)
+    described = face.describe()
     return PackedShard(
         names=[loaded[i].name for i in kept],
         records=records[kept],
         pictures=[loaded[i].data for i in kept],
-        audit={**audit.lists(), "unreadable": unreadable},
-        face={
-            "vertices": model.num_vertices,
-            "shape_bases": model.num_shape,
-            "exp_bases": model.num_exp,
-        },
+        audit={**audit.lists, "unreadable": unreadable},
+        face={key: described[key] for key in ("vertices", "shape_bases", "exp_bases")},
     )
 
 
@@ -197,7 +180,7 @@ def _write_map(
     face: Face,
 ) -> None:
     """DIR/maps/NAME.npy: (256, 256, 3), rows v, columns u, x y z in crop px."""
-    crop_from_model = record_crop_from_model(record, options.crop, options.pixel_origin)
+    crop_from_model = SetRecord(record, options.crop, options.pixel_origin).crop_from_model()
     crop_vertices = camera.transform_points(crop_from_model.float(), vertices)
     position_map = face.uv.position_map(crop_vertices[None])[0].permute(1, 2, 0).numpy()
     try:
@@ -206,3 +189,24 @@ def _write_map(
         raise ValueError(f"{path}: {error}") from error
     with written_whole(path) as temporary:
         np.save(temporary, stored)
+
+
+def encode_map(position_map: np.ndarray, dtype: str) -> np.ndarray:
+    """A position map (H, W, 3) in crop px for storage.
+
+    `uint16` counts 1/128 px, modulo 512 px: values from 0 to 384 decode by a division, from stored
+    values of 384 px and more (faces that leave the crop) take 512 px.
+
+    Raises:
+        ValueError: a coordinate outside [-128, 384) px for uint16.
+    """
+    if dtype != "uint16":
+        return position_map.astype(dtype)
+    low, high = FIXED_POINT_RANGE
+    steps = np.rint(position_map.astype(np.float64) * FIXED_POINT_STEPS).astype(np.int64)
+    if steps.min() < low * FIXED_POINT_STEPS or steps.max() >= high * FIXED_POINT_STEPS:
+        raise ValueError(
+            f"coordinates from {position_map.min():.1f} to {position_map.max():.1f} px do not fit "
+            f"the uint16 maps' range {low:g} to {high:g} px; use map_dtype=float16 or float32"
+        )
+    return (steps % 2**16).astype(np.uint16)

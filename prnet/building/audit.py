@@ -20,11 +20,13 @@ class Audit:
 
     def __init__(self, *, full_bases: bool) -> None:
         self.full_bases = full_bases
-        self.large_angles: list[str] = []
-        self.negative_scale: list[str] = []
-        self.cast_dtypes: dict[str, list[str]] = {}
-        self.landmark_mismatch: dict[str, float] = {}
-        self.landmarks_unchecked: list[str] = []
+        self.lists = {
+            "large_angles": [],
+            "negative_scale": [],
+            "cast_dtypes": {},  # name -> keys
+            "landmark_mismatch": {},  # name -> px
+            "landmarks_unchecked": [],
+        }
 
     def check(
         self,
@@ -34,11 +36,11 @@ class Audit:
         pixel_origin: str,
     ) -> None:
         if np.abs(np.degrees(file.fit.angles)).max() > LARGE_ANGLE_DEG:
-            self.large_angles.append(name)
+            self.lists["large_angles"].append(name)
         if file.fit.scale < 0:
-            self.negative_scale.append(name)
+            self.lists["negative_scale"].append(name)
         if file.cast_keys:
-            self.cast_dtypes[name] = list(file.cast_keys)
+            self.lists["cast_dtypes"][name] = list(file.cast_keys)
 
         shift = np.array([*pixel_origin_shift(pixel_origin, "matlab"), 0.0])
         decoded = landmarks + shift
@@ -50,20 +52,11 @@ class Audit:
             # the face: at large yaw it is up to 50 px from the model's jaw, so it is left out.
             annotated, decoded, limit = file.landmarks_2d[JAW:], decoded[JAW:, :2], None
         else:
-            self.landmarks_unchecked.append(name)
+            self.lists["landmarks_unchecked"].append(name)
             return
         if limit is None or not self.full_bases:
             sides = np.ptp(file.landmarks_2d if limit is None else annotated, axis=0)[:2]
             limit = MISMATCH_BOX_SHARE * math.sqrt(sides.prod())
         distance = float(np.linalg.norm(decoded - annotated, axis=1).max())
         if distance > limit:
-            self.landmark_mismatch[name] = round(distance, 3)
-
-    def lists(self) -> dict:
-        return {
-            "large_angles": self.large_angles,
-            "negative_scale": self.negative_scale,
-            "cast_dtypes": self.cast_dtypes,
-            "landmark_mismatch": self.landmark_mismatch,
-            "landmarks_unchecked": self.landmarks_unchecked,
-        }
+            self.lists["landmark_mismatch"][name] = round(distance, 3)

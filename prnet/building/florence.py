@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from prnet.building.resumable import Job, log_reasons, resumable, some_reasons, write_plan
+from prnet.building.resumable import log_reasons, resumable, some_reasons, write_plan
 from prnet.building.scan_files import (
     SubjectScans,
     find_scans,
@@ -29,6 +29,7 @@ from prnet.building.scan_rendering import (
 )
 from prnet.datasets.florence import FOLDER, RULE_FILE, SUBJECT_FILE
 from prnet.datasets.pictures import decode_picture, write_picture
+from prnet.drawing.pictures import tile
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
 from prnet.files import read_npz, write_json, written_whole
@@ -38,10 +39,6 @@ log = logging.getLogger(__name__)
 
 SHEET_CELL, SHEET_COLUMNS = 192, 5
 SECONDS = 5.0  # of work in a subject, about
-
-
-def rendering_name(subject: str, pitch_deg: float, yaw_deg: float) -> str:
-    return f"{subject}_p{pitch_deg:+g}_y{yaw_deg:+g}"
 
 
 def build_florence(
@@ -65,15 +62,17 @@ def build_florence(
     write_plan(folder, dataset="florence", **rule._asdict())
     # A test set of its own: readers need the rule, not how the build went.
     write_json(folder / RULE_FILE, {"format": 1, **rule._asdict()})
-    job = Job(
-        work=functools.partial(_write_subjects, folder=folder, rule=rule),
-        prepare=load_embedded,
-        marker=functools.partial(_subject_file, folder),
+    failed = resumable(
+        folder,
+        [[file] for file in files],
+        functools.partial(_write_subject, folder=folder, rule=rule),
+        load_embedded,
+        lambda subject: folder / subject.name / SUBJECT_FILE,
         title="render",
         unit="subject",
         seconds=SECONDS,
+        workers=workers,
     )
-    failed = resumable(folder, [[file] for file in files], job, workers=workers)
     log_reasons(failed, what="left out")
     if len(failed) == len(files):
         raise ValueError(
@@ -82,19 +81,11 @@ def build_florence(
     return folder
 
 
-def _subject_file(folder: Path, subject: SubjectScans) -> Path:
-    return folder / subject.name / SUBJECT_FILE
-
-
-def _write_subjects(
-    subjects: Sequence[SubjectScans], face: Face, *, folder: Path, rule: RenderRule
+def _write_subject(
+    piece: Sequence[SubjectScans], face: Face, *, folder: Path, rule: RenderRule
 ) -> dict[str, str]:
-    reasons = {one.name: _write_subject(one, face, folder=folder, rule=rule) for one in subjects}
-    return {name: why for name, why in reasons.items() if why}
-
-
-def _write_subject(file: SubjectScans, face: Face, *, folder: Path, rule: RenderRule) -> str:
-    """All renderings of one subject; why there are none, or nothing."""
+    """All renderings of the one subject of a piece; why there are none, if so."""
+    (file,) = piece
     reasons = []
     for path in file.paths:
         try:
@@ -110,14 +101,13 @@ def _write_subject(file: SubjectScans, face: Face, *, folder: Path, rule: Render
         except (ValueError, OSError) as error:
             reasons.append(str(error))
     else:
-        return "; ".join(reasons)
+        return {file.name: "; ".join(reasons)}
     for pitch in rule.pitch_deg:
         for yaw in rule.yaw_deg:
-            name = rendering_name(file.name, pitch, yaw)
+            name = f"{file.name}_p{pitch:+g}_y{yaw:+g}"
             image_from_scan = place(located.region, pitch, yaw, rule)
             picture = render(located.scan, image_from_scan, rule)
-            with written_whole(folder / file.name / f"{name}.png") as temporary:
-                write_picture(temporary, picture)
+            write_picture(folder / file.name / f"{name}.png", picture)
             with written_whole(folder / file.name / f"{name}.npz") as temporary:
                 np.savez_compressed(
                     temporary,
@@ -137,29 +127,21 @@ def _write_subject(file: SubjectScans, face: Face, *, folder: Path, rule: Render
         "outer_eye_mm": round(float(np.linalg.norm(eyes[0] - eyes[1])), 3),
         "points": len(located.region),
     }
-    write_json(_subject_file(folder, file), summary)
-    return ""
+    write_json(folder / file.name / SUBJECT_FILE, summary)
+    return {}
 
 
-def write_renderings_sheet(folder: Path, *, count: int) -> Path:
-    """FOLDER/contact_sheet.png of the first `count` renderings, each with its true points beside
-    it."""
+def write_renderings_sheet(folder: Path, *, count: int) -> None:
+    """FOLDER/contact_sheet.png of the first `count` renderings, true points drawn below each."""
     cells = []
     for path in sorted(folder.glob("*/*.npz"))[:count]:
         picture = decode_picture(path.with_suffix(".png").read_bytes(), source=path)
         truth = read_npz(path, "vertices", "outer_eyes", hint="build it again")
         drawn = picture.copy()
         for name, color in (("vertices", (0, 255, 0)), ("outer_eyes", (255, 0, 0))):
-            points_2d = truth[name]
-            column, row = np.rint(points_2d[:, :2]).astype(int).T
-            inside = (column >= 0) & (row >= 0) & (row < len(drawn)) & (column < len(drawn))
-            drawn[row[inside], column[inside]] = color
+            pixels = np.rint(truth[name][:, :2]).astype(int)
+            column, row = pixels[((pixels >= 0) & (pixels < len(drawn))).all(1)].T
+            drawn[row, column] = color
         pair = np.concatenate([picture, drawn])
         cells.append(cv2.resize(pair, (SHEET_CELL, 2 * SHEET_CELL), interpolation=cv2.INTER_AREA))
-    columns = min(len(cells), SHEET_COLUMNS)
-    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
-    rows = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]
-    path = folder / "contact_sheet.png"
-    with written_whole(path) as temporary:
-        write_picture(temporary, np.concatenate(rows))
-    return path
+    write_picture(folder / "contact_sheet.png", tile(cells, columns=SHEET_COLUMNS))

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from prnet.building.head_scans import write_scan
-from prnet.building.resumable import Job, chunks, resumable, write_plan
+from prnet.building.resumable import chunks, resumable, write_plan
 from prnet.datasets.fits import write_fit
 from prnet.datasets.pictures import write_picture
 from prnet.datasets.synthetic import (
@@ -26,11 +25,12 @@ from prnet.datasets.synthetic import (
     SyntheticRule,
     sample_name,
     to_bytes,
+    to_mask,
+    to_values,
 )
 from prnet.faces.embedded import load_embedded
 from prnet.files import written_whole
 from prnet.geometry import camera
-from prnet.synthetic.world import SyntheticFaces
 
 PIECE_SIZE = 32  # samples that are rendered together
 SECONDS = 0.03  # of work in a sample, about
@@ -78,23 +78,25 @@ def freeze(
         raise ValueError(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
-    write_plan(output, **{k: v for k, v in rule.to_values().items() if k not in READING})
+    write_plan(output, **{k: v for k, v in to_values(rule).items() if k not in READING})
     write_face(output / "face.npz")
     pieces = [
         piece
         for folder, number in ((TRAINING, count), (TEST, test_count))
         for piece in chunks([WorldFile(folder, index) for index in range(number)], PIECE_SIZE)
     ]
-    job = Job(
-        work=functools.partial(_write_piece, output=output),
-        prepare=functools.partial(_worlds, rule),
-        marker=functools.partial(_marker, output),
+    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
+    resumable(
+        output,
+        pieces,
+        functools.partial(_write_piece, output=output),
+        functools.partial(_worlds, rule),
+        functools.partial(_marker, output),
         title="render",
         unit="sample",
         seconds=SECONDS,
+        workers=workers,
     )
-    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
-    resumable(output, pieces, job, workers=workers)
 
 
 def _marker(output: Path, file: WorldFile) -> Path:
@@ -124,46 +126,37 @@ def write_face(path: Path) -> None:
 
 
 def _worlds(rule: SyntheticRule) -> dict[str, RenderedFaces]:
-    return {
-        TRAINING: RenderedFaces(rule, seed=rule.seed),
-        TEST: RenderedFaces(rule, seed=rule.seed + HELD_OUT_SEED_SHIFT),
-        SCANS: RenderedFaces(rule, seed=rule.seed + SCANS_SEED_SHIFT),
-    }
+    shifts = {TRAINING: 0, TEST: HELD_OUT_SEED_SHIFT, SCANS: SCANS_SEED_SHIFT}
+    return {folder: RenderedFaces(rule, seed=rule.seed + shift) for folder, shift in shifts.items()}
 
 
 def _write_piece(
     files: Sequence[WorldFile], worlds: dict[str, RenderedFaces], *, output: Path
 ) -> dict[str, str]:
-    """Files of one folder."""
-    folder = files[0].folder
+    """Files of one folder; the .mat or the .obj comes last and marks one as finished."""
+    folder, indices = files[0].folder, [file.index for file in files]
     faces = worlds[folder].faces
     if folder == SCANS:
         for file in files:
             write_scan(_marker(output, file).parent, faces, file.index)
-    else:
-        _write_samples(files, faces, output)
-    return {}
-
-
-def _write_samples(files: Sequence[WorldFile], faces: SyntheticFaces, output: Path) -> None:
-    """Render and write samples of one folder; the .mat comes last and marks one as finished."""
-    indices = [file.index for file in files]
+        return {}
     batch = faces.batch(indices)
     fits = faces.fits(indices)
     pictures = to_bytes(batch.image).permute(0, 2, 3, 1).contiguous().numpy()
-    seen = 255 * batch.attention.to(torch.uint8).numpy()
+    seen = to_mask(batch.attention).numpy()
     landmarks = camera.convert_origin(batch.landmarks.double(), "zero_based", "matlab").numpy()
     size = pictures.shape[1]
     for i, file in enumerate(files):
-        with written_whole(output / f"{file.stem}.jpg") as temporary:
-            write_picture(temporary, pictures[i])
-        with written_whole(output / "attention" / f"{file.stem}.png") as temporary:
-            write_picture(temporary, np.repeat(seen[i, :, :, None], 3, 2))
+        write_picture(output / f"{file.stem}.jpg", pictures[i])
+        write_picture(
+            output / "attention" / f"{file.stem}.png", np.repeat(seen[i, :, :, None], 3, 2)
+        )
         write_fit(
             _marker(output, file),
             fits[i],
             height=size,
             width=size,
             landmarks=landmarks[i],
-            with_depth=file.folder == TEST,
+            with_depth=folder == TEST,
         )
+    return {}

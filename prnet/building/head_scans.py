@@ -10,7 +10,6 @@ import torch
 
 from prnet.datasets.pictures import write_picture
 from prnet.export.mesh import write_obj
-from prnet.files import written_whole
 from prnet.synthetic.parameters import stack
 from prnet.synthetic.person.textures import compose_albedo
 from prnet.synthetic.srgb import srgb_encode
@@ -48,8 +47,7 @@ def write_scan(folder: Path | str, faces: SyntheticFaces, index: int) -> Path:
     beyond |= np.ptp(corners[..., 0], axis=1) > SEAM_SPAN
     texture_triangles = np.where(beyond[:, None], len(texture_coords), triangles)
 
-    with written_whole(folder / f"{folder.name}.png") as temporary:
-        write_picture(temporary, skin_picture(faces, index))
+    write_picture(folder / f"{folder.name}.png", skin_picture(faces, index))
     path = folder / f"{folder.name}.obj"
     write_obj(
         path,

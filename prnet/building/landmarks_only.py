@@ -3,19 +3,15 @@ layout (`prnet.datasets.built`), with points in the records where those have coe
 
 import functools
 import hashlib
-import logging
 from pathlib import Path
 
 import numpy as np
 
-from prnet.building.packing import PackedShard, SetLayout, Shard, build_packed
-from prnet.building.resumable import log_reasons
+from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.datasets.landmark_files import find_landmarks
 from prnet.datasets.landmark_set import KIND, RECORD
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
 from prnet.geometry import camera
-
-log = logging.getLogger(__name__)
 
 # Fewer points that are seen place no crop.
 LEAST_SEEN = 3
@@ -36,8 +32,7 @@ def build_landmarks(
     content of build.json.
 
     `landmarks`, `pictures` and `landmarks_origin` as `find_landmarks` takes them; AFLW's 21 points
-    are read too. `pixel_origin` is that of the set, which goes with others of the same. A finished
-    set of the same photos and points is left alone.
+    are read too. `pixel_origin` is that of the set, which goes with others of the same.
 
     Raises:
         FileNotFoundError: no landmarks.
@@ -49,33 +44,24 @@ def build_landmarks(
     )
     points = b"".join(item.landmarks[:, :2].tobytes() for item in items)
     names = "\n".join(item.name for item in items)
-    layout = {"kind": KIND, "crop": crop._asdict(), "pixel_origin": pixel_origin, "maps": None}
-    build = build_packed(
+    dataset, rule = "landmarks_only", {"crop": crop._asdict(), "pixel_origin": pixel_origin}
+    sha256 = hashlib.sha256(names.encode() + points).hexdigest()
+    return build_packed(
         output,
         items,
-        SetLayout(dataset="landmarks_only", format=layout, unit="photo", seconds=SECONDS),
         functools.partial(_pack, crop=crop, pixel_origin=pixel_origin),
-        _no_tools,
-        plan={
-            "dataset": "landmarks_only",
-            "crop": crop._asdict(),
-            "pixel_origin": pixel_origin,
-            "sha256": hashlib.sha256(names.encode() + points).hexdigest(),
-        },
+        dict,  # the processes need nothing
+        dataset=dataset,
+        layout={"kind": KIND, **rule, "maps": None},
+        plan={"dataset": dataset, **rule, "sha256": sha256},
         unreadable=failed,
+        unit="photo",
+        seconds=SECONDS,
         workers=workers,
     )
-    unreadable = build["audit"]["unreadable"]
-    log.info("%s: %d photos; %d cannot be used", output, build["count"], len(unreadable))
-    log_reasons(unreadable, what="unreadable")
-    return build
 
 
-def _no_tools() -> None:
-    """The processes need nothing."""
-
-
-def _pack(shard: Shard, _tools: None, *, crop: CropRule, pixel_origin: str) -> PackedShard:
+def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> PackedShard:
     """Read the photos of a shard and place their crops."""
     records = np.zeros(len(shard.sources), RECORD)
     shift = camera.pixel_origin_shift("zero_based", pixel_origin)

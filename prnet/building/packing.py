@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.building.resumable import (
-    Job,
+    chunks,
+    log_reasons,
     remove_leftovers,
     resumable,
     some_reasons,
@@ -45,29 +46,28 @@ class PackedShard(NamedTuple):
     face: dict | None = None  # vertices and bases of the face, where the set goes with one
 
 
-class SetLayout(NamedTuple):
-    """What is written into format.json and beside the samples into build.json."""
-
-    dataset: str
-    format: dict  # beside the version
-    unit: str  # of the progress bar: what a sample is
-    seconds: float  # of work in a sample, about
-
-
 def build_packed(
     output: Path,
     sources: Sequence,
-    layout: SetLayout,
     pack: Callable[[Shard, object], PackedShard],
     prepare: Callable[[], object],
     *,
-    plan: Mapping,  # what decides the content
-    unreadable: Mapping[str, str] | None = None,  # what was left out before
+    dataset: str,
+    layout: Mapping,
+    plan: Mapping,
+    unreadable: Mapping[str, str] | None = None,
+    unit: str,
+    seconds: float,
     workers: int,
 ) -> dict:
     """Build, or finish building, the set `output`; returns the content of build.json.
 
     A finished set of the same plan is left alone.
+
+    - `layout`: of format.json, beside the version.
+    - `plan`: what decides the content.
+    - `unreadable`: what was left out before, {name: why}.
+    - `unit`, `seconds`: what a sample is, and of work in one, about.
 
     Raises:
         ValueError: `output` holds another set, or no source can be used.
@@ -76,60 +76,60 @@ def build_packed(
     if (output / "build.json").is_file():
         log.info("%s: already built, nothing to do", output)
         _remove_parts(output)
-        return read_json_object(output / "build.json")
-    shards = [
-        Shard(number, sources[start : start + SHARD_SIZE])
-        for number, start in enumerate(range(0, len(sources), SHARD_SIZE))
-    ]
-    job = Job(
-        work=functools.partial(_write_shards, output=output, pack=pack),
-        prepare=prepare,
-        marker=functools.partial(_marker, output),
-        title=f"build {layout.dataset}",
-        unit=layout.unit,
-        seconds=layout.seconds,
-        size=_num_sources,
-    )
-    resumable(output, [[shard] for shard in shards], job, workers=workers)
-    return _join(output, shards, layout, dict(unreadable or {}))
-
-
-def _num_sources(shard: Shard) -> int:
-    return len(shard.sources)
+        build = read_json_object(output / "build.json")
+    else:
+        shards = [Shard(*each) for each in enumerate(chunks(sources, SHARD_SIZE))]
+        resumable(
+            output,
+            [[shard] for shard in shards],
+            functools.partial(_write_shard, output=output, pack=pack),
+            prepare,
+            functools.partial(_marker, output),
+            title=f"build {dataset}",
+            unit=unit,
+            seconds=seconds,
+            size=lambda shard: len(shard.sources),
+            workers=workers,
+        )
+        build = _join(output, shards, dataset, layout, unreadable or {})
+    counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
+    log.info("%s: %d %ss; audit: %s", output, build["count"], unit, ", ".join(counts))
+    log_reasons(build["audit"]["unreadable"], what="unreadable")
+    return build
 
 
 def _marker(output: Path, shard: Shard) -> Path:
     return output / "parts" / f"{shard.number}.json"
 
 
-def _write_shards(
-    shards: Sequence[Shard],
+def _write_shard(
+    piece: Sequence[Shard],
     tools: object,
     *,
     output: Path,
     pack: Callable[[Shard, object], PackedShard],
 ) -> dict[str, str]:
     """What is left out stands in the shard's own .json, where a later run finds it."""
-    for shard in shards:
-        packed = pack(shard, tools)
-        records = packed.records
-        sizes = np.array([len(picture) for picture in packed.pictures], dtype=np.int64)
-        records["shard"] = shard.number
-        records["picture_bytes"] = sizes
-        records["picture_offset"] = np.cumsum(sizes) - sizes
-        with written_whole(output / "pictures" / f"{shard.number}.bin") as temporary:
-            temporary.write_bytes(b"".join(packed.pictures))
-        marker = _marker(output, shard)
-        with written_whole(marker.with_suffix(".npy")) as temporary:
-            np.save(temporary, records)
-        content = {"samples": packed.names, "audit": packed.audit}
-        if packed.face is not None:
-            content["face"] = packed.face
-        write_json(marker, content)
+    (shard,) = piece
+    packed = pack(shard, tools)
+    records = packed.records
+    sizes = np.array([len(picture) for picture in packed.pictures], dtype=np.int64)
+    records["shard"] = shard.number
+    records["picture_bytes"] = sizes
+    records["picture_offset"] = np.cumsum(sizes) - sizes
+    with written_whole(output / "pictures" / f"{shard.number}.bin") as temporary:
+        temporary.write_bytes(b"".join(packed.pictures))
+    marker = _marker(output, shard)
+    with written_whole(marker.with_suffix(".npy")) as temporary:
+        np.save(temporary, records)
+    face = {} if packed.face is None else {"face": packed.face}
+    write_json(marker, {"samples": packed.names, "audit": packed.audit, **face})
     return {}
 
 
-def _join(output: Path, shards: Sequence[Shard], layout: SetLayout, unreadable: dict) -> dict:
+def _join(
+    output: Path, shards: Sequence[Shard], dataset: str, layout: Mapping, unreadable: Mapping
+) -> dict:
     """Join the shards; build.json comes last and makes the set a finished one."""
     markers = [_marker(output, shard) for shard in shards]
     parts = [read_json_object(marker) for marker in markers]
@@ -151,10 +151,10 @@ def _join(output: Path, shards: Sequence[Shard], layout: SetLayout, unreadable: 
     records = [read_npy(marker.with_suffix(".npy"), hint=hint) for marker in markers]
     with written_whole(output / "records.npy") as temporary:
         np.save(temporary, np.concatenate(records))
-    write_json(output / "format.json", {"format": FORMAT, **layout.format})
+    write_json(output / "format.json", {"format": FORMAT, **layout})
     face = {"face": parts[0]["face"]} if "face" in parts[0] else {}
     build = {
-        "dataset": layout.dataset,
+        "dataset": dataset,
         "count": len(samples),
         **face,
         "samples": samples,

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -27,20 +27,6 @@ LISTED = 10  # reasons in the log
 
 Item = TypeVar("Item")
 Tools = TypeVar("Tools")
-
-
-class Job(NamedTuple):
-    """What is to be done; module functions or partials of them, for they are sent to processes."""
-
-    # Of the items that one process does together, and what `prepare` made there; returns {name:
-    # why} of those that cannot be used.
-    work: Callable[[Sequence[Item], Tools], Mapping[str, str]]
-    prepare: Callable[[], Tools]
-    marker: Callable[[Item], Path]
-    title: str  # of the progress bar
-    unit: str
-    seconds: float  # of work in a unit, about
-    size: Callable[[Item], int] = lambda _item: 1  # units in an item
 
 
 def write_plan(folder: Path, **values: object) -> None:
@@ -75,25 +61,42 @@ def write_plan(folder: Path, **values: object) -> None:
 
 
 def resumable(
-    folder: Path, pieces: Iterable[Sequence[Item]], job: Job, *, workers: int
+    folder: Path,
+    pieces: Iterable[Sequence[Item]],
+    work: Callable[[Sequence[Item], Tools], Mapping[str, str]],
+    prepare: Callable[[], Tools],
+    marker: Callable[[Item], Path],
+    *,
+    title: str,
+    unit: str,
+    seconds: float,
+    size: Callable[[Item], int] = lambda _item: 1,
+    workers: int,
 ) -> dict[str, str]:
     """Do what is left of `pieces`, each in one process; returns {name: why} of what was left out.
 
     Nothing depends on the number of processes, or on when an earlier run was killed; what that one
-    left half-written in the folder is removed.
+    left half-written in the folder is removed. `work` and `prepare` are sent to processes: module
+    functions or partials of them.
+
+    - `work`: of the items of a piece, and what `prepare` made there; returns {name: why} of those
+      that cannot be used.
+    - `title`, `unit`: of the progress bar.
+    - `seconds`: of work in a unit, about.
+    - `size`: units in an item.
     """
 
     def units(piece: Sequence[Item]) -> int:
-        return sum(map(job.size, piece))
+        return sum(map(size, piece))
 
     pieces = list(pieces)
-    left = [[item for item in piece if not job.marker(item).is_file()] for piece in pieces]
+    left = [[item for item in piece if not marker(item).is_file()] for piece in pieces]
     left = [piece for piece in left if piece]
     total, todo = (sum(map(units, some)) for some in (pieces, left))
-    processes = min(workers, len(left)) if job.seconds * todo >= POOL_FROM else 0
+    processes = min(workers, len(left)) if seconds * todo >= POOL_FROM else 0
     unusable: dict[str, str] = {}
-    with tqdm(total=total, initial=total - todo, desc=job.title, unit=job.unit) as bar:
-        for piece, failed in in_processes(job.work, left, job.prepare, workers=processes):
+    with tqdm(total=total, initial=total - todo, desc=title, unit=unit) as bar:
+        for piece, failed in in_processes(work, left, prepare, workers=processes):
             unusable.update(failed)
             bar.update(units(piece))
     remove_leftovers(folder)

@@ -127,12 +127,11 @@ def read_scan(path: Path) -> Scan:
         raise ValueError(f"{path}: no texture and no vertex colours, expected a coloured scan")
     # Points that no triangle uses are not part of the surface.
     used, triangles = np.unique(scan.triangles, return_inverse=True)
-    return Scan(
-        scan.vertices[used],
-        triangles.reshape(scan.triangles.shape),
-        None if scan.uv_coords is None else scan.uv_coords[used],
-        scan.texture,
-        None if scan.colors is None else scan.colors[used],
+    return scan._replace(
+        vertices=scan.vertices[used],
+        triangles=triangles.reshape(scan.triangles.shape),
+        uv_coords=None if scan.uv_coords is None else scan.uv_coords[used],
+        colors=None if scan.colors is None else scan.colors[used],
     )
 
 
@@ -165,11 +164,7 @@ def _read_mesh(path: Path) -> Scan:
 
 
 def _read_vrml(path: Path) -> Scan:
-    """One IndexedFaceSet of VRML 1.0 or 97 with its texture; transforms are not applied.
-
-    Raises:
-        ValueError: no such mesh or texture, several of them, or polygons that do not fit.
-    """
+    """One IndexedFaceSet of VRML 1.0 or 97 with its texture; transforms are not applied."""
     text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
 
     def numbers(pattern: str, *, required: bool = True) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from prnet.geometry.icp import fit_similarity
 from prnet.geometry.mesh import vertex_normals
 
 MICROMETRE_PER_MILLIMETRE = 1000.0
-NOSE_TIP, OUTER_EYES = 30, (36, 45)
+NOSE_TIP = 30
 # Poses that are tried first: any scan within some 25 degrees of one is found.
 START_PITCHES_DEG = (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0)
 START_YAWS_DEG = (-40.0, 0.0, 40.0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from prnet.building.scan_files import OUTER_EYES, Scan
@@ -146,7 +147,11 @@ def render(
         # Texture coordinates may repeat beyond [0, 1]; texel centres lie at halves.
         column = np.mod(u, 1.0) * width - 0.5
         row = (1 - np.mod(v, 1.0)) * height - 0.5
-        color = sample(scan.texture, column, row)
+        color = [
+            map_coordinates(channel, (row, column), np.float64, order=1, mode="nearest")
+            for channel in np.moveaxis(scan.texture, 2, 0)
+        ]
+        color = np.stack(color, 1)
     else:
         color = (scan.colors[corners] * weights).sum(1)
     normals = vertex_normals(points, triangles)[0].numpy()
@@ -155,22 +160,6 @@ def render(
     picture[seen] = color * (1 - rule.shading + rule.shading * facing)
     small = cv2.resize(picture, (rule.picture_size,) * 2, interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small), 0, 255).astype(np.uint8)
-
-
-def sample(
-    texture: np.ndarray,  # (H, W, 3), uint8
-    column: np.ndarray,  # (P,), texels
-    row: np.ndarray,  # (P,)
-) -> np.ndarray:
-    """Bilinear samples (P, 3), float64; beyond the border its nearest texel."""
-    height, width = texture.shape[:2]
-    column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
-    left, top = np.floor(column).astype(int), np.floor(row).astype(int)
-    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    across, down = (column - left)[:, None], (row - top)[:, None]
-    upper = texture[top, left] * (1 - across) + texture[top, right] * across
-    lower = texture[below, left] * (1 - across) + texture[below, right] * across
-    return upper * (1 - down) + lower * down
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:  # (4, 4), (N, 3)

@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.building.resumable import Job, chunks, resumable, some_reasons, write_plan
+from prnet.building.resumable import chunks, resumable, some_reasons, write_plan
 from prnet.building.turning import head_pose, require_turnable, turn_fit, turn_photo
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
-from prnet.files import read_json_object, write_json, written_whole
+from prnet.files import read_json_object, write_json
 from prnet.geometry import camera
 from prnet.sample import Fit
 
@@ -121,15 +121,17 @@ def build_extra(
         listing["unreadable"].pop(turn.pair.name, None)
     listing["unreadable"].update(unreadable)
     marker = functools.partial(_fit_file, output)
-    job = Job(
-        work=functools.partial(_write_turns, output=output),
-        prepare=face_files.load,
-        marker=marker,
+    failed = resumable(
+        output / FOLDER,
+        chunks(turns, PIECE_SIZE),
+        functools.partial(_write_turns, output=output),
+        face_files.load,
+        marker,
         title="turn faces",
         unit="sample",
         seconds=SECONDS,
+        workers=workers,
     )
-    failed = resumable(output / FOLDER, chunks(turns, PIECE_SIZE), job, workers=workers)
     listing["unreadable"].update(failed)
     made = [turn for turn in turns if marker(turn).is_file()]
     for turn in made:
@@ -206,34 +208,34 @@ def _turns_of(pair: FacePair, yaw_deg: float, rule: ExtraRule) -> list[Turn]:
     ]
 
 
-def read_source(turn: Turn, face: Face) -> tuple[np.ndarray, Fit]:
-    """The photo, (H, W, 3) uint8 RGB, and the fit that a sample is made from.
-
-    Raises:
-        ValueError, OSError: picture or fit cannot be read, or the face not be turned.
-    """
-    fit = read_fit(turn.pair.fit).fit
-    photo = decode_picture(turn.pair.read_picture(), source=turn.pair.picture.name)
-    require_turnable(fit, _landmarks(fit, face, photo.shape[0]), *photo.shape[:2])
-    return photo, fit
+def _fit_file(output: Path, turn: Turn) -> Path:
+    return output / FOLDER / f"{turn.name}.mat"
 
 
-def write_turned(turn: Turn, photo: np.ndarray, fit: Fit, output: Path, face: Face) -> None:
-    """Make and write one sample of the source's photo (H, W, 3); the .mat comes last and marks it
-    as finished."""
-    height, width = photo.shape[:2]
-    turned = turn_fit(fit, face, math.radians(turn.turn_deg), height=height, width=width)
-    picture = turn_photo(photo, fit, turned, face)
-    with written_whole(output / FOLDER / f"{turn.name}.jpg") as temporary:
-        write_picture(temporary, picture)
-    write_fit(
-        _fit_file(output, turn),
-        turned,
-        height=height,
-        width=width,
-        landmarks=_landmarks(turned, face, height, pixel_origin="matlab"),
-        with_depth=False,
-    )
+def _write_turns(turns: Sequence[Turn], face: Face, *, output: Path) -> dict[str, str]:
+    """Make and write samples; the .mat comes last and marks one as finished."""
+    failed = {}
+    for turn in turns:
+        try:
+            fit = read_fit(turn.pair.fit).fit
+            photo = decode_picture(turn.pair.read_picture(), source=turn.pair.picture.name)
+            height, width = photo.shape[:2]
+            require_turnable(fit, _landmarks(fit, face, height), height, width)
+        except (OSError, ValueError) as error:
+            failed[turn.pair.name] = str(error)
+            continue
+        turned = turn_fit(fit, face, math.radians(turn.turn_deg), height=height, width=width)
+        picture = turn_photo(photo, fit, turned, face)
+        write_picture(output / FOLDER / f"{turn.name}.jpg", picture)
+        write_fit(
+            _fit_file(output, turn),
+            turned,
+            height=height,
+            width=width,
+            landmarks=_landmarks(turned, face, height, pixel_origin="matlab"),
+            with_depth=False,
+        )
+    return failed
 
 
 def _landmarks(
@@ -244,19 +246,3 @@ def _landmarks(
     image_from_model = fit_matrix(fit, height, pixel_origin=pixel_origin)
     vertices = decode_vertices(landmark_model, fit).double()
     return camera.transform_points(image_from_model, vertices).numpy()
-
-
-def _fit_file(output: Path, turn: Turn) -> Path:
-    return output / FOLDER / f"{turn.name}.mat"
-
-
-def _write_turns(turns: Sequence[Turn], face: Face, *, output: Path) -> dict[str, str]:
-    failed = {}
-    for turn in turns:
-        try:
-            source = read_source(turn, face)
-        except (OSError, ValueError) as error:
-            failed[turn.pair.name] = str(error)
-            continue
-        write_turned(turn, *source, output, face)
-    return failed

@@ -13,7 +13,6 @@ beyond the picture: what is found in such a crop is mapped back wrongly by its b
 how: "published", as 3DDFA's script does, or "corrected".
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +20,15 @@ import numpy as np
 import torch
 
 from prnet.checks import require_choice, require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, NetworkInput, TestSet
+from prnet.datasets.evaluation import EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
-from prnet.faces.face import Face
 from prnet.files import read_npy
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
 
 MAPPINGS = ("corrected", "published")
 FRAMES = ("landmarks", "picture")
 CROP_SIDE = 120
+SHIFT = np.array(pixel_origin_shift("matlab", "zero_based"))  # px, of the labels
 # Side of the pictures the boxes are in: 3DDFA's own crops of AFLW's photographs.
 PICTURE_SIDE = 450
 # Grey values up to here are the black beyond a picture, after JPEG.
@@ -64,6 +63,7 @@ class AFLW(TestSet):
     metric = "nme_points_2d"
     point_groups = POINT_GROUPS
     has_fits = False
+    options = ("roi", "frame")
 
     def __init__(
         self,
@@ -94,14 +94,7 @@ class AFLW(TestSet):
         self.roi, self.frame, self.crop = roi, frame, crop
         self.true_boxes = [self._true_box(index) for index in range(count)]
 
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
-    ) -> "AFLW":
-        return cls(data_dir, roi=options["roi"], frame=options["frame"], crop=demands.crop)
-
     def notes(self) -> dict:
-        """What a report says about the boxes: the mapping, and the images it matters for."""
         named = list(zip(self.names, self.true_boxes, strict=True))
         return {
             "roi": self.roi,
@@ -112,30 +105,23 @@ class AFLW(TestSet):
     def __getitem__(self, index: int) -> EvaluationItem:
         points = self.points[index].T  # (21, 2)
         landmarks = self.landmarks[index].T  # (68, 2)
-        shift = np.array(pixel_origin_shift("matlab", "zero_based"))
-        network_input = None
-        if self.crop is not None:
-            network_input = self._network_input(index, landmarks)
         return EvaluationItem(
             name=self.names[index],
             yaw_deg=float(self.yaws_deg[index]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
-            network_input=network_input,
-            points=torch.from_numpy(points + shift),
+            network_input=self._network_input(index, landmarks + SHIFT),
+            points=torch.from_numpy(points + SHIFT),
             points_visible=torch.from_numpy((points != -1).all(1)),
-            box=torch.from_numpy(np.concatenate([landmarks.min(0), landmarks.max(0)] + shift)),
+            box=torch.from_numpy(np.concatenate([landmarks.min(0), landmarks.max(0)] + SHIFT)),
         )
 
-    def _network_input(self, index: int, landmarks: np.ndarray) -> NetworkInput:
+    def _network_input(self, index: int, landmarks: np.ndarray) -> NetworkInput | None:
+        if self.crop is None:
+            return None
         found = self.true_boxes[index]
         corrected = corrected_mapping(found.box)
         if self.frame == "landmarks":
-            shift = np.array(pixel_origin_shift("matlab", "zero_based"))
             picture_from_image = invert_affine(corrected)[:2].numpy()
-            framed = (landmarks + shift) @ picture_from_image[:, :2].T + picture_from_image[:, 3]
+            framed = landmarks @ picture_from_image[:, :2].T + picture_from_image[:, 3]
             center, size = crop_square(framed, self.crop, seed_name=self.names[index])
         else:
             center, size = np.full(2, (CROP_SIDE - 1) / 2), float(CROP_SIDE)
@@ -245,7 +231,6 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A file of numbers as float64."""
     array = read_npy(path, hint=HINT)
     if array.dtype.kind not in "fiu" or array.shape != shape:
         raise ValueError(

@@ -2,22 +2,22 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from prnet.checks import name_list, require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
+from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import (
     FacePair,
-    FitFile,
     find_aflw2000,
     fit_matrix,
     pad_params,
     read_fit,
 )
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.detection.detector import shared_detector
 from prnet.detection.framing import framing_of_detection, framing_of_points, overlap
 from prnet.detection.tilt import find_faces
@@ -31,46 +31,30 @@ log = logging.getLogger(__name__)
 LEAST_OVERLAP = 0.3
 
 
+@dataclass(eq=False)
 class AFLW2000(TestSet):
-    """Image + fit pairs as evaluation items.
-
-    face: of the fits; None: they are not decoded.
-    decodes: whether points are made of the fits. Where not, and without a `crop`, no picture is
-        read: its height is what places a fit in the image.
-    needs_landmarks: whether a file without `pt3d_68` is refused.
-    crop: how a network's input is framed; None: there is none.
-    boxes: name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
-    labels: file of the yaws that replace those of the fits; see `read_yaw_labels`.
-    all_names: of the whole data set, where `pairs` are a part of it.
-    """
+    """Image + fit pairs as evaluation items."""
 
     name = "aflw2000"
     takes_lists = True
 
-    def __init__(
-        self,
-        pairs: list[FacePair],
-        face: Face | None = None,
-        *,
-        decodes: bool = True,
-        needs_landmarks: bool = True,
-        crop: CropRule | None = None,
-        boxes: Mapping[str, np.ndarray] | None = None,
-        labels: Path | str | None = None,
-        all_names: Sequence[str] | None = None,
-    ) -> None:
-        self.pairs = pairs
-        self.names = [pair.name for pair in pairs]
-        self.truth_face = face
-        self.num_shape = face.morphable_model.num_shape if face else 0
-        self.num_exp = face.morphable_model.num_exp if face else 0
-        self.decodes = decodes
-        by_truth = crop is not None and crop.source == "landmarks" and boxes is None
-        self.needs_landmarks = needs_landmarks or by_truth
-        self.crop = crop
-        self.boxes = boxes
-        self.labels = labels
-        self.all_names = all_names or self.names
+    pairs: list[FacePair]
+    truth_face: Face | None = None  # of the fits; None: they are not decoded
+    _: KW_ONLY
+    # Points are made of the fits. Where not, and without a `crop`, no picture is read: its height
+    # is what places a fit in the image.
+    decodes: bool = True
+    needs_landmarks: bool = True  # a file without `pt3d_68` is refused
+    crop: CropRule | None = None  # how a network's input is framed; None: there is none
+    # Name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
+    boxes: Mapping[str, np.ndarray] | None = None
+    labels: Path | str | None = None  # of yaws that replace those of the fits; `read_yaw_labels`
+    all_names: Sequence[str] | None = None  # of the whole data set, where `pairs` are a part of it
+
+    def __post_init__(self) -> None:
+        self.names = [pair.name for pair in self.pairs]
+        model = self.truth_face.morphable_model if self.truth_face else None
+        self.num_shape, self.num_exp = (model.num_shape, model.num_exp) if model else (0, 0)
 
     @classmethod
     def open(
@@ -107,14 +91,15 @@ class AFLW2000(TestSet):
         """Those of the file; every one of `names` has to have one."""
         if self.labels is None:
             return None
-        labels = read_yaw_labels(self.labels, self.all_names)
+        labels = read_yaw_labels(self.labels, self.all_names or self.names)
         require_named(labels, names, source=self.labels)
         return labels
 
     def __getitem__(self, index: int) -> EvaluationItem:
         pair = self.pairs[index]
         file = read_fit(pair.fit)
-        if self.needs_landmarks and file.landmarks is None:
+        needs_landmarks = self.needs_landmarks or (self.crop is not None and self.boxes is None)
+        if needs_landmarks and file.landmarks is None:
             raise ValueError(
                 f"{pair.fit}: no pt3d_68, the 68 landmarks of AFLW2000-3D; without them choose "
                 "protocol.landmarks=map, and for a network protocol.crop.source=box"
@@ -123,16 +108,19 @@ class AFLW2000(TestSet):
         if self.decodes or self.crop is not None:
             if not pair.picture.is_file():
                 raise FileNotFoundError(f"{pair.picture}: missing picture of {pair.fit.name}")
-            data = pair.picture.read_bytes()
-            picture = decode_picture(data, source=pair.picture)
+            picture = decode_picture(pair.picture.read_bytes(), source=pair.picture)
             image_from_model = fit_matrix(file.fit, picture.shape[0])
             if self.crop is not None:
-                framed, tilt = self._framed_points(pair, file), 0.0
+                if self.boxes is not None:
+                    framed = self.boxes[pair.name]
+                else:
+                    shift = pixel_origin_shift("matlab", "zero_based")
+                    framed = file.landmarks[:, :2] + np.array(shift)
+                tilt = 0.0
                 if self.crop.source == "detector":
                     framed, tilt, detected = detected_corners(picture, framed)
-                center, size = crop_square(framed, self.crop, seed_name=pair.name)
-                network_input = crop_picture(
-                    data, picture, center, size, self.crop, source=pair.picture, tilt=tilt
+                network_input = framed_input(
+                    pair.picture, framed, self.crop, name=pair.name, decoded=picture, tilt=tilt
                 )
         return EvaluationItem(
             name=pair.name,
@@ -145,12 +133,6 @@ class AFLW2000(TestSet):
             network_input=network_input,
             detected=detected,
         )
-
-    def _framed_points(self, pair: FacePair, file: FitFile) -> np.ndarray:
-        """What the crop is placed around, (K, 2 or more), image px."""
-        if self.boxes is None:
-            return file.landmarks[:, :2] + np.array(pixel_origin_shift("matlab", "zero_based"))
-        return self.boxes[pair.name]
 
 
 def detected_corners(

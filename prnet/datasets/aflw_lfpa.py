@@ -12,18 +12,16 @@ DATA_DIR/AFLW_LFPA/landmarks.csv    or the same as lines name,left,top,right,bot
 Boxes and points are in px of the picture; what is not visible may be anything, empty too.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from prnet.checks import require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
+from prnet.checks import require_choice, require_finite
+from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
-from prnet.faces.face import Face
+from prnet.datasets.pictures import CropRule
 from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
@@ -55,6 +53,7 @@ class AFLWLFPA(TestSet):
     name = "aflw_lfpa"
     metric = "nme_points_2d"
     has_fits = False
+    options = ("table",)
 
     def __init__(
         self,
@@ -79,14 +78,7 @@ class AFLWLFPA(TestSet):
                 f"maps ({', '.join(blind)})"
             )
 
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
-    ) -> "AFLWLFPA":
-        return cls(data_dir, table=options["table"], crop=demands.crop)
-
     def notes(self) -> dict:
-        """What a report says about the points that were compared."""
         yaws = "as annotated" if self.annotations.yaws_deg is not None else "unknown: all in 0"
         return {
             "points_table": self.table,
@@ -100,19 +92,11 @@ class AFLWLFPA(TestSet):
         name, box = annotations.names[index], annotations.boxes[index]
         network_input = None
         if self.crop is not None:
-            path = self._picture(name)
-            data = path.read_bytes()
-            center, size = crop_square(box.reshape(2, 2), self.crop, seed_name=name)
-            network_input = crop_picture(
-                data, decode_picture(data, source=path), center, size, self.crop, source=path
-            )
+            source = self._picture(name)
+            network_input = framed_input(source, box.reshape(2, 2), self.crop, name=name)
         return EvaluationItem(
             name=name,
             yaw_deg=0.0 if annotations.yaws_deg is None else float(annotations.yaws_deg[index]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
             network_input=network_input,
             points=torch.from_numpy(annotations.points[index, self.mapped]),
             points_visible=torch.from_numpy(annotations.visible[index, self.mapped]),
@@ -207,10 +191,7 @@ def _read_npz(path: Path) -> Annotations:
         if got != shape:
             raise ValueError(f"{path}: {key}: got {got}, expected {shape}")
     origin = str(content.get("pixel_origin", "zero_based"))
-    if origin not in PIXEL_ORIGINS:
-        raise ValueError(
-            f"{path}: pixel_origin is {origin!r}, expected one of {', '.join(PIXEL_ORIGINS)}"
-        )
+    require_choice(f"{path}: pixel_origin", origin, PIXEL_ORIGINS)
     shift = np.array(pixel_origin_shift(origin, "zero_based"))
     yaws_deg = content.get("yaws_deg")
     return Annotations(

@@ -35,11 +35,7 @@ class AugmentRule(NamedTuple):
 
 
 def draw_similarity(
-    count: int,
-    rule: AugmentRule,
-    generator: torch.Generator,
-    *,
-    size: int = CROP_SIZE,
+    count: int, rule: AugmentRule, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Random motions of the crop plane, (B, 4, 4), and which of them mirror x, (B,) bool.
 
@@ -53,12 +49,12 @@ def draw_similarity(
 
     angle = uniform(-rule.rotation_deg, rule.rotation_deg) * (math.pi / 180)
     scale = uniform(*rule.scale)
-    shift_x, shift_y = (uniform(-rule.translation, rule.translation) * size for _ in range(2))
+    shift_x, shift_y = (uniform(-rule.translation, rule.translation) * CROP_SIZE for _ in range(2))
     mirrored = torch.rand(count, generator=generator, device=device) < rule.mirror
     if rule.rotation_probability < 1:
         angle = angle * (uniform(0, 1) < rule.rotation_probability)
 
-    center = (size - 1) / 2
+    center = (CROP_SIZE - 1) / 2
     sign = torch.where(mirrored, -1.0, 1.0)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     matrix = torch.zeros(count, 4, 4, device=device)

@@ -12,21 +12,13 @@ import hashlib
 import re
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from prnet.datasets.pictures import CropRule, FitItem
-from prnet.datasets.records import (
-    record_crop_from_image,
-    record_crop_from_model,
-    record_fit,
-    record_image_from_model,
-    record_item,
-)
+from prnet.datasets.records import SetRecord
 from prnet.files import read_json_object, read_npy
-from prnet.sample import Fit
 
 FORMAT = 1
 
@@ -34,13 +26,6 @@ FORMAT = 1
 PHOTO_OF_300W_LP = re.compile(
     r"((?:AFW|HELEN|IBUG_image)_\d+)_\d+_\d+|((?:AFW|HELEN|IBUG|LFPW)_.+)_\d+"
 )
-
-
-class BuiltInfo(NamedTuple):
-    """The two JSON files of a built set."""
-
-    build: dict
-    format: dict
 
 
 def source_photo(name: str) -> str:
@@ -65,8 +50,8 @@ def photo_ranks(names: list[str]) -> np.ndarray:
     return np.array([int.from_bytes(digest[:4]) / 2**32 for digest in digests])
 
 
-def read_built_info(directory: Path | str) -> BuiltInfo:
-    """The description of a built set.
+def read_built_info(directory: Path | str) -> tuple[dict, dict]:
+    """The content of build.json and of format.json.
 
     Raises:
         FileNotFoundError: not a built set, or an unfinished one.
@@ -88,18 +73,20 @@ def read_built_info(directory: Path | str) -> BuiltInfo:
             f"{directory}: built-set format {layout.get('format')}, this version reads {FORMAT}; "
             "build it again"
         )
-    return BuiltInfo(build, layout)
+    return build, layout
 
 
 class BuiltSet(torch.utils.data.Dataset):
     """A built set as `FitItem`s; pictures are decoded on access, in whatever worker asks."""
 
+    has_fits = True
+
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
-        self.info = read_built_info(directory)
-        self.names: list[str] = self.info.build["samples"]
-        self.crop_rule = CropRule(**self.info.format["crop"])
-        self.pixel_origin: str = self.info.format["pixel_origin"]
+        self.build, layout = read_built_info(directory)
+        self.names: list[str] = self.build["samples"]
+        self.crop_rule = CropRule(**layout["crop"])
+        self.pixel_origin: str = layout["pixel_origin"]
         self.records = read_npy(
             self.directory / "records.npy", hint="build the set again", mapped=True
         )
@@ -119,7 +106,7 @@ class BuiltSet(torch.utils.data.Dataset):
 
     def require_face(self, description: dict) -> None:
         """Raise ValueError if the set was built with other bases than the face at hand."""
-        built_with = self.info.build["face"]
+        built_with = self.build["face"]
         here = {key: description[key] for key in built_with}
         if here != built_with:
             raise ValueError(
@@ -128,29 +115,11 @@ class BuiltSet(torch.utils.data.Dataset):
             )
 
     def __getitem__(self, index: int) -> FitItem:
-        record = self.records[index]
-        return record_item(
-            record,
-            self._picture_bytes(record),
-            self.crop_rule,
-            self.pixel_origin,
-            source=self.names[index],
-        )
+        data = self._picture_bytes(self.records[index])
+        return self.record(index).item(data, source=self.names[index])
 
-    def fit(self, index: int) -> Fit:
-        return record_fit(self.records[index])
-
-    def image_from_model(self, index: int) -> torch.Tensor:
-        """Model frame -> image px, depth as in the fit, (4, 4), float64."""
-        return record_image_from_model(self.records[index], self.pixel_origin)
-
-    def crop_from_image(self, index: int) -> torch.Tensor:
-        """Image px -> crop px, (4, 4), float64."""
-        return record_crop_from_image(self.records[index], self.crop_rule)
-
-    def crop_from_model(self, index: int) -> torch.Tensor:
-        """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""
-        return record_crop_from_model(self.records[index], self.crop_rule, self.pixel_origin)
+    def record(self, index: int) -> SetRecord:
+        return SetRecord(self.records[index], self.crop_rule, self.pixel_origin)
 
     def _picture_bytes(self, record: np.void) -> bytes:
         shard = int(record["shard"])

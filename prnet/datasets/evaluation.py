@@ -19,13 +19,11 @@ from prnet.datasets.built import BuiltSet
 from prnet.datasets.pictures import (
     CROP_SIZE,
     CropRule,
-    FitItem,
     crop_matrix,
-    decode_picture,
+    crop_square,
     pad_pictures,
     pad_visible,
-    picture_from_image,
-    reduction_for,
+    picture_for_crop,
 )
 from prnet.datasets.warp import warp_to_crop
 from prnet.faces.face import Face
@@ -47,11 +45,11 @@ class EvaluationItem(NamedTuple):
 
     name: str
     yaw_deg: float  # of the fit, signed
-    landmarks: Tensor | None  # (68, 3), float64, `pt3d_68` as stored, pixel origin "matlab"
-    shape_params: Tensor  # (S,)
-    exp_params: Tensor  # (E,)
-    image_from_model: Tensor | None  # (4, 4), float64; None where nothing is decoded
     network_input: NetworkInput | None  # None where saved predictions are scored
+    landmarks: Tensor | None = None  # (68, 3), float64, `pt3d_68` as stored, "matlab"
+    shape_params: Tensor = torch.zeros(0)  # (S,)
+    exp_params: Tensor = torch.zeros(0)  # (E,)
+    image_from_model: Tensor | None = None  # (4, 4), float64; None where nothing is decoded
     # Of benchmarks with points or scans of their own.
     points: Tensor | None = None  # (K, 2 or 3), float64
     points_visible: Tensor | None = None  # (K,), bool; the others are not scored
@@ -92,24 +90,25 @@ class EvaluationBatch(NamedTuple):
         )
 
 
-def crop_picture(
-    data: bytes,
-    picture: np.ndarray,  # (H, W, 3), uint8, decoded from `data` in full
-    center: np.ndarray,  # (2,), image px
-    size: float,  # image px
+def framed_input(
+    source: Path,  # of the picture
+    points: np.ndarray,  # (K, 2 or more), image px, which the crop is placed around
     rule: CropRule,
     *,
-    source: object,
-    tilt: float = 0.0,  # rad, clockwise
+    name: str,
+    decoded: np.ndarray | None = None,  # (H, W, 3), the picture in full, where it is at hand
+    tilt: float = 0.0,  # rad, clockwise, of the face
 ) -> NetworkInput:
-    """The network input of one square, from a picture no larger than it needs to be."""
-    reduction = reduction_for(size)
-    if reduction > 1:
-        picture = decode_picture(data, source=source, reduction=reduction)
-    crop_from_image = crop_matrix(center, size, rule, tilt=tilt)
-    image_from_picture = camera.invert_affine(picture_from_image(reduction))
+    """The network input of one image.
+
+    Raises:
+        OSError, ValueError: the picture cannot be read, or the points span less than a pixel.
+    """
+    center, size = crop_square(points, rule, seed_name=name)
+    options = {"source": source, "decoded": decoded, "tilt": tilt}
     return NetworkInput(
-        picture, crop_from_image @ image_from_picture, camera.invert_affine(crop_from_image)
+        *picture_for_crop(source.read_bytes(), center, size, rule, **options),
+        camera.invert_affine(crop_matrix(center, size, rule, tilt=tilt)),
     )
 
 
@@ -138,6 +137,7 @@ class TestSet(Dataset):
     takes_lists: whether a protocol may name boxes, yaw labels and images to exclude, or have faces
         detected.
     takes_predictions: whether saved predictions can be scored, or networks alone.
+    options: of its configuration, which its constructor takes.
     """
 
     __test__ = False  # pytest takes classes of such a name for tests
@@ -151,6 +151,15 @@ class TestSet(Dataset):
     has_fits = True
     takes_lists = False
     takes_predictions = True
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def open(
+        cls, data_dir: Path | str, options: Mapping, demands: Demands, _face: Face | None
+    ) -> "TestSet":
+        """The test set as a configuration and a protocol want it."""
+        own = {option: options[option] for option in cls.options}
+        return cls(data_dir, **own, crop=demands.crop)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -195,21 +204,19 @@ class HeldOut(TestSet):
 
     def __getitem__(self, position: int) -> EvaluationItem:
         index = int(self.indices[position])
-        item: FitItem = self.built[index]
-        record = self.built.records[index]
-        crop_from_image = crop_matrix(
-            record["crop_center"].copy(), float(record["crop_size"]), self.built.crop_rule
-        )
+        item, record = self.built[index], self.built.record(index)
+        angles = record.fit().angles
         return EvaluationItem(
             name=self.built.names[index],
-            yaw_deg=float(np.degrees(record["angles"][1])),
-            angles=torch.from_numpy(record["angles"].copy()).double(),
-            landmarks=None,
+            yaw_deg=float(np.degrees(angles[1])),
+            angles=torch.from_numpy(angles),
             shape_params=item.shape_params,
             exp_params=item.exp_params,
-            image_from_model=self.built.image_from_model(index),
+            image_from_model=record.image_from_model(),
             network_input=NetworkInput(
-                item.picture, item.crop_from_picture, camera.invert_affine(crop_from_image)
+                item.picture,
+                item.crop_from_picture,
+                camera.invert_affine(record.crop_from_image()),
             ),
         )
 
@@ -229,34 +236,32 @@ class Joined(TestSet):
 def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
     """Stack items; a field that one of them lacks is lacking in the batch."""
 
-    def stack(tensors: list[Tensor | None]) -> Tensor | None:
-        return None if any(tensor is None for tensor in tensors) else torch.stack(tensors)
-
-    def listed(values: list) -> list | None:
+    def listed(field: str) -> list | None:
+        values = [getattr(item, field) for item in items]
         return None if any(value is None for value in values) else values
 
-    inputs = [item.network_input for item in items]
-    pictured = all(network_input is not None for network_input in inputs)
+    def stack(field: str) -> Tensor | None:
+        values = listed(field)
+        return None if values is None else torch.stack(values)
+
+    inputs = listed("network_input")
+    pictured = inputs is not None
+    stacked = ("landmarks", "image_from_model", "points", "points_visible", "box", "angles")
     return EvaluationBatch(
-        names=[item.name for item in items],
-        yaw_deg=[item.yaw_deg for item in items],
-        landmarks=stack([item.landmarks for item in items]),
-        shape_params=stack([item.shape_params for item in items]).float(),
-        exp_params=stack([item.exp_params for item in items]).float(),
-        image_from_model=stack([item.image_from_model for item in items]),
+        names=listed("name"),
+        yaw_deg=listed("yaw_deg"),
+        shape_params=stack("shape_params").float(),
+        exp_params=stack("exp_params").float(),
         picture=pad_pictures([one.picture for one in inputs]) if pictured else None,
         crop_from_picture=(
             torch.stack([one.crop_from_picture for one in inputs]).float() if pictured else None
         ),
         image_from_crop=torch.stack([one.image_from_crop for one in inputs]) if pictured else None,
-        points=stack([item.points for item in items]),
-        points_visible=stack([item.points_visible for item in items]),
-        box=stack([item.box for item in items]),
-        scan=listed([item.scan for item in items]),
-        outer_eye=listed([item.outer_eye for item in items]),
-        angles=stack([item.angles for item in items]),
         visible=pad_visible([one.visible for one in inputs]) if pictured else None,
-        detected=listed([item.detected for item in items]),
+        scan=listed("scan"),
+        outer_eye=listed("outer_eye"),
+        detected=listed("detected"),
+        **{field: stack(field) for field in stacked},
     )
 
 

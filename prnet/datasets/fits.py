@@ -5,6 +5,7 @@ t_z (px of the y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFL
 `pt3d_68`.
 """
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from prnet.files import read_mat, written_whole
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.sample import Fit
+
+log = logging.getLogger(__name__)
 
 SUBSETS_300W_LP = tuple(
     subset + flip for subset in ("AFW", "HELEN", "IBUG", "LFPW") for flip in ("", "_Flip")
@@ -184,13 +187,10 @@ def find_aflw2000(data_dir: Path | str) -> list[FacePair]:
     return pairs
 
 
-def find_300w_lp(
-    data_dir: Path | str,
-    subsets: list[str] | None = None,
-) -> tuple[list[FacePair], list[str]]:
-    """The pairs of DATA_DIR/300W_LP, sorted by name, and the default sub-folders that are missing.
+def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list[FacePair]:
+    """The pairs of DATA_DIR/300W_LP, sorted by name.
 
-    `subsets` None takes the eight official sub-folders, as many as are there.
+    `subsets` None takes the eight official sub-folders; a warning names those that are not there.
 
     Raises:
         FileNotFoundError: a sub-folder named in `subsets` is missing, or nothing was found at all.
@@ -198,15 +198,16 @@ def find_300w_lp(
     """
     root = Path(data_dir) / "300W_LP"
     if subsets is None:
-        missing = [subset for subset in SUBSETS_300W_LP if not (root / subset).is_dir()]
-        subsets = [subset for subset in SUBSETS_300W_LP if subset not in missing]
+        subsets = [subset for subset in SUBSETS_300W_LP if (root / subset).is_dir()]
         if not subsets:
             raise FileNotFoundError(
                 f"{root}: none of {', '.join(SUBSETS_300W_LP)} found; {HINT_300W_LP}, "
                 "or name your own sub-folders with dataset.subsets=[...]"
             )
+        for subset in SUBSETS_300W_LP:
+            if subset not in subsets:
+                log.warning("skipped: %s is not there", root / subset)
     else:
-        missing = []
         if not subsets:
             raise ValueError("dataset.subsets is empty: name at least one sub-folder of 300W_LP")
         for subset in subsets:
@@ -219,7 +220,16 @@ def find_300w_lp(
     pairs = [pair for subset in subsets for pair in _pairs(root / subset, f"{subset}/")]
     if not pairs:
         raise FileNotFoundError(f"{root}: no picture in {subsets}; {HINT_300W_LP}")
-    return pairs, missing
+    return pairs
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by stem, of one stem the first by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            found.setdefault(path.stem, path)
+    return found
 
 
 def _pairs(folder: Path, prefix: str) -> list[FacePair]:
@@ -227,13 +237,8 @@ def _pairs(folder: Path, prefix: str) -> list[FacePair]:
     missing."""
     if not folder.is_dir():
         return []
-    pictures = {}
-    fits = set()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            pictures.setdefault(path.stem, path)
-        elif path.suffix == ".mat":
-            fits.add(path.stem)
+    pictures = pictures_in(folder)
+    fits = {path.stem for path in folder.glob("*.mat")}
     return [
         FacePair(
             f"{prefix}{stem}", pictures.get(stem, folder / f"{stem}.jpg"), folder / f"{stem}.mat"

@@ -9,16 +9,14 @@ DIR/Florence_renderings/SUBJECT/subject.json            the scan, and what was f
 DIR/Florence_renderings/renderings.json                 the rule that all were made by
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from prnet.checks import require_choice
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, crop_picture
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
-from prnet.faces.face import Face
+from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
+from prnet.datasets.pictures import CropRule
 from prnet.files import read_json_object, read_npz, take
 
 FOLDER, RULE_FILE, SUBJECT_FILE = "Florence_renderings", "renderings.json", "subject.json"
@@ -51,14 +49,7 @@ class Florence(TestSet):
         self.names = [path.stem for path in self.files]
         self.crop = crop
 
-    @classmethod
-    def open(
-        cls, data_dir: Path | str, _options: Mapping, demands: Demands, _face: Face | None
-    ) -> "Florence":
-        return cls(data_dir, crop=demands.crop)
-
     def notes(self) -> dict:
-        """What a report says about the renderings: the rule they were made by."""
         return {"renderings": self.rule}
 
     def __getitem__(self, index: int) -> EvaluationItem:
@@ -70,19 +61,11 @@ class Florence(TestSet):
             source = path.with_suffix(".png")
             if not source.is_file():
                 raise FileNotFoundError(f"{source}: missing; delete its folder and {HINT}")
-            data = source.read_bytes()
             rule = self.crop._replace(scale=self.landmarks_share * self.crop.scale)
-            center, size = crop_square(vertices, rule, seed_name=path.stem)
-            network_input = crop_picture(
-                data, decode_picture(data, source=source), center, size, self.crop, source=source
-            )
+            network_input = framed_input(source, vertices, rule, name=path.stem)
         return EvaluationItem(
             name=path.stem,
             yaw_deg=float(truth["yaw_deg"]),
-            landmarks=None,
-            shape_params=torch.zeros(0),
-            exp_params=torch.zeros(0),
-            image_from_model=None,
             network_input=network_input,
             scan=torch.from_numpy(vertices),
             outer_eye=float(np.linalg.norm(eyes[0] - eyes[1])),

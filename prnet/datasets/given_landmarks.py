@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prnet.datasets.evaluation import EvaluationBatch
-from prnet.datasets.landmark_files import SUFFIXES, read_landmarks
+from prnet.datasets.landmark_files import files_of_landmarks, read_landmarks
 from prnet.geometry import camera
 
 
@@ -25,18 +25,9 @@ class GivenLandmarks:
             FileNotFoundError: no such file or folder, or nothing in it.
             ValueError: a file is not what it should be.
         """
-        path = Path(path)
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files or not files[0].is_file():
-            raise FileNotFoundError(
-                f"landmarks={path}: missing; expected a table NAME.csv or a folder of files with "
-                f"one of {', '.join(SUFFIXES)}"
-            )
         self.path = path
         self.by_name: dict[str, np.ndarray] = {}
-        for file in files:
+        for file in files_of_landmarks(path):
             self.by_name |= read_landmarks(file, aflw_points=True)
 
     def of(self, batch: EvaluationBatch, *, pixel_origin: str) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.datasets.fits import PICTURE_SUFFIXES
+from prnet.datasets.fits import pictures_in
 from prnet.files import read_csv, read_mat, read_npy, read_npz
 from prnet.geometry.camera import pixel_origin_shift
 
@@ -63,25 +63,12 @@ def find_landmarks(
         FileNotFoundError: no such file or folder, or a folder without a file of landmarks.
         ValueError: an unknown pixel origin.
     """
-    path = Path(path)
     shift = pixel_origin_shift(pixel_origin, "zero_based")
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise FileNotFoundError(
-                f"{path}: no file of landmarks; expected NAME with one of {', '.join(SUFFIXES)}"
-            )
-    elif path.is_file():
-        files = [path]
-    else:
-        raise FileNotFoundError(f"{path}: missing; give a file of 68 landmarks or a folder of them")
+    files = files_of_landmarks(path)
     folder = Path(pictures) if pictures is not None else files[0].parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: missing; pictures= names the folder of the photos")
-    photos: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in PICTURE_SUFFIXES:
-            photos.setdefault(file.stem, file)
+    photos = pictures_in(folder)
 
     items: dict[str, LandmarkItem] = {}
     failed: dict[str, str] = {}
@@ -101,6 +88,28 @@ def find_landmarks(
     return sorted(items.values()), failed
 
 
+def files_of_landmarks(path: Path | str) -> list[Path]:
+    """That file, or those in that folder, sorted.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a folder without a file of landmarks.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"landmarks={path}: missing; give a file of 68 landmarks or a folder of them"
+        )
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"landmarks={path}: no file of landmarks; expected NAME with one of "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return files
+
+
 def read_landmarks(
     path: Path,
     *,
@@ -115,8 +124,13 @@ def read_landmarks(
         ValueError: not one of the formats in this module's head.
     """
     suffix = path.suffix.lower()
-    if suffix == ".csv" and _first_cell(path) == "name":
-        found = _read_table(path)
+    if suffix == ".csv" and _text(path).split(",", 1)[0].strip() == "name":
+        headers = [
+            ["name", *(f"{axis}{k}" for k in range(NUM_LANDMARKS) for axis in axes)]
+            for axes in ("xy", "xyz")
+        ]
+        table = read_csv(path, *headers, hint=HINT, may_be_empty=True)
+        found = {name: row.reshape(NUM_LANDMARKS, -1) for name, row in table.rows.items()}
     elif suffix == ".npy":
         found = {path.stem: read_npy(path, hint=HINT)}
     elif suffix == ".mat":
@@ -161,10 +175,6 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path}: not a text file ({error})") from error
 
 
-def _first_cell(path: Path) -> str:
-    return _text(path).split("\n", 1)[0].split(",")[0].strip()
-
-
 def _numbers(lines: list[str], path: Path, *, count: int = NUM_LANDMARKS) -> np.ndarray:
     """Lines of numbers, blanks or commas between them."""
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
@@ -174,7 +184,7 @@ def _numbers(lines: list[str], path: Path, *, count: int = NUM_LANDMARKS) -> np.
             f"{path}: {len(rows)} lines of {sorted(counts)} values, expected {count} of 2 or 3"
         )
     try:
-        return np.array([[float(cell) for cell in row] for row in rows])
+        return np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise ValueError(f"{path}: not a table of numbers ({error})") from error
 
@@ -205,12 +215,3 @@ def _read_mat(path: Path) -> np.ndarray:
             return array if array.shape[0] == NUM_LANDMARKS else array.T
     found = {key: value.shape for key, value in content.items() if not key.startswith("__")}
     raise ValueError(f"{path}: no {', '.join(MAT_KEYS)} of 68 points, found {found}")
-
-
-def _read_table(path: Path) -> dict[str, np.ndarray]:
-    table = read_csv(path, _header("xy"), _header("xyz"), hint=HINT, may_be_empty=True)
-    return {name: row.reshape(NUM_LANDMARKS, -1) for name, row in table.rows.items()}
-
-
-def _header(axes: str) -> list[str]:
-    return ["name", *(f"{axis}{k}" for k in range(NUM_LANDMARKS) for axis in axes)]

@@ -11,25 +11,18 @@ import torch
 
 from prnet.datasets.built import BuiltSet, read_built_info
 from prnet.datasets.pictures import FitItem
-from prnet.datasets.records import record_picture
+from prnet.datasets.records import PICTURE_FIELDS
 from prnet.geometry import camera
 
 KIND = "landmarks"
-RECORD = np.dtype(
-    [
-        ("shard", "<i4"),
-        ("picture_bytes", "<i4"),
-        ("picture_offset", "<i8"),
-        ("image_size", "<i4", 2),  # height, width
-        ("crop_center", "<f8", 2),
-        ("crop_size", "<f8"),
-        ("landmarks", "<f4", (68, 2)),  # image px, NaN where not seen
-    ]
-)
+# image px, NaN where not seen
+RECORD = np.dtype([*PICTURE_FIELDS, ("landmarks", "<f4", (68, 2))])
 
 
 class LandmarkSet(BuiltSet):
     """A built set without fits, for networks of any face: the coefficients of its items are 0."""
+
+    has_fits = False
 
     def __init__(self, directory: Path | str, num_shape: int, num_exp: int) -> None:
         super().__init__(directory)
@@ -39,19 +32,18 @@ class LandmarkSet(BuiltSet):
         return LandmarkSet, (self.directory, self.num_shape, self.num_exp)
 
     def __getitem__(self, index: int) -> FitItem:
-        record = self.records[index]
-        picture, crop_from_picture = record_picture(
-            record, self._picture_bytes(record), self.crop_rule, source=self.names[index]
-        )
+        record = self.record(index)
+        data = self._picture_bytes(record.values)
+        picture, crop_from_picture = record.picture(data, source=self.names[index])
         points = torch.zeros(68, 3, dtype=torch.float64)
-        points[:, :2] = torch.from_numpy(record["landmarks"].astype(np.float64))
+        points[:, :2] = torch.from_numpy(record.values["landmarks"].astype(np.float64))
         return FitItem(
             picture=picture,
             crop_from_picture=crop_from_picture,
             crop_from_model=torch.eye(4, dtype=torch.float64),
             shape_params=torch.zeros(self.num_shape),
             exp_params=torch.zeros(self.num_exp),
-            landmarks=camera.transform_points(self.crop_from_image(index), points)[:, :2],
+            landmarks=camera.transform_points(record.crop_from_image(), points)[:, :2],
             has_fit=False,
         )
 
@@ -62,7 +54,8 @@ def open_set(directory: Path | str, face: dict) -> BuiltSet:
     Raises:
         FileNotFoundError, ValueError: not a built set, or made with another face.
     """
-    if read_built_info(directory).format.get("kind") == KIND:
+    _, layout = read_built_info(directory)
+    if layout.get("kind") == KIND:
         return LandmarkSet(directory, face["shape_bases"], face["exp_bases"])
     built = BuiltSet(directory)
     built.require_face(face)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit, FitBatch, PosedFit
 
@@ -73,13 +74,14 @@ def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.nda
 
 
 def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), uint8 RGB
-    """Write a picture in the format of the suffix.
+    """Write a picture in the format of the suffix, whole or not at all.
 
     Raises:
         OSError: OpenCV could not write it.
     """
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: could not be written as a picture")
+    with written_whole(path) as temporary:
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{path}: could not be written as a picture")
 
 
 def reduction_for(crop_size: float) -> int:
@@ -88,14 +90,14 @@ def reduction_for(crop_size: float) -> int:
     return max(step for step in REDUCED_FLAGS if step == 1 or crop_size / step >= CROP_SIZE)
 
 
-def picture_from_image(reduction: int) -> Tensor:
-    """Image px -> px of the picture decoded at 1/reduction, (4, 4), float64.
+def image_from_picture(reduction: int) -> Tensor:
+    """px of the picture decoded at 1/reduction -> image px, (4, 4), float64.
 
     A reduced pixel averages `reduction` pixels, so its centre lies between theirs.
     """
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:2, :2] /= reduction
-    matrix[:2, 3] = -(reduction - 1) / 2 / reduction
+    matrix[:2, :2] *= reduction
+    matrix[:2, 3] = (reduction - 1) / 2
     return matrix
 
 
@@ -131,6 +133,24 @@ def crop_matrix(center: np.ndarray, size: float, rule: CropRule, *, tilt: float 
         span=rule.span,
         tilt=torch.tensor(tilt, dtype=torch.float64) if tilt else None,
     )
+
+
+def picture_for_crop(
+    data: bytes,  # of the picture's file
+    center: np.ndarray,  # (2,), image px
+    size: float,  # image px
+    rule: CropRule,
+    *,
+    source: object,
+    decoded: np.ndarray | None = None,  # (H, W, 3), the picture in full, where it is at hand
+    tilt: float = 0.0,  # rad, clockwise
+) -> tuple[np.ndarray, Tensor]:
+    """The picture, decoded no larger than its crop needs, and picture px -> crop px, (4, 4)."""
+    reduction = reduction_for(size)
+    if decoded is None or reduction > 1:
+        decoded = decode_picture(data, source=source, reduction=reduction)
+    crop_from_image = crop_matrix(center, size, rule, tilt=tilt)
+    return decoded, crop_from_image @ image_from_picture(reduction)
 
 
 def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) each

@@ -175,17 +175,17 @@ def landmarks_of(prediction: SavedPrediction, topology: Topology) -> tuple[np.nd
 
 def _read_own(path: Path) -> SavedPrediction:
     content = read_npz(path, hint=MISSING)
-    if "landmarks" not in content and "vertices" not in content:
+    if not {"landmarks", "vertices"} & content.keys():
         raise ValueError(
             f"{path}: holds {sorted(content)}, expected landmarks (68, 3), vertices (N, 3) or both"
         )
-    landmarks = vertices = None
-    if "landmarks" in content:
+    landmarks, vertices = content.get("landmarks"), content.get("vertices")
+    if landmarks is not None:
         landmarks = _require_points(
-            "landmarks", content["landmarks"], path, count=NUM_LANDMARKS, dimensions=(2, 3)
+            "landmarks", landmarks, path, count=NUM_LANDMARKS, dimensions=(2, 3)
         )
-    if "vertices" in content:
-        vertices = _require_points("vertices", content["vertices"], path)
+    if vertices is not None:
+        vertices = _require_points("vertices", vertices, path)
     origin = _read_origin(content, "pixel_origin", "zero_based", path)
     vertices_origin = _read_origin(content, "vertices_pixel_origin", origin, path)
     return SavedPrediction(path, landmarks, origin, vertices, vertices_origin)

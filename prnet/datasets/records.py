@@ -17,13 +17,22 @@ from prnet.datasets.pictures import (
     crop_matrix,
     crop_square,
     decode_picture,
-    picture_from_image,
-    reduction_for,
+    picture_for_crop,
 )
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.depth import least_depth, shift_depth
 from prnet.sample import Fit
+
+# Of a record of any built set: where its picture lies, and the crop.
+PICTURE_FIELDS = (
+    ("shard", "<i4"),
+    ("picture_bytes", "<i4"),
+    ("picture_offset", "<i8"),
+    ("image_size", "<i4", 2),  # height, width
+    ("crop_center", "<f8", 2),
+    ("crop_size", "<f8"),
+)
 
 
 class LoadedPair(NamedTuple):
@@ -39,8 +48,6 @@ class LoadedPair(NamedTuple):
 class DecodedPairs(NamedTuple):
     """Pairs with their meshes."""
 
-    shape_params: np.ndarray  # (B, S), float64
-    exp_params: np.ndarray  # (B, E)
     vertices: Tensor  # (B, N, 3), model frame, float32
     image_from_model: Tensor  # (B, 4, 4), float64
     depth_min: Tensor  # (B,), image px
@@ -51,12 +58,7 @@ def record_dtype(num_shape: int, num_exp: int) -> np.dtype:
     """The layout of one record; image px and model units as in `prnet.sample.Fit`."""
     return np.dtype(
         [
-            ("shard", "<i4"),
-            ("picture_bytes", "<i4"),
-            ("picture_offset", "<i8"),
-            ("image_size", "<i4", 2),  # height, width
-            ("crop_center", "<f8", 2),
-            ("crop_size", "<f8"),
+            *PICTURE_FIELDS,
             ("scale", "<f8"),
             ("angles", "<f8", 3),
             ("translation", "<f8", 3),
@@ -65,6 +67,55 @@ def record_dtype(num_shape: int, num_exp: int) -> np.dtype:
             ("exp_params", "<f4", num_exp),
         ]
     )
+
+
+class SetRecord(NamedTuple):
+    """One record of a built set, to read; matrices are (4, 4), float64."""
+
+    values: np.void
+    crop: CropRule
+    pixel_origin: str
+
+    def fit(self) -> Fit:
+        """The fit as it was, its coefficients rounded to float32."""
+        return Fit(
+            shape_params=self.values["shape_params"].astype(np.float64),
+            exp_params=self.values["exp_params"].astype(np.float64),
+            angles=self.values["angles"].copy(),
+            translation=self.values["translation"].copy(),
+            scale=float(self.values["scale"]),
+        )
+
+    def image_from_model(self) -> Tensor:
+        """Model frame -> image px, depth as in the fit."""
+        height = int(self.values["image_size"][0])
+        return fit_matrix(self.fit(), height, pixel_origin=self.pixel_origin)
+
+    def crop_from_image(self) -> Tensor:
+        return crop_matrix(*self._square(), self.crop)
+
+    def crop_from_model(self) -> Tensor:
+        """Model frame -> crop px, z shifted to a minimum of 0."""
+        image_from_model = shift_depth(self.image_from_model(), float(self.values["depth_min"]))
+        return self.crop_from_image() @ image_from_model
+
+    def picture(self, data: bytes, *, source: object) -> tuple[np.ndarray, Tensor]:
+        """As `picture_for_crop`."""
+        return picture_for_crop(data, *self._square(), self.crop, source=source)
+
+    def item(self, data: bytes, *, source: object) -> FitItem:
+        """The training sample; `data` are the bytes of its picture."""
+        picture, crop_from_picture = self.picture(data, source=source)
+        return FitItem(
+            picture=picture,
+            crop_from_picture=crop_from_picture,
+            crop_from_model=self.crop_from_model(),
+            shape_params=torch.from_numpy(self.values["shape_params"].copy()),
+            exp_params=torch.from_numpy(self.values["exp_params"].copy()),
+        )
+
+    def _square(self) -> tuple[np.ndarray, float]:
+        return self.values["crop_center"].copy(), float(self.values["crop_size"])
 
 
 def load_pair(pair: FacePair) -> LoadedPair:
@@ -82,16 +133,17 @@ def decode_pairs(loaded: Sequence[LoadedPair], face: Face, pixel_origin: str) ->
     """The meshes of pairs, in one batch."""
     model = face.morphable_model
     shape_params, exp_params = (
-        np.stack([pad_params(getattr(one.file.fit, key), count) for one in loaded])
-        for key, count in (("shape_params", model.num_shape), ("exp_params", model.num_exp))
+        torch.from_numpy(np.stack([pad_params(params, count) for params in each])).float()
+        for each, count in (
+            ([one.file.fit.shape_params for one in loaded], model.num_shape),
+            ([one.file.fit.exp_params for one in loaded], model.num_exp),
+        )
     )
-    vertices = model(torch.from_numpy(shape_params).float(), torch.from_numpy(exp_params).float())
+    vertices = model(shape_params, exp_params)
     matrices = [fit_matrix(one.file.fit, one.height, pixel_origin=pixel_origin) for one in loaded]
     image_from_model = torch.stack(matrices)
     landmarks = vertices[:, face.landmark_index].double()
     return DecodedPairs(
-        shape_params,
-        exp_params,
         vertices,
         image_from_model,
         least_depth(image_from_model, vertices),
@@ -109,62 +161,10 @@ def fill_record(
     """
     center, size = crop_square(decoded.landmarks[index], crop, seed_name=one.name)
     fit = one.file.fit
-    record["shape_params"] = decoded.shape_params[index]
-    record["exp_params"] = decoded.exp_params[index]
+    for key in ("shape_params", "exp_params"):
+        record[key] = pad_params(getattr(fit, key), len(record[key]))
     record["depth_min"] = decoded.depth_min[index]
     record["image_size"] = one.height, one.width
     record["crop_center"], record["crop_size"] = center, size
     record["scale"], record["angles"] = fit.scale, fit.angles
     record["translation"] = fit.translation
-
-
-def record_fit(record: np.void) -> Fit:
-    """The fit as it was, its coefficients rounded to float32."""
-    return Fit(
-        shape_params=record["shape_params"].astype(np.float64),
-        exp_params=record["exp_params"].astype(np.float64),
-        angles=record["angles"].copy(),
-        translation=record["translation"].copy(),
-        scale=float(record["scale"]),
-    )
-
-
-def record_image_from_model(record: np.void, pixel_origin: str) -> Tensor:
-    """Model frame -> image px, depth as in the fit, (4, 4), float64."""
-    return fit_matrix(record_fit(record), int(record["image_size"][0]), pixel_origin=pixel_origin)
-
-
-def record_crop_from_image(record: np.void, crop: CropRule) -> Tensor:
-    """Image px -> crop px, (4, 4), float64."""
-    return crop_matrix(record["crop_center"].copy(), float(record["crop_size"]), crop)
-
-
-def record_crop_from_model(record: np.void, crop: CropRule, pixel_origin: str) -> Tensor:
-    """Model frame -> crop px, z shifted to a minimum of 0, (4, 4), float64."""
-    image_from_model = record_image_from_model(record, pixel_origin)
-    image_from_model = shift_depth(image_from_model, float(record["depth_min"]))
-    return record_crop_from_image(record, crop) @ image_from_model
-
-
-def record_picture(
-    record: np.void, data: bytes, crop: CropRule, *, source: object
-) -> tuple[np.ndarray, Tensor]:
-    """The picture, decoded no larger than its crop needs, and picture px -> crop px, (4, 4)."""
-    reduction = reduction_for(float(record["crop_size"]))
-    picture = decode_picture(data, source=source, reduction=reduction)
-    image_from_picture = torch.linalg.inv(picture_from_image(reduction))
-    return picture, record_crop_from_image(record, crop) @ image_from_picture
-
-
-def record_item(
-    record: np.void, data: bytes, crop: CropRule, pixel_origin: str, *, source: object
-) -> FitItem:
-    """The training sample of a record and the bytes of its picture."""
-    picture, crop_from_picture = record_picture(record, data, crop, source=source)
-    return FitItem(
-        picture=picture,
-        crop_from_picture=crop_from_picture,
-        crop_from_model=record_crop_from_model(record, crop, pixel_origin),
-        shape_params=torch.from_numpy(record["shape_params"].copy()),
-        exp_params=torch.from_numpy(record["exp_params"].copy()),
-    )

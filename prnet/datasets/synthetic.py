@@ -56,10 +56,6 @@ class SyntheticRule(NamedTuple):
         rule = _from_values(cls, named, "dataset")
         return rule._replace(size=math.ceil(rule.size / SIZE_STEP) * SIZE_STEP)
 
-    def to_values(self) -> dict:
-        """All fields as plain values, nested rules by name."""
-        return _to_values(self)
-
 
 def _from_values(kind: type, values: Mapping, where: str) -> NamedTuple:
     """The rule of a named tuple's type whose fields have these values, nested rules too; lists
@@ -80,9 +76,10 @@ def _from_values(kind: type, values: Mapping, where: str) -> NamedTuple:
     )
 
 
-def _to_values(rule: object) -> object:
+def to_values(rule: object) -> object:
+    """All fields of a rule as plain values, nested rules by name."""
     if hasattr(rule, "_fields"):
-        return {name: _to_values(value) for name, value in rule._asdict().items()}
+        return {name: to_values(value) for name, value in rule._asdict().items()}
     return rule
 
 

@@ -3,14 +3,15 @@ that a resumed run meets the same batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
 from prnet.datasets.built import BuiltSet, held_out, photo_ranks
 from prnet.datasets.evaluation import HeldOut
-from prnet.datasets.landmark_set import LandmarkSet, open_set
+from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
 from prnet.sample import FitBatch, PosedFit
 from prnet.workers import worker_settings
@@ -51,18 +52,22 @@ class TrainingData(ABC):
         """The first `count` held-out samples of each set, to look at."""
 
 
-class PartlyFitted(Dataset):
-    """A built set of which some fits are hidden: their landmarks alone may be learned from."""
+class TrainingPart(Dataset):
+    """The training samples of a built set; where a fit is hidden, the landmarks alone may be
+    learned from."""
 
-    def __init__(self, built: BuiltSet, has_fit: np.ndarray) -> None:  # (n,), bool
+    def __init__(self, built: BuiltSet, chosen: np.ndarray, has_fit: np.ndarray) -> None:
+        """Both (n,), bool, of the samples of the set."""
         self.built = built
-        self.has_fit = has_fit
+        self.indices = np.flatnonzero(chosen)
+        self.has_fit = has_fit[chosen]
 
     def __len__(self) -> int:
-        return len(self.built)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> FitItem:
-        return self.built[index]._replace(has_fit=bool(self.has_fit[index]))
+    def __getitem__(self, position: int) -> FitItem:
+        item = self.built[self.indices[position]]
+        return item._replace(has_fit=bool(self.has_fit[position]))
 
 
 class TrainingSets(TrainingData):
@@ -92,39 +97,31 @@ class TrainingSets(TrainingData):
                 f"built_ratios: got {list(ratios)}, expected a positive number for each of the "
                 f"{len(self.sets)} sets in built"
             )
-        origins = sorted({built.info.format["pixel_origin"] for built in self.sets})
+        origins = sorted({built.pixel_origin for built in self.sets})
         if len(origins) > 1:
             raise ValueError(
                 f"built: the sets have labels of pixel origins {origins}; build them with one"
             )
         self.pixel_origin: str = origins[0]
         masks = [
-            held_out(built.names, 0.0 if isinstance(built, LandmarkSet) else validation_fraction)
+            held_out(built.names, validation_fraction if built.has_fits else 0.0)
             for built in self.sets
         ]
-        self.has_fit = [
-            np.zeros(len(built), dtype=bool)
-            if isinstance(built, LandmarkSet)
-            else photo_ranks(built.names) >= hide_fits
+        # No rank reaches 1.
+        has_fit = [
+            photo_ranks(built.names) >= (hide_fits if built.has_fits else 1.0)
             for built in self.sets
         ]
         kept = [~mask for mask in masks]
         if landmark_images is not None:
-            kept = self._limited(kept, landmark_images)
-        self.training = [
-            Subset(PartlyFitted(built, has_fit), np.flatnonzero(mask).tolist())
-            for built, has_fit, mask in zip(self.sets, self.has_fit, kept, strict=True)
-        ]
+            kept = self._limited(kept, has_fit, landmark_images)
+        self.training = list(map(TrainingPart, self.sets, kept, has_fit))
         self.validation = [
             HeldOut(built, np.flatnonzero(mask))
             for built, mask in zip(self.sets, masks, strict=True)
             if mask.any()
         ]
-        empty = [
-            str(built.directory)
-            for built, part in zip(self.sets, self.training, strict=True)
-            if not part
-        ]
+        empty = [str(part.built.directory) for part in self.training if not len(part)]
         if empty:
             raise ValueError(
                 f"{', '.join(empty)}: no sample is left for training at "
@@ -137,10 +134,8 @@ class TrainingSets(TrainingData):
             share = np.asarray(ratios, dtype=np.float64) / sum(ratios)
             self.draws = np.maximum(1, np.rint(share * sum(lengths))).astype(int).tolist()
 
-        fitted = [
-            has_fit[part.indices] for part, has_fit in zip(self.training, self.has_fit, strict=True)
-        ]
-        self.fitted = np.concatenate(fitted)  # of `concatenated`
+        # Of `concatenated`.
+        self.fitted = np.concatenate([part.has_fit for part in self.training])
         self.unfitted = int((~self.fitted).sum())
         if not self.fitted.any():
             raise ValueError(
@@ -148,15 +143,18 @@ class TrainingSets(TrainingData):
                 "parameters; add a set with fits, or lower hide_fits"
             )
 
-    def _limited(self, kept: list[np.ndarray], count: int) -> list[np.ndarray]:
+    def _limited(
+        self, kept: list[np.ndarray], has_fit: list[np.ndarray], count: int
+    ) -> list[np.ndarray]:
         """`kept` with the first `count` samples without a fit by a hash of their names.
 
         Raises:
             ValueError: there are fewer.
         """
-        ranks = [photo_ranks(built.names) for built in self.sets]
-        for one, mask, has_fit in zip(ranks, kept, self.has_fit, strict=True):
-            one[~mask | has_fit] = np.inf
+        ranks = [
+            np.where(mask & ~fitted, photo_ranks(built.names), np.inf)
+            for built, mask, fitted in zip(self.sets, kept, has_fit, strict=True)
+        ]
         ranked = np.concatenate(ranks)
         if np.isfinite(ranked).sum() < count:
             raise ValueError(
@@ -166,11 +164,9 @@ class TrainingSets(TrainingData):
         chosen = np.zeros(len(ranked), dtype=bool)
         chosen[np.argsort(ranked, kind="stable")[:count]] = True
         ends = np.cumsum([len(built) for built in self.sets])[:-1]
+        limited = np.split(chosen, ends)
         return [
-            mask & (has_fit | limited)
-            for mask, has_fit, limited in zip(
-                kept, self.has_fit, np.split(chosen, ends), strict=True
-            )
+            mask & (fitted | few) for mask, fitted, few in zip(kept, has_fit, limited, strict=True)
         ]
 
     def __len__(self) -> int:
@@ -197,9 +193,9 @@ class TrainingSets(TrainingData):
         for position in order[self.fitted[order]][:count]:
             which = int(np.searchsorted(ends, position, side="right"))
             part = self.training[which]
-            index = part.indices[int(position) - int(ends[which]) + len(part)]
-            fits.append(self.sets[which].fit(index))
-            matrices.append(self.sets[which].crop_from_model(index))
+            record = part.built.record(part.indices[position - ends[which] + len(part)])
+            fits.append(record.fit())
+            matrices.append(record.crop_from_model())
         return posed_fit(fits, matrices)
 
     def shown(self, count: int) -> FitBatch:
@@ -208,43 +204,32 @@ class TrainingSets(TrainingData):
         )
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler):
     """Batches of indices from step `start` on, without end; rank r of a world takes its share of
     each.
 
     Every global batch holds `batch_size` samples a rank; the rest of an epoch that fills none is
     left out.
+
+    Raises:
+        ValueError: an epoch does not fill one batch.
     """
 
-    def __init__(
-        self,
-        data: TrainingData,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """
-        - `batch_size`: samples a process and step.
-        - `start`: steps already made.
-        - `rank`, `world_size`: which of how many processes this is.
+    data: TrainingData
+    _: KW_ONLY
+    batch_size: int  # samples a process and step
+    seed: int
+    start: int = 0  # steps already made
+    rank: int = 0
+    world_size: int = 1  # processes
 
-        Raises:
-            ValueError: an epoch does not fill one batch.
-        """
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
-        self.steps_per_epoch = len(data) // (batch_size * world_size)
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = len(self.data) // (self.batch_size * self.world_size)
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"{len(data)} training samples do not fill one batch of {batch_size} on "
-                f"{world_size} process(es); lower trainer.batch_size"
+                f"{len(self.data)} training samples do not fill one batch of {self.batch_size} on "
+                f"{self.world_size} process(es); lower trainer.batch_size"
             )
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -17,23 +17,23 @@ from prnet.sample import FaceSample, FitBatch, PosedFit
 def warp_to_crop(
     picture: Tensor,  # (B, C, Hp, Wp), uint8
     crop_from_picture: Tensor,  # (B, 4, 4), similarity in x and y
-    *,
-    size: int = CROP_SIZE,
 ) -> Tensor:
-    """Sample the crop from the picture, bilinear, zero outside: (B, C, size, size) in [0, 1]."""
+    """Sample the crop from the picture, bilinear, zero outside: (B, C, 256, 256) in [0, 1]."""
     height, width = picture.shape[-2:]
     picture_from_crop = camera.invert_affine(crop_from_picture)
     # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
     # pixels.
-    crop_from_grid = torch.eye(3, device=picture.device) * (size - 1) / 2
-    crop_from_grid[:2, 2] = (size - 1) / 2
+    crop_from_grid = torch.eye(3, device=picture.device) * (CROP_SIZE - 1) / 2
+    crop_from_grid[:2, 2] = (CROP_SIZE - 1) / 2
     crop_from_grid[2, 2] = 1
     affine = torch.cat([picture_from_crop[:, :2, :2], picture_from_crop[:, :2, 3:]], -1)
     affine = affine @ crop_from_grid  # (B, 2, 3), grid -> picture px
     extent = torch.tensor([width - 1, height - 1], device=picture.device).clamp(min=1)
     affine = affine * (2 / extent)[:, None]
     affine[:, :, 2] -= 1
-    grid = functional.affine_grid(affine, [len(picture), 1, size, size], align_corners=True)
+    grid = functional.affine_grid(
+        affine, [len(picture), 1, CROP_SIZE, CROP_SIZE], align_corners=True
+    )
     crop = functional.grid_sample(picture.float(), grid, align_corners=True)
     return crop / 255
 

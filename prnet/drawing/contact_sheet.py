@@ -12,13 +12,12 @@ from prnet.datasets.fits import FacePair
 from prnet.datasets.landmark_set import LandmarkSet
 from prnet.datasets.pictures import CropRule, FitItem, collate_fits, write_picture
 from prnet.datasets.records import (
+    SetRecord,
     decode_pairs,
     fill_record,
     load_pair,
     record_dtype,
-    record_item,
 )
-from prnet.datasets.synthetic import RenderedFaces
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.drawing.pictures import (
     draw_landmarks,
@@ -30,7 +29,6 @@ from prnet.drawing.pictures import (
     to_picture,
 )
 from prnet.faces.face import Face
-from prnet.files import written_whole
 from prnet.geometry.position_map import PositionMapDecoder
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ log = logging.getLogger(__name__)
 SAMPLES_A_ROW = 2
 
 
-def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Path:
+def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> None:
     """DIR/contact_sheet.png with `count` samples spread evenly over a built set.
 
     The samples are read as in training (record, decoder, crop): a mesh that does not lie on its
@@ -46,41 +44,41 @@ def write_contact_sheet(directory: Path | str, face: Face, *, count: int) -> Pat
     """
     built = BuiltSet(directory)
     built.require_face(face.describe())
-    items = [built[int(index)] for index in spread(len(built), count)]
-    return write_sheet(Path(directory) / "contact_sheet.png", items, face)
+    items = [built[index] for index in spread(len(built), count)]
+    write_sheet(Path(directory) / "contact_sheet.png", items, face)
 
 
-def write_landmark_sheet(directory: Path | str, *, count: int) -> Path:
+def write_landmark_sheet(directory: Path | str, *, count: int) -> None:
     """DIR/contact_sheet.png with `count` photos of a set without fits, their landmarks drawn."""
     built = LandmarkSet(directory, 0, 0)
     pictures = []
     for index in spread(len(built), count):
-        item = built[int(index)]
+        item = built[index]
         batch = collate_fits([item])
         photo = to_picture(warp_to_crop(batch.picture, batch.crop_from_picture)[0])
         pictures.append(draw_points(photo, item.landmarks))
     path = Path(directory) / "contact_sheet.png"
-    with written_whole(path) as temporary:
-        write_picture(temporary, tile(pictures, columns=2 * SAMPLES_A_ROW))
+    write_picture(path, tile(pictures, columns=2 * SAMPLES_A_ROW))
     log.info("look at %s", path)
-    return path
 
 
-def archive_samples(
-    pairs: Sequence[FacePair], face: Face, *, count: int, crop: CropRule | None = None
-) -> list[FitItem]:
-    """`count` of an archive's image + fit pairs, spread evenly, read as training would."""
-    return [
-        read_sample(pairs[int(index)], face, crop or CropRule())
-        for index in spread(len(pairs), count)
-    ]
+def archive_samples(pairs: Sequence[FacePair], face: Face, *, count: int) -> list[FitItem]:
+    """`count` of an archive's image + fit pairs, spread evenly, each as a built set would hand it
+    to training.
 
-
-def write_world_sheet(path: Path | str, faces: RenderedFaces, face: Face, *, count: int) -> Path:
-    """The first `count` samples of a stream, with the visible face beside them."""
-    indices = range(count)
-    seen = faces.faces.batch(indices).attention.cpu()
-    return write_sheet(path, faces.__getitems__(indices), face, attention=seen)
+    Raises:
+        ValueError, OSError: picture or fit cannot be read, or a face is too small for a crop.
+    """
+    model, rule, pixel_origin = face.morphable_model, CropRule(), "zero_based"
+    indices = spread(len(pairs), count)
+    records = np.zeros(len(indices), record_dtype(model.num_shape, model.num_exp))
+    items = []
+    for record, index in zip(records, indices, strict=True):
+        loaded = load_pair(pairs[index])
+        fill_record(record, loaded, decode_pairs([loaded], face, pixel_origin), 0, rule)
+        reader = SetRecord(record, rule, pixel_origin)
+        items.append(reader.item(loaded.data, source=pairs[index].picture))
+    return items
 
 
 def write_sheet(
@@ -89,7 +87,7 @@ def write_sheet(
     face: Face,
     *,
     attention: Iterable[torch.Tensor] | None = None,  # (S, S), bool: where the face is seen
-) -> Path:
+) -> None:
     """A row of pictures a sample: photo, position map, mesh, landmarks, and attention if known."""
     decoder = PositionMapDecoder(face.morphable_model, face.uv)
     masks = [None] * len(items) if attention is None else list(attention)
@@ -108,25 +106,10 @@ def write_sheet(
         if mask is not None:
             pictures.append(draw_mask(photo, mask))
     columns = SAMPLES_A_ROW * len(pictures) // len(items)
-    with written_whole(path) as temporary:
-        write_picture(temporary, tile(pictures, columns=columns))
+    write_picture(path, tile(pictures, columns=columns))
     log.info("look at %s", path)
-    return Path(path)
 
 
-def spread(total: int, count: int) -> np.ndarray:
+def spread(total: int, count: int) -> list[int]:
     """At most `count` indices spread evenly over `total`."""
-    return np.unique(np.linspace(0, total - 1, count).astype(int))
-
-
-def read_sample(pair: FacePair, face: Face, rule: CropRule) -> FitItem:
-    """One image + fit pair as a built set would hand it to training.
-
-    Raises:
-        ValueError, OSError: picture or fit cannot be read, or the face is too small for a crop.
-    """
-    loaded, pixel_origin = load_pair(pair), "zero_based"
-    model = face.morphable_model
-    record = np.zeros(1, record_dtype(model.num_shape, model.num_exp))[0]
-    fill_record(record, loaded, decode_pairs([loaded], face, pixel_origin), 0, rule)
-    return record_item(record, loaded.data, rule, pixel_origin, source=pair.picture)
+    return np.unique(np.linspace(0, total - 1, count).astype(int)).tolist()

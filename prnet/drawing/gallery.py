@@ -11,7 +11,6 @@ from torch import Tensor
 from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_landmarks, draw_mesh, tile, to_picture
 from prnet.faces.face import Face
-from prnet.files import written_whole
 
 COLUMNS = 8
 
@@ -55,16 +54,12 @@ class Gallery:
         uv = self.face.uv
         pictures = []
         for row in (self.first, self.worst):
-            points = [uv.landmarks(s.position_map[None].to(uv.face_index.device))[0] for s in row]
-            pictures += [draw_landmarks(s.photo, p) for s, p in zip(row, points, strict=True)]
-            pictures += [self._mesh(shown) for shown in row]
-        with written_whole(path) as temporary:
-            write_picture(temporary, tile(pictures, columns=len(self.first)))
-
-    def _mesh(self, shown: Shown) -> np.ndarray:
-        uv = self.face.uv
-        vertices = uv.face_points(shown.position_map[None].to(uv.face_index.device))[0]
-        return draw_mesh(shown.photo, vertices, uv.grid_triangles)
+            maps = torch.stack([shown.position_map for shown in row]).to(uv.face_index.device)
+            for shown, landmarks in zip(row, uv.landmarks(maps), strict=True):
+                pictures.append(draw_landmarks(shown.photo, landmarks))
+            for shown, vertices in zip(row, uv.face_points(maps), strict=True):
+                pictures.append(draw_mesh(shown.photo, vertices, uv.grid_triangles))
+        write_picture(path, tile(pictures, columns=len(self.first)))
 
 
 def errors_to_rank(scores: dict[str, Tensor], count: int) -> list[float]:  # metric -> (B,)

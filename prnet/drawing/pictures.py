@@ -50,7 +50,7 @@ def draw_landmarks(
     picture: np.ndarray,  # (H, W, 3), uint8
     landmarks: np.ndarray | Tensor,  # (68, 2 or more), order of iBUG
     *,
-    unit: float | None = None,  # px, width of a line; None: by the picture's size
+    stroke: float | None = None,  # px, width of a line; None: by the picture's size
 ) -> np.ndarray:
     """The 68 landmarks and the lines that join them, drawn at sub-pixel positions.
 
@@ -63,40 +63,33 @@ def draw_landmarks(
     if not np.isfinite(points).all():
         raise ValueError("landmarks: hold coordinates that are not finite")
     drawn = _require_picture(picture).copy()
-    height, width = drawn.shape[:2]
-    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
-    points = np.clip(points[:, :2], -8 * (height + width), 8 * (height + width))
-    fixed = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
-    unit = unit or math.sqrt(height * width) / 256
+    fixed = _fixed_point(points, drawn)
+    stroke = stroke or _stroke(drawn)
     for first, end, closed in LANDMARK_LINES:
         cv2.polylines(
             drawn,
             [fixed[first:end]],
             closed,
             LINE_COLOUR,
-            thickness=max(round(unit), 1),
+            thickness=max(round(stroke), 1),
             lineType=cv2.LINE_AA,
             shift=SUBPIXEL_BITS,
         )
-    return draw_points(drawn, points, unit=unit)
+    return draw_points(drawn, points, stroke=stroke)
 
 
 def draw_points(
     picture: np.ndarray,  # (H, W, 3), uint8
     points: np.ndarray | Tensor,  # (K, 2 or more); NaN is left out
     *,
-    unit: float | None = None,  # px, half of a dot's width; None: by the picture's size
+    stroke: float | None = None,  # px, about half of a dot; None: by the picture's size
 ) -> np.ndarray:
     """Dots at sub-pixel positions."""
     drawn = _require_picture(picture).copy()
-    height, width = drawn.shape[:2]
     places = _to_array(points)[:, :2]
     places = places[np.isfinite(places).all(1)]
-    # Points far outside stay outside; OpenCV's fixed-point coordinates would overflow.
-    places = np.clip(places, -8 * (height + width), 8 * (height + width))
-    unit = max(unit or math.sqrt(height * width) / 256, 0.5)
-    radius = round(1.6 * unit * 2**SUBPIXEL_BITS)
-    for x, y in np.rint(places * 2**SUBPIXEL_BITS).astype(np.int32).tolist():
+    radius = round(1.6 * (stroke or _stroke(drawn)) * 2**SUBPIXEL_BITS)
+    for x, y in _fixed_point(places, drawn).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return drawn
 
@@ -215,6 +208,18 @@ def draw_ced(
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
+
+
+def _fixed_point(points: np.ndarray, picture: np.ndarray) -> np.ndarray:  # (K, 2 or more), px
+    """OpenCV's fixed-point coordinates (K, 2), int32."""
+    # Points far outside stay outside: their coordinates would overflow.
+    limit = 8 * sum(picture.shape[:2])
+    return np.rint(np.clip(points[:, :2], -limit, limit) * 2**SUBPIXEL_BITS).astype(np.int32)
+
+
+def _stroke(picture: np.ndarray) -> float:
+    """Width of lines, px: that of one pixel of a picture of 256 px."""
+    return max(math.sqrt(picture.shape[0] * picture.shape[1]) / 256, 0.5)
 
 
 def _to_array(values: np.ndarray | Tensor) -> np.ndarray:

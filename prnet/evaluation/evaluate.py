@@ -4,6 +4,7 @@ image; the trainer validates with it too.
 Letters: B batch.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,16 +24,13 @@ from prnet.datasets.evaluation import (
 from prnet.drawing.gallery import Gallery, errors_to_rank
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.evaluation.reconstructions import METRIC, Reconstructions, workers_for
+from prnet.evaluation.reconstructions import Reconstructions, workers_for
 from prnet.evaluation.report import Report, ScoredImage, make_report
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
 
 log = logging.getLogger(__name__)
-
-# Not yet measured.
-PENDING = "pending"
 
 
 class EvaluationOptions(NamedTuple):
@@ -66,7 +64,8 @@ def evaluate(
         ValueError: a prediction cannot be read or is not finite, its landmarks cannot be found, or
             the source cannot be scored on this test set under this protocol.
     """
-    protocol = protocol.measuring(test_set.metric)
+    if test_set.metric is not None:
+        protocol = dataclasses.replace(protocol, metrics=(test_set.metric,))
     device = source.device
     if test_set.truth_face is not None:
         test_set = test_set.with_truth_face(test_set.truth_face.to(device))
@@ -90,12 +89,9 @@ def evaluate(
             if batch.detected is not None:
                 detected |= zip(batch.names, batch.detected, strict=True)
             predicted = source.predict(batch, test_set, protocol)
-            truth = ground_truth(
-                batch,
-                test_set.truth_face,
-                protocol,
-                dense=protocol.scores_dense and any(one.points.has_dense for one in predicted),
-            )
+            dense = any(p.dense is not None or p.surface is not None for _, p, *_ in predicted)
+            dense &= protocol.scores_dense
+            truth = ground_truth(batch, test_set.truth_face, protocol, dense=dense)
             for rows, points, lacking, output in predicted:
                 if test_set.point_groups is not None:
                     own = group_landmarks(points.landmarks, test_set.point_groups)
@@ -104,17 +100,11 @@ def evaluate(
                 if own_truth.landmarks is None:
                     lacking["landmarks"] = test_set.no_face
                 errors = score(points, own_truth, protocol)
-                yaws_deg = batch.yaw_deg[rows]
+                shown, yaws_deg = batch.names[rows], batch.yaw_deg[rows]
                 if yaw_labels is not None:
-                    yaws_deg = [yaw_labels[name] for name in batch.names[rows]]
+                    yaws_deg = [yaw_labels[name] for name in shown]
                 scored = scored_images(
-                    batch.names[rows],
-                    yaws_deg,
-                    points,
-                    own_truth,
-                    errors,
-                    lacking,
-                    protocol,
+                    shown, yaws_deg, points, own_truth, errors, lacking, protocol
                 )
                 add_surfaces(reconstructions, scored, points, own_truth)
                 images += scored
@@ -172,11 +162,10 @@ def add_surfaces(
 ) -> None:
     """Have the surfaces of a batch measured, where the protocol wants them and both sides have
     one."""
-    true_surfaces = truth.surface if truth.surface is not None else truth.dense
+    true_surfaces = truth.dense if truth.surface is None else truth.surface
+    if predicted.surface is None or true_surfaces is None:
+        return
     for index, row in enumerate(rows):
-        if row.lacking.get(METRIC) != PENDING:
-            continue
-        del row.lacking[METRIC]
         landmarks = None if truth.landmarks is None else truth.landmarks[index].cpu().numpy()
         unit = None if truth.surface_unit is None else truth.surface_unit[index]
         surfaces = (predicted.surface[index], true_surfaces[index])
@@ -193,15 +182,12 @@ def scored_images(
     lacking: Mapping[str, str],  # field of `FacePoints` -> why it is lacking
     protocol: Protocol,
 ) -> list[ScoredImage]:
-    """The images of a batch; a reconstruction that can be measured is `PENDING`."""
+    """The images of a batch, before their surfaces are measured."""
     lacking = dict(lacking)
     if truth.points is None:
         lacking["points"] = NO_POINTS
     if truth.angles is None:
         lacking["rotation"] = NO_ANGLES
-    has_truth = truth.surface is not None or truth.dense is not None
-    if predicted.surface is not None and has_truth:
-        lacking["surface"] = PENDING
     reasons = {
         metric: lacking.get(METRICS[metric].points, NO_DEPTH)
         for metric in protocol.metrics

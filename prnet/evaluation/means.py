@@ -49,8 +49,7 @@ def worst(errors: Mapping[str, float], count: int) -> list[str]:
 
 
 def balanced_subsets(
-    names: Sequence[str],
-    yaws_deg: Sequence[float],
+    yaws_deg: Mapping[str, float],  # name -> yaw, in the order of the names
     errors: Mapping[str, Mapping[str, float]],  # metric -> name -> value, of those it is about
     protocol: Protocol,
 ) -> dict | None:
@@ -64,8 +63,8 @@ def balanced_subsets(
     if rule.per_bin is None:
         return None
     described = {"per_bin": rule.per_bin, "draws": rule.draws, "seed": rule.seed}
-    order = np.argsort(names)
-    labels = np.array([protocol.bin_label(yaw_deg) for yaw_deg in yaws_deg])[order]
+    names = list(yaws_deg)
+    labels = np.array([protocol.bin_label(yaw_deg) for yaw_deg in yaws_deg.values()])
     members = {label: np.flatnonzero(labels == label) for label in protocol.bin_labels}
     short = [f"{label} has {len(m)}" for label, m in members.items() if len(m) < rule.per_bin]
     if short:
@@ -79,11 +78,10 @@ def balanced_subsets(
             for _ in range(rule.draws)
         ]
     )
-    ordered = [names[index] for index in order]
-    first = sorted(ordered[index] for index in drawn[0])
+    first = sorted(names[index] for index in drawn[0])
     metrics = {}
     for metric, values in errors.items():
-        row = np.array([values.get(name, np.nan) for name in ordered])
+        row = np.array([values.get(name, np.nan) for name in names])
         means = np.nanmean(row[drawn], axis=1)
         metrics[metric] = {
             "mean": float(means[0]),

@@ -23,6 +23,7 @@ from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.depth import least_depth, shift_depth
 from prnet.metrics.pose import pose_from_points
+from prnet.metrics.reconstruction import BY_INDEX
 
 NO_DENSE_TRUTH = "protocol.dense is none"
 NO_NECK = (
@@ -235,7 +236,7 @@ def comparable(
     if protocol.scores("surface"):
         surface = compared
         # An ICP aligns any cloud with the truth: it needs no correspondence.
-        free = not protocol.reconstruction.by_index and protocol.dense == "map"
+        free = protocol.reconstruction.metric not in BY_INDEX and protocol.dense == "map"
         if surface is None and (scanned or (free and truth_face is not None)):
             surface = dense.cloud if dense.pixels is None else dense.pixels
     if rotation is None and protocol.scores("rotation"):

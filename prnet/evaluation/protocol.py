@@ -7,8 +7,10 @@ stored in the report.
 """
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from prnet.checks import require_choice
@@ -17,7 +19,7 @@ from prnet.datasets.pictures import CropRule
 from prnet.geometry.camera import PIXEL_ORIGINS
 from prnet.geometry.icp import DIRECTIONS, STARTS, IcpRule
 from prnet.metrics.nme import Z_ALIGNMENTS
-from prnet.metrics.reconstruction import BY_INDEX, NORMALIZERS, RECONSTRUCTION_METRICS
+from prnet.metrics.reconstruction import NORMALIZERS, RECONSTRUCTION_METRICS
 
 
 class MetricKind(NamedTuple):
@@ -47,10 +49,14 @@ CHOICES = {
     "z_alignment": Z_ALIGNMENTS,
     "normalizer": ("box_68", "box_points"),
     "yaw_source": ("pose_para", "labels"),
+    "crop.source": ("landmarks", "box", "detector"),
+    "reconstruction.metric": tuple(RECONSTRUCTION_METRICS),
+    "reconstruction.normalizer": NORMALIZERS,
+    "reconstruction.direction": DIRECTIONS,
+    "reconstruction.start": STARTS,
+    "pose.points": ("dense", "landmarks"),
+    "pose.images": ("all", "plausible"),
 }
-CROP_SOURCES = ("landmarks", "box", "detector")
-POSE_POINTS = ("dense", "landmarks")
-POSE_IMAGES = ("all", "plausible")
 LARGEST_YAW_DEG = 90
 
 
@@ -70,7 +76,6 @@ class FramingRule:
     boxes: str | None
 
     def __post_init__(self) -> None:
-        require_choice("protocol.crop.source", self.source, CROP_SOURCES)
         if not (self.scale > 0 and self.span > 0 and self.jitter >= 0):
             raise ValueError(
                 f"protocol.crop: got scale {self.scale}, span {self.span}, jitter {self.jitter}; "
@@ -98,17 +103,6 @@ class ReconstructionRule:
     levels: tuple[int, ...]
     memory: int
 
-    def __post_init__(self) -> None:
-        require_choice("protocol.reconstruction.metric", self.metric, RECONSTRUCTION_METRICS)
-        require_choice("protocol.reconstruction.normalizer", self.normalizer, NORMALIZERS)
-        require_choice("protocol.reconstruction.direction", self.direction, DIRECTIONS)
-        require_choice("protocol.reconstruction.start", self.start, STARTS)
-
-    @property
-    def by_index(self) -> bool:
-        """Whether both sides have to be the same points in the same order."""
-        return self.metric in BY_INDEX
-
     @property
     def rule(self) -> IcpRule:
         return IcpRule(**{field: getattr(self, field) for field in IcpRule._fields})
@@ -128,10 +122,6 @@ class PoseRule:
     points: str
     images: str
     fix: bool
-
-    def __post_init__(self) -> None:
-        require_choice("protocol.pose.points", self.points, POSE_POINTS)
-        require_choice("protocol.pose.images", self.images, POSE_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +154,6 @@ class CurveRule:
 
     def limit(self, metric: str) -> float:
         return self.limit_deg if METRICS[metric].unit == "deg" else self.limit_percent
-
-
-RULES = {
-    "crop": FramingRule,
-    "reconstruction": ReconstructionRule,
-    "pose": PoseRule,
-    "balanced": BalancedRule,
-    "curve": CurveRule,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +197,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
-            require_choice(f"protocol.{field}", getattr(self, field), choices)
+            require_choice(f"protocol.{field}", attrgetter(field)(self), choices)
         if not self.metrics:
             raise ValueError(f"protocol.metrics is empty; choose among {', '.join(METRICS)}")
         for metric in self.metrics:
@@ -233,12 +214,12 @@ class Protocol:
             )
         if self.drop_worst < 0:
             raise ValueError(f"protocol.drop_worst: got {self.drop_worst}, expected at least 0")
-        if "nme_rec" in self.metrics and self.reconstruction.metric == "rec_2dasl":
-            if self.dense == "map":
-                raise ValueError(
-                    "protocol.reconstruction.metric is rec_2dasl, which takes every 50th vertex: "
-                    "choose protocol.dense=vertices"
-                )
+        by_2dasl = "nme_rec" in self.metrics and self.reconstruction.metric == "rec_2dasl"
+        if by_2dasl and self.dense == "map":
+            raise ValueError(
+                "protocol.reconstruction.metric is rec_2dasl, which takes every 50th vertex: "
+                "choose protocol.dense=vertices"
+            )
 
     @classmethod
     def from_values(cls, values: dict) -> "Protocol":
@@ -247,25 +228,17 @@ class Protocol:
         Raises:
             ValueError: a value is not one of its choices.
         """
-        levels = tuple(values["reconstruction"]["levels"])
-        parts = {**values, "reconstruction": {**values["reconstruction"], "levels": levels}}
-        return cls(
-            **{
-                **values,
-                "metrics": tuple(values["metrics"]),
-                "bins": tuple(values["bins"]),
-                "exclude": tuple(str(name) for name in values["exclude"]),
-                **{name: kind(**parts[name]) for name, kind in RULES.items()},
-            }
-        )
+        rules = {
+            field.name: field.type(**_with_tuples(values[field.name]))
+            for field in dataclasses.fields(cls)
+            if dataclasses.is_dataclass(field.type)
+        }
+        exclude = tuple(str(name) for name in values["exclude"])
+        return cls(**{**_with_tuples(values), "exclude": exclude, **rules})
 
     def to_values(self) -> dict:
-        """As plain values, for a report."""
-        return _as_json(dataclasses.asdict(self))
-
-    def measuring(self, metric: str | None) -> "Protocol":
-        """With this metric in place of its own; None: as it is."""
-        return self if metric is None else dataclasses.replace(self, metrics=(metric,))
+        """As plain values, for a report: those that JSON would give back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def demands(self, *, network: bool) -> Demands:
         """What a test set has to have; for a `network`, pictures too."""
@@ -282,11 +255,8 @@ class Protocol:
     @property
     def landmark_origin(self) -> str:
         """The pixel origin that the ground-truth landmarks are scored in."""
-        return "matlab" if self.landmarks_as_stored else self.pixel_origin
-
-    @property
-    def landmarks_as_stored(self) -> bool:
-        return self.landmarks == "pt3d_68" and not self.convert_origin
+        as_stored = self.landmarks == "pt3d_68" and not self.convert_origin
+        return "matlab" if as_stored else self.pixel_origin
 
     def scores(self, *kinds: str) -> bool:
         """Whether a metric compares one of these fields of `FacePoints`."""
@@ -308,7 +278,5 @@ class Protocol:
         return self.bin_labels[index]
 
 
-def _as_json(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, tuple) else value
+def _with_tuples(values: dict) -> dict:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

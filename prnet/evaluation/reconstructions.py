@@ -3,8 +3,8 @@
 An ICP of a whole face takes a third of a second, hundreds of times what any other metric does.
 """
 
-import concurrent.futures
 import multiprocessing
+from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
@@ -36,18 +36,18 @@ class Reconstructions:
 
     def __init__(self, rule: ReconstructionRule, *, workers: int = 0) -> None:
         self.rule = rule
-        self.workers = workers
+        self.most_pending = WAITING_A_WORKER * workers
         self.pool: ProcessPoolExecutor | None = None
-        self.pending: dict[Future, ScoredImage] = {}
-
-    def __enter__(self) -> "Reconstructions":
-        if self.workers > 0:
+        if workers > 0:
             self.pool = ProcessPoolExecutor(
-                self.workers,
+                workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=one_thread,
                 initargs=(0,),
             )
+        self.pending: deque[tuple[ScoredImage, Future]] = deque()
+
+    def __enter__(self) -> "Reconstructions":
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -67,25 +67,20 @@ class Reconstructions:
         if self.pool is None:
             _write(image, error_or_reason(*arguments))
             return
-        while len(self.pending) >= WAITING_A_WORKER * self.workers:
-            self._collect(concurrent.futures.wait(self.pending, return_when="FIRST_COMPLETED").done)
-        self.pending[self.pool.submit(error_or_reason, *arguments)] = image
+        if len(self.pending) >= self.most_pending:
+            self._collect()
+        self.pending.append((image, self.pool.submit(error_or_reason, *arguments)))
 
     def finish(self, *, progress: bool = True) -> None:
         """Wait for what is still to be scored."""
-        waiting = concurrent.futures.as_completed(list(self.pending))
-        for future in tqdm(
-            waiting,
-            total=len(self.pending),
-            desc="reconstruction",
-            unit="face",
-            disable=not progress or not self.pending,
-        ):
-            self._collect([future])
+        bar = {"desc": "reconstruction", "unit": "face"}
+        for _ in tqdm(range(len(self.pending)), **bar, disable=not (progress and self.pending)):
+            self._collect()
 
-    def _collect(self, done: object) -> None:
-        for future in done:
-            _write(self.pending.pop(future), future.result())
+    def _collect(self) -> None:
+        """Wait for the face that was sent first."""
+        image, future = self.pending.popleft()
+        _write(image, future.result())
 
 
 def error_or_reason(
@@ -109,3 +104,4 @@ def _write(image: ScoredImage, result: float | str) -> None:
         image.lacking[METRIC] = result
     else:
         image.errors[METRIC] = result
+        image.lacking.pop(METRIC, None)

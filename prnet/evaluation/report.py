@@ -9,15 +9,18 @@ import numpy as np
 from prnet.checks import name_list
 from prnet.evaluation.means import balanced_subsets, summarize, worst
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.metrics.statistics import RESAMPLES, bootstrap_interval, curve_area, failure_rate
+from prnet.metrics.statistics import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    bootstrap_interval,
+    curve_area,
+    failure_rate,
+)
 
 # What `make_report` makes and a report.json holds: plain values, one metric as
 # {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"}.
 Report = dict[str, Any]
-
-# Of the intervals.
-LEVEL = 0.95
-SEED = 0
 
 
 class ScoredImage(NamedTuple):
@@ -68,13 +71,14 @@ def make_report(
     left_out = {}
     for metric in computed:
         values = {i.name: i.errors[metric] for i in images if metric not in i.left_out}
-        dropped = worst(values, protocol.drop_worst) if protocol.drop_worst else []
-        kept[metric] = {name: value for name, value in values.items() if name not in dropped}
-        if len(kept[metric]) < len(images):
-            left_out[metric] = [image.name for image in images if image.name not in kept[metric]]
-        if not kept[metric]:
+        for name in worst(values, protocol.drop_worst) if protocol.drop_worst else ():
+            del values[name]
+        if len(values) < len(images):
+            left_out[metric] = [image.name for image in images if image.name not in values]
+        if values:
+            kept[metric] = values
+        else:
             not_computed[metric] = "the protocol leaves out every image"
-    computed = [metric for metric in computed if kept[metric]]
     yaws_deg = {image.name: image.yaw_deg for image in images}
     return {
         "dataset": dataset,
@@ -82,16 +86,14 @@ def make_report(
         "count": len(images),
         "protocol": protocol.to_values(),
         "metrics": {
-            metric: summarize(
-                list(kept[metric].values()), [yaws_deg[name] for name in kept[metric]], protocol
-            )
-            for metric in computed
+            metric: summarize(list(values.values()), [yaws_deg[n] for n in values], protocol)
+            for metric, values in kept.items()
         },
         "images": [
             {
                 "name": image.name,
                 "yaw_deg": image.yaw_deg,
-                **{metric: image.errors[metric] for metric in computed},
+                **{metric: image.errors[metric] for metric in kept},
             }
             for image in images
         ],
@@ -99,9 +101,7 @@ def make_report(
         "unknown": sorted(unknown),
         "not_computed": not_computed,
         "left_out": left_out,
-        "balanced": balanced_subsets(
-            list(yaws_deg), list(yaws_deg.values()), {m: kept[m] for m in computed}, protocol
-        ),
+        "balanced": balanced_subsets(yaws_deg, kept, protocol),
     }
 
 
@@ -111,10 +111,8 @@ def with_statistics(report: Report) -> Report:
     protocol = Protocol.from_values(report["protocol"])
 
     def interval(values: Sequence[float], groups: Sequence[str] | None = None) -> dict:
-        found = bootstrap_interval(
-            values, groups=groups, level=LEVEL, resamples=RESAMPLES, seed=SEED
-        )
-        return {"low": found.low, "high": found.high}
+        _, low, high = bootstrap_interval(values, groups=groups)
+        return {"low": low, "high": high}
 
     metrics = {}
     for metric, summary in report["metrics"].items():

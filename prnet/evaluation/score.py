@@ -27,10 +27,6 @@ class FacePoints(NamedTuple):
     rotation: Tensor | None = None  # (B, 3, 3), of the prediction, model frame -> y-up image
     angles: Tensor | None = None  # (B, 3), of the truth, rad
 
-    @property
-    def has_dense(self) -> bool:
-        return self.dense is not None or self.surface is not None
-
     def rows(self, chosen: slice) -> "FacePoints":
         """Those of some images of the batch."""
         return FacePoints(*(None if field is None else field[chosen] for field in self))
@@ -47,9 +43,7 @@ def score(
     deliberately not (`convert_origin`). `nme_rec` takes seconds a face, so it is not among them:
     see `prnet.evaluation.reconstructions`.
     """
-    turns = {}
-    if protocol.scores("rotation") and prediction.rotation is not None and truth.angles is not None:
-        turns = pose_errors(prediction.rotation, truth.angles)
+    turns = _pose_errors(prediction, truth, protocol)
     errors = {}
     for metric in protocol.metrics:
         kind = METRICS[metric]
@@ -65,7 +59,7 @@ def score(
             predicted = align_depth(predicted, protocol.z_alignment)
             true = align_depth(true, protocol.z_alignment)
         if kind.points == "points":
-            size = box_size(truth.box.double())
+            size = bbox_size(truth.box.double().unflatten(-1, (2, 2)))  # of its two corners
         else:
             unit = truth.landmarks if protocol.normalizer == "box_68" else true
             size = bbox_size(unit.double())
@@ -78,9 +72,13 @@ def score(
     return errors
 
 
-def box_size(box: Tensor) -> Tensor:  # (B, 4), left, top, right, bottom
-    """sqrt(w h), (B,), px."""
-    return ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).sqrt()
+def _pose_errors(
+    prediction: FacePoints, truth: FacePoints, protocol: Protocol
+) -> dict[str, Tensor]:
+    """Nothing where the protocol or one of the sides has no head pose."""
+    if not protocol.scores("rotation") or prediction.rotation is None or truth.angles is None:
+        return {}
+    return pose_errors(prediction.rotation, truth.angles)
 
 
 def pose_left_out(
@@ -89,13 +87,14 @@ def pose_left_out(
     protocol: Protocol,
 ) -> Tensor | None:
     """Images that the protocol leaves out of the head pose, (B,) bool; None where it has none."""
-    if not protocol.scores("rotation") or prediction.rotation is None or truth.angles is None:
+    turns = _pose_errors(prediction, truth, protocol)
+    if not turns:
         return None
     left_out = torch.zeros(len(truth.angles), dtype=torch.bool, device=truth.angles.device)
     if protocol.pose.images == "plausible":
         left_out |= ~plausible_truth(truth.angles)
     if protocol.pose.fix:
-        left_out |= ~kept_by_fix(pose_errors(prediction.rotation, truth.angles))
+        left_out |= ~kept_by_fix(turns)
     return left_out
 
 

@@ -1,24 +1,16 @@
 """The public SADRNet checkpoint, as tensors for `SADRNet(layout="released")`."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from prnet.checks import faults_listed
 
 # Constants that the released module keeps as frozen parameters. The second is never used.
 MEAN_SHAPE_MAP = "rebuilder.mean_posmap_tensor"
 CONSTANTS = (MEAN_SHAPE_MAP, "rebuilder.revert_operator")
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-# Names an error lists before it only counts.
-SHOWN = 5
-
-
-class ReleasedSADRNet(NamedTuple):
-    """What the file holds."""
-
-    weights: dict[str, Tensor]  # the state of `SADRNet(layout="released")`
-    mean_shape_map: Tensor  # (3, 256, 256), model frame, in units of 1 / 1.5e-5 micrometre
 
 
 def released_names() -> dict[str, str]:
@@ -57,8 +49,10 @@ def released_names() -> dict[str, str]:
     return names
 
 
-def read_released_sadrnet(path: Path | str) -> ReleasedSADRNet:
-    """Read a file like the public net_021.pth: a plain state_dict, of any age of PyTorch.
+def read_released_sadrnet(path: Path | str) -> tuple[dict[str, Tensor], Tensor]:
+    """The state of `SADRNet(layout="released")` and the mean shape map (3, 256, 256), model frame,
+    in units of 1 / 1.5e-5 micrometre, of a file like the public net_021.pth: a plain state_dict, of
+    any age of PyTorch.
 
     Every tensor must be there and none be left over; shapes are checked where the weights are
     loaded (`checkpoint.load_weights`). No code in the file is run.
@@ -83,15 +77,10 @@ def read_released_sadrnet(path: Path | str) -> ReleasedSADRNet:
         raise ValueError(f"{path}: got a {type(state).__name__}, expected a state_dict of tensors")
 
     names = released_names()
-    missing = [name for name in (*names, MEAN_SHAPE_MAP) if name not in state]
-    unexpected = [name for name in state if name not in names and name not in CONSTANTS]
-    for kind, found in (("missing", missing), ("unexpected", unexpected)):
-        if found:
-            shown = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
-            raise ValueError(
-                f"{path}: not the weights of SADRNv2 ({len(state)} tensors): {len(found)} {kind} "
-                f"({shown})"
-            )
-    return ReleasedSADRNet(
-        {own: state[released] for released, own in names.items()}, state[MEAN_SHAPE_MAP]
-    )
+    faults = {
+        "missing": [name for name in (*names, MEAN_SHAPE_MAP) if name not in state],
+        "unexpected": [str(n) for n in state if n not in names and n not in CONSTANTS],
+    }
+    if found := faults_listed(faults):
+        raise ValueError(f"{path}: not the weights of SADRNv2 ({len(state)} tensors): {found}")
+    return {own: state[released] for released, own in names.items()}, state[MEAN_SHAPE_MAP]

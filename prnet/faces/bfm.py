@@ -39,41 +39,34 @@ def load_bfm(
         ValueError: a file's content does not have the expected form.
     """
     bfm_dir = Path(bfm_dir)
-    model = _read_struct(bfm_dir / "BFM.mat", "model")
-    info = _read_struct(bfm_dir / "BFM_info.mat", "model_info")
-    model_file = bfm_dir / "BFM.mat"
-
-    neutral_mean = _column(model, "shapeMU", model_file)
-    exp_mean = _column(model, "expMU", model_file)
+    model = _Struct(bfm_dir / "BFM.mat", "model")
+    info = _Struct(bfm_dir / "BFM_info.mat", "model_info")
+    neutral_mean, exp_mean = model.column("shapeMU"), model.column("expMU")
     if len(exp_mean) != len(neutral_mean):
         raise ValueError(
-            f"{model_file}: expMU has {len(exp_mean)} rows, shapeMU {len(neutral_mean)}; "
+            f"{model.path}: expMU has {len(exp_mean)} rows, shapeMU {len(neutral_mean)}; "
             "expected the same vertices"
         )
     mean = neutral_mean + exp_mean
+    require_finite(f"{model.path}: mean", mean)
     num_vertices = len(mean) // 3
-    shape_basis = _basis(model, "shapePC", num_vertices, model_file)
-    exp_basis = _basis(model, "expPC", num_vertices, model_file)
-    for name, array in (("mean", mean), ("shapePC", shape_basis), ("expPC", exp_basis)):
-        require_finite(f"{model_file}: {name}", array)
+    shape_basis, exp_basis = (model.basis(name, num_vertices) for name in ("shapePC", "expPC"))
 
-    triangles = _indices(model, "tri", num_vertices, model_file).T
+    triangles = model.indices("tri", num_vertices).T
     if triangles.shape[1] != 3:
-        raise ValueError(f"{model_file}: tri has shape {triangles.T.shape}, expected (3, T)")
-    landmark_source, landmark_file = (
-        (model, model_file) if "kpt_ind" in model else (info, bfm_dir / "BFM_info.mat")
-    )
-    landmark_index = _indices(landmark_source, "kpt_ind", num_vertices, landmark_file).ravel()
+        raise ValueError(f"{model.path}: tri has shape {triangles.T.shape}, expected (3, T)")
+    source = model if "kpt_ind" in model.fields else info
+    landmark_index = source.indices("kpt_ind", num_vertices).ravel()
     if len(landmark_index) != NUM_LANDMARKS:
-        raise ValueError(f"{landmark_file}: kpt_ind has {len(landmark_index)} entries, expected 68")
-    regions = np.asarray(_field(info, "segbin", bfm_dir / "BFM_info.mat"))
+        raise ValueError(f"{source.path}: kpt_ind has {len(landmark_index)} entries, expected 68")
+    regions = np.asarray(info.field("segbin"))
     if regions.shape != (len(REGIONS), num_vertices):
         raise ValueError(
-            f"{bfm_dir / 'BFM_info.mat'}: segbin has shape {regions.shape}, "
+            f"{info.path}: segbin has shape {regions.shape}, "
             f"expected ({len(REGIONS)}, {num_vertices}): {', '.join(REGIONS)}"
         )
     regions = regions.astype(bool)
-    mirror_index = _mirror_index(info, num_vertices, bfm_dir / "BFM_info.mat")
+    mirror_index = _mirror_index(info, num_vertices)
 
     uv_coords = _read_uv(bfm_dir / "BFM_UV.mat", num_vertices)
     face_mask = landmark_cells = None
@@ -84,9 +77,8 @@ def load_bfm(
     # Triangles of the lips close the slit where the model has them; drawn last, they only fill
     # gaps.
     surface = triangles
-    if "tri_mouth" in model:
-        mouth = _indices(model, "tri_mouth", num_vertices, model_file).T
-        surface = np.concatenate([triangles, mouth])
+    if "tri_mouth" in model.fields:
+        surface = np.concatenate([triangles, model.indices("tri_mouth", num_vertices).T])
     uv = UVLayout(
         uv_coords,
         surface,
@@ -118,8 +110,8 @@ def load_bfm(
         landmark_index=torch.from_numpy(landmark_index),
         regions=dict(zip(REGIONS, torch.from_numpy(regions), strict=True)),
         mirror_index=None if mirror_index is None else torch.from_numpy(mirror_index),
-        shape_std=_standard_deviations(model, "shapeEV", len(shape_basis), model_file),
-        exp_std=_standard_deviations(model, "expEV", len(exp_basis), model_file),
+        shape_std=model.deviations("shapeEV", len(shape_basis)),
+        exp_std=model.deviations("expEV", len(exp_basis)),
     )
 
 
@@ -143,58 +135,68 @@ def read_prnet_landmark_cells(path: Path) -> np.ndarray:
     return table[::-1].T.astype(np.int64)
 
 
-def _read_struct(path: Path, key: str) -> dict[str, np.ndarray]:
-    """The fields of a 1 x 1 MATLAB struct."""
-    content = read_mat(path, hint="make it with scripts/convert_bfm.py")
-    if key not in content:
-        found = sorted(name for name in content if not name.startswith("__"))
-        raise ValueError(f"{path}: no struct {key!r}, found {found}; expected face3d's format")
-    struct = content[key]
-    if struct.dtype.names is None or struct.size != 1:
-        raise ValueError(f"{path}: {key!r} is not a 1 x 1 struct; expected face3d's format")
-    struct = struct.ravel()[0]
-    return {name: struct[name] for name in struct.dtype.names}
+class _Struct:
+    """A 1 x 1 MATLAB struct; what is wrong with a field is said with the file's name."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        content = read_mat(path, hint="make it with scripts/convert_bfm.py")
+        if key not in content:
+            found = sorted(name for name in content if not name.startswith("__"))
+            raise ValueError(f"{path}: no struct {key!r}, found {found}; expected face3d's format")
+        struct = content[key]
+        if struct.dtype.names is None or struct.size != 1:
+            raise ValueError(f"{path}: {key!r} is not a 1 x 1 struct; expected face3d's format")
+        self.fields = dict(zip(struct.dtype.names, struct.ravel()[0], strict=True))
+
+    def field(self, name: str) -> np.ndarray:
+        if name not in self.fields:
+            raise ValueError(f"{self.path}: no field {name!r}, found {sorted(self.fields)}")
+        return self.fields[name]
+
+    def column(self, name: str) -> np.ndarray:
+        """x, y, z of each vertex in turn, (3 N,) float64."""
+        column = np.asarray(self.field(name), dtype=np.float64).ravel()
+        if len(column) == 0 or len(column) % 3:
+            raise ValueError(f"{self.path}: {name} has {len(column)} rows, expected 3 per vertex")
+        return column
+
+    def basis(self, name: str, num_vertices: int) -> np.ndarray:
+        """A basis as (C, N, 3) float64; rows of the file are x, y, z of each vertex in turn."""
+        basis = np.asarray(self.field(name), dtype=np.float64)
+        if basis.ndim != 2 or basis.shape[0] != 3 * num_vertices:
+            expected = f"({3 * num_vertices}, C)"
+            raise ValueError(f"{self.path}: {name} has shape {basis.shape}, expected {expected}")
+        require_finite(f"{self.path}: {name}", basis)
+        return basis.T.reshape(basis.shape[1], num_vertices, 3)
+
+    def indices(self, name: str, count: int) -> np.ndarray:
+        """1-based indices of the file as 0-based ones."""
+        index = np.asarray(self.field(name)).astype(np.int64) - 1
+        if index.size and (index.min() < 0 or index.max() >= count):
+            raise ValueError(f"{self.path}: {name} holds 1-based indices outside 1..{count}")
+        return index
+
+    def deviations(self, name: str, count: int) -> torch.Tensor | None:
+        """One per coefficient, float32; None where the file has none or only ones instead."""
+        if name not in self.fields:
+            return None
+        deviations = np.asarray(self.fields[name], dtype=np.float32).ravel()
+        if len(deviations) < count:
+            raise ValueError(f"{self.path}: {name} has {len(deviations)} values, expected {count}")
+        require_finite(f"{self.path}: {name}", deviations)
+        return None if (deviations == 1).all() else torch.from_numpy(deviations[:count].copy())
 
 
-def _field(struct: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
-    if name not in struct:
-        raise ValueError(f"{path}: no field {name!r}, found {sorted(struct)}")
-    return struct[name]
-
-
-def _column(struct: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
-    column = np.asarray(_field(struct, name, path), dtype=np.float64).ravel()
-    if len(column) == 0 or len(column) % 3:
-        raise ValueError(f"{path}: {name} has {len(column)} rows, expected 3 per vertex")
-    return column
-
-
-def _basis(struct: dict[str, np.ndarray], name: str, num_vertices: int, path: Path) -> np.ndarray:
-    """A basis as (C, N, 3); rows of the file are x, y, z of each vertex in turn."""
-    basis = np.asarray(_field(struct, name, path), dtype=np.float64)
-    if basis.ndim != 2 or basis.shape[0] != 3 * num_vertices:
-        expected = f"({3 * num_vertices}, C)"
-        raise ValueError(f"{path}: {name} has shape {basis.shape}, expected {expected}")
-    return basis.T.reshape(basis.shape[1], num_vertices, 3)
-
-
-def _indices(struct: dict[str, np.ndarray], name: str, count: int, path: Path) -> np.ndarray:
-    """1-based indices of a file as 0-based ones."""
-    index = np.asarray(_field(struct, name, path)).astype(np.int64) - 1
-    if index.size and (index.min() < 0 or index.max() >= count):
-        raise ValueError(f"{path}: {name} holds 1-based indices outside 1..{count}")
-    return index
-
-
-def _mirror_index(info: dict[str, np.ndarray], num_vertices: int, path: Path) -> np.ndarray | None:
+def _mirror_index(info: _Struct, num_vertices: int) -> np.ndarray | None:
     """The vertex on the other side (N,), from the pairs of `symlist`; None where those lack some.
 
     In the published file a few vertices of the lips are in two pairs: there the first counts, and
     the mirror of the mirror is another vertex close by.
     """
-    if "symlist" not in info:
+    if "symlist" not in info.fields:
         return None
-    pairs = _indices(info, "symlist", num_vertices, path)
+    pairs = info.indices("symlist", num_vertices)
     mirror_index = np.full(num_vertices, -1)
     if pairs.ndim == 2 and len(pairs) == 2:
         from_side, to_side = np.concatenate([pairs, pairs[::-1]], axis=1)[:, ::-1]
@@ -203,26 +205,13 @@ def _mirror_index(info: dict[str, np.ndarray], num_vertices: int, path: Path) ->
         log.warning(
             "%s: symlist of shape %s leaves %d of %d vertices without a partner, expected (2, "
             "pairs); the face has no mirror",
-            path,
+            info.path,
             pairs.shape,
             (mirror_index < 0).sum(),
             num_vertices,
         )
         return None
     return mirror_index
-
-
-def _standard_deviations(
-    struct: dict[str, np.ndarray], name: str, count: int, path: Path
-) -> torch.Tensor | None:
-    """One per coefficient, float32; None where the file has none or only ones in their place."""
-    if name not in struct:
-        return None
-    deviations = np.asarray(struct[name], dtype=np.float32).ravel()
-    if len(deviations) < count:
-        raise ValueError(f"{path}: {name} has {len(deviations)} values, expected {count}")
-    require_finite(f"{path}: {name}", deviations)
-    return None if (deviations == 1).all() else torch.from_numpy(deviations[:count].copy())
 
 
 def _read_uv(path: Path, num_vertices: int) -> np.ndarray:

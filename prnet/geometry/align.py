@@ -18,16 +18,6 @@ class Similarity(NamedTuple):
     rotation: Tensor  # (B, 3, 3), det +1
     translation: Tensor  # (B, 3)
 
-    def matrix(self) -> Tensor:
-        """The edge as (B, 4, 4), for `camera.transform_points` and chaining."""
-        matrix = torch.zeros(
-            len(self.scale), 4, 4, dtype=self.scale.dtype, device=self.scale.device
-        )
-        matrix[:, :3, :3] = self.scale[:, None, None] * self.rotation
-        matrix[:, :3, 3] = self.translation
-        matrix[:, 3, 3] = 1
-        return matrix
-
 
 def umeyama(
     source: Tensor,  # (B, N, 3)
@@ -57,10 +47,9 @@ def umeyama(
     (section III-C) is this with visibility weights, apart from its scale, a ratio of mean distances
     (eq. 14), and its translation, printed without the scale (eq. 18).
     """
-    _require_points(source, target)
     if weights is None:
         weights = source.new_ones(source.shape[:2])
-    _require_weights(weights, source)
+    _require_shapes(source, target, weights)
     if damping is None:
         _require_values(source, target, weights)
     tiny = torch.finfo(source.dtype).tiny
@@ -158,7 +147,7 @@ class _NearestRotation(torch.autograd.Function):
         return left @ (turned - turned.transpose(1, 2)) @ right_t, None
 
 
-def _require_points(source: Tensor, target: Tensor) -> None:
+def _require_shapes(source: Tensor, target: Tensor, weights: Tensor) -> None:
     if source.ndim != 3 or source.shape[-1] != 3 or source.shape != target.shape:
         raise ValueError(
             f"got points {tuple(source.shape)} and {tuple(target.shape)}, expected both (B, N, 3)"
@@ -169,9 +158,6 @@ def _require_points(source: Tensor, target: Tensor) -> None:
         )
     if source.shape[1] < 3:
         raise ValueError(f"got {source.shape[1]} points, a similarity needs at least 3")
-
-
-def _require_weights(weights: Tensor, source: Tensor) -> None:
     if weights.shape != source.shape[:2]:
         raise ValueError(
             f"weights: got shape {tuple(weights.shape)}, expected {tuple(source.shape[:2])}"

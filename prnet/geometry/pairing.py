@@ -174,6 +174,13 @@ def _move(
     )
 
 
+@numba.njit(inline="always")
+def _apart(moved: tuple[float, float, float], point: np.ndarray) -> float:  # (3,)
+    """Squared distance."""
+    x, y, z = moved[0] - point[0], moved[1] - point[1], moved[2] - point[2]
+    return x * x + y * y + z * z
+
+
 @cached(fastmath=RELAXED)
 def _compare_candidates(
     queries: np.ndarray,  # (Q, 3)
@@ -191,34 +198,18 @@ def _compare_candidates(
     lost = np.zeros(len(queries), np.bool_)
     for query in range(len(queries)):
         x, y, z = _move(queries[query], matrix, shift)
-        apart_x, apart_y, apart_z = (
-            x - checked[query, 0],
-            y - checked[query, 1],
-            z - checked[query, 2],
-        )
-        gone = apart_x * apart_x + apart_y * apart_y + apart_z * apart_z
+        gone = _apart((x, y, z), checked[query])
         if gone < slack[query] * slack[query]:
             continue
         nearest, second = np.inf, np.inf
         for point in candidates[query]:
-            apart_x, apart_y, apart_z = (
-                x - static[point, 0],
-                y - static[point, 1],
-                z - static[point, 2],
-            )
-            squared = apart_x * apart_x + apart_y * apart_y + apart_z * apart_z
+            squared = _apart((x, y, z), static[point])
             if squared < nearest:
                 nearest, second = squared, nearest
                 neighbour[query] = point
             elif squared < second:
                 second = squared
-        apart_x, apart_y, apart_z = (
-            x - searched[query, 0],
-            y - searched[query, 1],
-            z - searched[query, 2],
-        )
-        gone = apart_x * apart_x + apart_y * apart_y + apart_z * apart_z
-        beyond = reach[query] - np.sqrt(gone)
+        beyond = reach[query] - np.sqrt(_apart((x, y, z), searched[query]))
         nearest = np.sqrt(nearest)
         checked[query, 0], checked[query, 1], checked[query, 2] = x, y, z
         slack[query] = (min(np.sqrt(second), beyond) - nearest) / 2
@@ -249,9 +240,8 @@ def _squares(
     """Squared distance of every moved query from its neighbour, (Q,)."""
     squares = np.zeros(len(queries))
     for query in range(len(queries)):
-        x, y, z = _move(queries[query], matrix, shift)
-        point = static[neighbour[query]]
-        squares[query] = (x - point[0]) ** 2 + (y - point[1]) ** 2 + (z - point[2]) ** 2
+        moved = _move(queries[query], matrix, shift)
+        squares[query] = _apart(moved, static[neighbour[query]])
     return squares
 
 

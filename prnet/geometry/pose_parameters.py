@@ -38,10 +38,6 @@ class FaceParameters(NamedTuple):
         matrix[:, 3, 3] = 1
         return matrix
 
-    def vector(self) -> Tensor:
-        """(B, P)."""
-        return torch.cat([self.pose.flatten(1), self.shape_params, self.exp_params], 1)
-
 
 def split_parameters(
     parameters: Tensor,  # (B, P)

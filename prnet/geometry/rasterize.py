@@ -5,7 +5,6 @@ Letters: B batch, N vertices, T triangles, H W picture.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -110,26 +109,6 @@ def z_buffer(
     return numbers[:-LANES].reshape(height, width), depth[:-LANES].reshape(height, width)
 
 
-@numba.njit(error_model="numpy")
-def _weights(
-    points: np.ndarray,  # (N, 3)
-    first: int,
-    second: int,
-    third: int,
-    row: int,
-    column: int,
-) -> tuple[float, float, float]:
-    """Barycentric weights of one pixel."""
-    pixel_x, pixel_y = np.float32(column), np.float32(row)
-    u_0, v_0 = points[first, 0] - pixel_x, points[first, 1] - pixel_y
-    u_1, v_1 = points[second, 0] - pixel_x, points[second, 1] - pixel_y
-    u_2, v_2 = points[third, 0] - pixel_x, points[third, 1] - pixel_y
-    edge_0, edge_1 = u_1 * v_2 - v_1 * u_2, u_2 * v_0 - v_2 * u_0
-    edge_2 = u_0 * v_1 - v_0 * u_1
-    area = (edge_0 + edge_1) + edge_2
-    return edge_0 / area, edge_1 / area, edge_2 / area
-
-
 @cached()
 def _draw(
     points: np.ndarray,  # (N, 3)
@@ -195,8 +174,16 @@ def _weigh(
     height, width = nearest.shape
     for row in range(height):
         for column in range(width):
-            if nearest[row, column] >= 0:
-                first, second, third = triangles[nearest[row, column]]
-                weights = _weights(points, first, second, third, row, column)
-                for corner in range(3):
-                    barycentric[row, column, corner] = weights[corner]
+            if nearest[row, column] < 0:
+                continue
+            first, second, third = triangles[nearest[row, column]]
+            pixel_x, pixel_y = np.float32(column), np.float32(row)
+            u_0, v_0 = points[first, 0] - pixel_x, points[first, 1] - pixel_y
+            u_1, v_1 = points[second, 0] - pixel_x, points[second, 1] - pixel_y
+            u_2, v_2 = points[third, 0] - pixel_x, points[third, 1] - pixel_y
+            edge_0, edge_1 = u_1 * v_2 - v_1 * u_2, u_2 * v_0 - v_2 * u_0
+            edge_2 = u_0 * v_1 - v_0 * u_1
+            area = (edge_0 + edge_1) + edge_2
+            barycentric[row, column, 0] = edge_0 / area
+            barycentric[row, column, 1] = edge_1 / area
+            barycentric[row, column, 2] = edge_2 / area

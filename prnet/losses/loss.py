@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from prnet.faces.face import Face
@@ -17,8 +18,8 @@ class Loss(nn.Module):
     - `num_parameters`: how many parameters it compares, P; None: none.
     - `weighs_outside`: whether texels off the face have a weight, known with the face.
 
-    `set_face` comes before the first step. Buffer, not stored: `weight_mask` (H, W) of a loss on
-    position maps, else None.
+    `set_face` and `set_statistics` come before the first step. Buffer, not stored: `weight_mask`
+    (H, W) of a loss on position maps, else None.
     """
 
     targets: frozenset[str]
@@ -62,6 +63,19 @@ class Loss(nn.Module):
                 f"resume: that run's loss had a state of its own ({', '.join(state)}), this one "
                 "has none; resume with the same loss"
             )
+
+
+def root(squared: Tensor) -> Tensor:  # any shape, >= 0
+    """Square root, elementwise, with the subgradient 0 at 0."""
+    positive = squared > 0
+    return torch.where(positive, squared, 1).sqrt() * positive
+
+
+def lengths(vectors: Tensor) -> Tensor:  # (B, 3, H, W)
+    """Euclidean, (B, H, W), with the subgradient 0 at 0."""
+    # Written out, several times faster than torch's norm over the channels on a CPU.
+    x, y, z = vectors.unbind(1)
+    return root(x * x + y * y + z * z)
 
 
 def require_coefficients(coefficients: Mapping[str, float]) -> None:

@@ -22,11 +22,12 @@ from prnet.geometry.pose_parameters import (
     posed_vertices,
     split_parameters,
 )
-from prnet.losses.loss import Loss, require_a_term
+from prnet.losses.loss import Loss, require_a_term, root
 from prnet.sample import FaceSample, Prediction
 
 Normalizer = Literal["max", "sum"]
-# 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop.
+# 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop. It holds
+# for every face in micrometres.
 SCALE_3DDFA = 5.7339936e-4
 MEAN_SCALE = SCALE_3DDFA * 256 / 120
 WEIGHT_EPS = 1e-6
@@ -39,14 +40,13 @@ def wpdc_weights(
     shape: Tensor,  # (B, K, 3), the true face at the points, model frame
     basis: Tensor,  # (C, K, 3), at the points
     *,
-    mean_scale: float = MEAN_SCALE,
     normalizer: Normalizer = "max",
 ) -> Tensor:
     """How far each wrong parameter alone moves the points, (B, P), without a gradient.
 
     w_i = |H(p with its i-th entry predicted) - H(p)| over all points, which is |d_i| times the
     norm of column j of the face for an entry of f R, |d_i| sqrt(K) for a translation, and |d_i| f
-    |basis_i| for a coefficient; f is not the sample's but `mean_scale`, as released. Then 1e-6 is
+    |basis_i| for a coefficient; f is not the sample's but `MEAN_SCALE`, as released. Then 1e-6 is
     added and every sample divided by its largest weight ("max", as released) or their sum ("sum",
     as printed). t_z weighs 0.
     """
@@ -54,7 +54,7 @@ def wpdc_weights(
     columns = shape.detach().square().sum(1).sqrt()  # (B, 3)
     steps = columns.new_full((len(columns), 1), math.sqrt(shape.shape[1]))
     pose = torch.cat([columns, steps], 1).repeat(1, 3)  # (B, 12)
-    coefficients = mean_scale * basis.square().sum((1, 2)).sqrt()  # (C,)
+    coefficients = MEAN_SCALE * basis.square().sum((1, 2)).sqrt()  # (C,)
     effect = torch.cat([pose, coefficients.expand(len(pose), -1)], 1)
     weights = difference.abs() * effect + WEIGHT_EPS
     observed = torch.ones_like(weights[0])
@@ -81,14 +81,11 @@ def wing(
 
 
 def landmark_consistency(
-    prediction: Tensor,  # (B, K, 2 or 3)
-    target: Tensor,  # (B, K, 2 or 3)
+    offset: Tensor,  # (B, K, 2 or 3), predicted - true
     weights: Tensor | None = None,  # (K,) or (B, K), >= 0; None: 1
 ) -> Tensor:
     """Sum over the landmarks of v |x - y|, (B,): 2DASL eqs. 4 and 5; the subgradient 0 at 0."""
-    squared = (prediction - target).square().sum(-1)
-    apart = squared > 0
-    distance = torch.where(apart, squared, 1).sqrt() * apart
+    distance = root(offset.square().sum(-1))
     return (distance if weights is None else distance * weights).sum(-1)
 
 
@@ -99,8 +96,6 @@ class ParameterLoss(Loss):
     true t_z for the predicted. Points are the 68 landmarks and `num_random` other vertices, which
     change from batch to batch: a run of consecutive entries of a fixed shuffle, beginning where the
     batch itself says, so that a resumed run draws the same.
-
-    `set_face` and `set_statistics` must have been called. Buffers, none stored.
     """
 
     targets = frozenset({"fit"})
@@ -119,7 +114,6 @@ class ParameterLoss(Loss):
         landmarks_3d: float = 0.0,
         num_random: int = 132,
         normalizer: Normalizer = "max",
-        mean_scale: float = MEAN_SCALE,
         wing_width: float = 10.0,
         wing_curvature: float = 2.0,
     ) -> None:
@@ -128,8 +122,7 @@ class ParameterLoss(Loss):
         - `num_shape`, `num_exp`: the network's.
         - `pdc`, ..., `landmarks_3d`: the coefficients.
         - `num_random`: vertices beside the 68 landmarks.
-        - `normalizer`, `mean_scale`: see `wpdc_weights`; px of the 256 crop per model unit, which
-          holds for every face in micrometres.
+        - `normalizer`: see `wpdc_weights`.
         - `wing_width`, `wing_curvature`: px; see `wing`.
 
         Raises:
@@ -149,7 +142,6 @@ class ParameterLoss(Loss):
         self.num_shape, self.num_exp = num_shape, num_exp
         self.num_random = num_random
         self.normalizer = normalizer
-        self.mean_scale = mean_scale
         self.wing_shape = {"width": wing_width, "curvature": wing_curvature}
         self.model: MorphableModel | None = None
         self.num_parameters = NUM_POSE + num_shape + num_exp
@@ -170,7 +162,6 @@ class ParameterLoss(Loss):
         self.register_buffer("landmark_index", face.landmark_index, persistent=False)
 
     def set_statistics(self, _mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
-        """The whitening of the network."""
         self.parameter_std.copy_(std)
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
@@ -189,46 +180,25 @@ class ParameterLoss(Loss):
         predicted = torch.where(unobserved, true, prediction.parameters)
         index = torch.cat([self.landmark_index, self.random_vertices(true)])
         model = self.model.at_vertices(index)
-        values = self._of_parameters(predicted, true, model)
-        values |= self._of_points(posed_vertices(model, predicted) - posed_vertices(model, true))
-        return {name: self.coefficients[name] * value for name, value in values.items()}
-
-    def _of_parameters(
-        self,
-        predicted: Tensor,  # (B, P)
-        true: Tensor,  # (B, P)
-        model: MorphableModel,  # at the points
-    ) -> dict[str, Tensor]:
-        """PDC and WPDC."""
-        values = {}
-        whitened = (predicted - true) / self.parameter_std
-        if self.coefficients["pdc"]:
-            values["pdc"] = whitened.square().mean()
-        if self.coefficients["wpdc"]:
-            _, *coefficients = split_parameters(true, self.num_shape)
-            weights = wpdc_weights(
-                predicted - true,
-                model(*coefficients),
-                model.basis,
-                mean_scale=self.mean_scale,
-                normalizer=self.normalizer,
-            )
-            values["wpdc"] = (weights * whitened.square()).mean()
-        return values
-
-    def _of_points(self, offset: Tensor) -> dict[str, Tensor]:  # (B, K, 3), predicted - true, px
-        """VDC, Wing and the landmarks'."""
-        values = {}
-        if self.coefficients["vdc"]:
-            values["vdc"] = offset.square().sum(-1).mean()
-        if self.coefficients["wing"]:
-            values["wing"] = wing(offset, **self.wing_shape).mean()
+        difference = predicted - true
+        whitened = difference / self.parameter_std
+        offset = posed_vertices(model, predicted) - posed_vertices(model, true)  # (B, K, 3), px
         at_landmarks = offset[:, : len(self.landmark_index)]
-        for name, axes in (("landmarks_2d", 2), ("landmarks_3d", 3)):
-            if self.coefficients[name]:
-                apart = at_landmarks[..., :axes]
-                values[name] = landmark_consistency(apart, torch.zeros_like(apart)).mean()
-        return values
+        terms = {
+            "pdc": lambda: whitened.square().mean(),
+            "wpdc": lambda: (self._weights(difference, true, model) * whitened.square()).mean(),
+            "vdc": lambda: offset.square().sum(-1).mean(),
+            "wing": lambda: wing(offset, **self.wing_shape).mean(),
+            "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
+            "landmarks_3d": lambda: landmark_consistency(at_landmarks).mean(),
+        }
+        return {name: value * terms[name]() for name, value in self.coefficients.items() if value}
+
+    def _weights(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
+        """Those of WPDC at the points of `model`, (B, P)."""
+        _, *coefficients = split_parameters(true, self.num_shape)
+        shape = model(*coefficients)
+        return wpdc_weights(difference, shape, model.basis, normalizer=self.normalizer)
 
     def random_vertices(self, parameters: Tensor) -> Tensor:  # (B, P)
         """Indices of vertices, a function of the batch alone, (num_random,)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prnet.checks import require_choice
 from prnet.faces.face import Face
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, lengths
 from prnet.sample import FaceSample, Prediction
 
 Reduction = Literal["sum", "mean"]
@@ -50,12 +50,7 @@ def weighted_norm(
         )
     require_choice("reduction", reduction, get_args(Reduction))
 
-    # Written out, several times faster than torch's norm over the channels on a CPU.
-    x, y, z = (prediction - target).unbind(1)
-    squared = x * x + y * y + z * z
-    apart = squared > 0
-    distance = torch.where(apart, squared, 1).sqrt() * apart  # (B, H, W)
-    total = (distance * weight).sum((-2, -1))
+    total = (lengths(prediction - target) * weight).sum((-2, -1))
     if reduction == "sum":
         return total
     normaliser = weight.sum((-2, -1))

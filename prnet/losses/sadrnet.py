@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from prnet.checks import require_choice
 from prnet.faces.face import Face
-from prnet.losses.loss import Loss, require_a_term
+from prnet.losses.loss import Loss, lengths, require_a_term
 from prnet.losses.prn import PRNLoss, Reduction, weighted_norm
 from prnet.sample import FaceSample, Prediction
 
@@ -55,9 +55,9 @@ def edge_length_loss(
     for step in meant:
         # The released list tests the texel below and then walks on to the right of it.
         mask = _at_both_ends(face_mask, BELOW if step == BELOW_RIGHT else step)
-        lengths = [_length(_along(shape, step)) for shape in (prediction, target)]
-        mask = mask[: lengths[0].shape[1], : lengths[0].shape[2]]
-        total = total + ((lengths[0] - lengths[1]).abs() * mask).sum((1, 2))
+        found, true = (lengths(_along(shape, step)) for shape in (prediction, target))
+        mask = mask[: found.shape[1], : found.shape[2]]
+        total = total + ((found - true).abs() * mask).sum((1, 2))
         count = count + mask.sum()
     return total if reduction == "sum" else total / count.clamp(min=1)
 
@@ -76,7 +76,7 @@ def normal_vector_loss(
     the truth's. Triangles without an area in the truth, and edges of length zero, add 0.
     """
     right, below, diagonal = (
-        edge / _nonzero(_length(edge))[:, None] for edge in _square_edges(prediction)
+        edge / _nonzero(lengths(edge))[:, None] for edge in _square_edges(prediction)
     )
     true_right, true_below, true_diagonal = _square_edges(target)
     mask = face_mask.to(prediction.dtype)
@@ -88,7 +88,7 @@ def normal_vector_loss(
         (slice(1, None), slice(1, None), mask[1:, 1:]),
     ):
         normal = torch.linalg.cross(true_diagonal, true_below[..., columns], dim=1)
-        normal = normal / _nonzero(_length(normal))[:, None]
+        normal = normal / _nonzero(lengths(normal))[:, None]
         cosines = [
             (edge * normal).sum(1).abs()
             for edge in (right[:, :, rows], below[..., columns], diagonal)
@@ -180,37 +180,31 @@ class SADRNetLoss(Loss):
             ValueError: a term needs what the network does not predict or the sample lacks, or the
                 attention of one has another resolution than that of the other.
         """
-        terms = {
-            "geometry": self._geometry,
-            "deformation": self._deformation,
-            "pose_dependent": self._pose_dependent,
-            "attention": self._attention,
-            "edge": self._edge,
-            "normal": self._normal,
-        }
-        return {
-            name: coefficient * terms[name](prediction, sample).mean()
-            for name, coefficient in self.coefficients.items()
-            if coefficient > 0
-        }
+        losses = {}
+        for name, coefficient in self.coefficients.items():
+            if coefficient > 0:
+                field, of_sample = COMPARED[name]
+                predicted = _given(prediction, field, "network")
+                term = self._term(name, predicted, _given(sample, of_sample, "sample"))
+                losses[name] = coefficient * term.mean()
+        return losses
 
-    def _geometry(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_G, (B,)."""
-        return self._weighted(prediction.position_map, sample.position_map, self.coordinate_scale)
+    def _term(self, name: str, predicted: Tensor, true: Tensor) -> Tensor:
+        """One of the six, of the two fields that `COMPARED` has for it, (B,)."""
+        if name == "attention":
+            return self._cross_entropy(predicted, true)
+        if name in ("geometry", "pose_dependent"):
+            return self._weighted(predicted, true, self.coordinate_scale)
+        predicted, true = predicted / self.shape_unit, true / self.shape_unit
+        if name == "deformation":
+            return self._weighted(predicted, true, 1.0)
+        mask, reduction = self.face_mask, self.reduction
+        if name == "edge":
+            return edge_length_loss(predicted, true, mask, edges=self.edges, reduction=reduction)
+        return normal_vector_loss(predicted, true, mask, reduction=reduction)
 
-    def _deformation(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_D, (B,)."""
-        return self._weighted(*self._shapes(prediction, sample), 1.0)
-
-    def _pose_dependent(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_P, (B,)."""
-        posed = _given(prediction.pose_dependent_map, "network", "pose_dependent_map")
-        return self._weighted(posed, sample.position_map, self.coordinate_scale)
-
-    def _attention(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_A, (B,): binary cross entropy."""
-        logits = _given(prediction.attention_logits, "network", "attention_logits")
-        target = _given(sample.attention, "sample", "attention")
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:  # (B, h, w) each
+        """L_A, (B,)."""
         if logits.shape != target.shape:
             raise ValueError(
                 f"attention: the network predicts {tuple(logits.shape)}, the sample has "
@@ -219,33 +213,18 @@ class SADRNetLoss(Loss):
         entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return entropy.sum((1, 2)) if self.reduction == "sum" else entropy.mean((1, 2))
 
-    def _edge(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_E, (B,)."""
-        shapes = self._shapes(prediction, sample)
-        return edge_length_loss(*shapes, self.face_mask, edges=self.edges, reduction=self.reduction)
-
-    def _normal(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        """L_V, (B,)."""
-        shapes = self._shapes(prediction, sample)
-        return normal_vector_loss(*shapes, self.face_mask, reduction=self.reduction)
-
     def _weighted(self, prediction: Tensor, target: Tensor, unit: float) -> Tensor:
         """Eq. 19 for maps (B, 3, H, W), (B,)."""
         total = weighted_norm(prediction, target, self.weight_mask, reduction="sum") / unit
         return total if self.reduction == "sum" else total / (self.weight_mask > 0).sum()
 
-    def _shapes(self, prediction: Prediction, sample: FaceSample) -> tuple[Tensor, Tensor]:
-        """S and its truth in units of `shape_unit`, (B, 3, H, W) each."""
-        return (
-            _given(prediction.shape_map, "network", "shape_map") / self.shape_unit,
-            _given(sample.shape_map, "sample", "shape_map") / self.shape_unit,
-        )
 
-
-def _given(value: Tensor | None, source: str, name: str) -> Tensor:
+def _given(owner: Prediction | FaceSample, name: str, description: str) -> Tensor:
+    value = getattr(owner, name)
     if value is None:
         raise ValueError(
-            f"loss: the {source} has no {name}; set the coefficients of the terms that need it to 0"
+            f"loss: the {description} has no {name}; set the coefficients of the terms that need "
+            "it to 0"
         )
     return value
 
@@ -268,14 +247,6 @@ def _square_edges(shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, 3, H, 
     from the upper right to the lower left, (B, 3, H - 1, W - 1)."""
     diagonal = shape[..., 1:, :-1] - shape[..., :-1, 1:]
     return _along(shape, RIGHT), _along(shape, BELOW), diagonal
-
-
-def _length(vectors: Tensor) -> Tensor:  # (B, 3, H, W)
-    """(B, H, W), with the subgradient 0 at 0."""
-    x, y, z = vectors.unbind(1)
-    squared = x * x + y * y + z * z
-    apart = squared > 0
-    return torch.where(apart, squared, 1).sqrt() * apart
 
 
 def _nonzero(length: Tensor) -> Tensor:

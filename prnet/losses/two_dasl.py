@@ -14,7 +14,6 @@ from torch import Tensor
 from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
-from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
 from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
 from prnet.losses.loss import Loss, require_coefficients
@@ -50,8 +49,6 @@ class TwoDASLLoss(Loss):
     the printed weight of the cycle and learning rate diverge within a step, so the default is the
     side of the crop (`point_unit`). Stage 2 is the vertex distance (VDC) over the images with a
     fit, and nothing else.
-
-    `set_face` and `set_statistics` must have been called.
     """
 
     targets = frozenset({"fit", "landmarks"})
@@ -101,7 +98,6 @@ class TwoDASLLoss(Loss):
             "self_critic": self_critic,
         }
         require_coefficients(self.weights)
-        self.num_shape, self.num_exp = num_shape, num_exp
         self.finetune_from = {1: math.inf, 2: 0.0, "both": stage_1_epochs}[stage]
         self.epoch = 0.0
         common = {
@@ -113,14 +109,9 @@ class TwoDASLLoss(Loss):
         self.supervised = ParameterLoss(**{supervision: 1.0}, **common)
         self.finetuning = ParameterLoss(vdc=1.0, **common)
         self.num_parameters = num_parameters = NUM_POSE + num_shape + num_exp
-        buffers = {
-            "parameter_mean": torch.zeros(num_parameters),
-            "parameter_std": torch.ones(num_parameters),
-            "point_weights": torch.tensor(POINT_WEIGHTS if weighted_points else (1.0,) * 18),
-        }
-        for name, tensor in buffers.items():
-            self.register_buffer(name, tensor, persistent=False)
-        self.landmark_model: MorphableModel | None = None
+        self.register_buffer("parameter_mean", torch.zeros(num_parameters), persistent=False)
+        point_weights = torch.tensor(POINT_WEIGHTS if weighted_points else (1.0,) * 18)
+        self.register_buffer("point_weights", point_weights, persistent=False)
         self.critic = self.critic_optimizer = None
         if self_critic > 0:
             self.critic = Critic(num_parameters)
@@ -136,20 +127,16 @@ class TwoDASLLoss(Loss):
         return frozenset({"parameters"} | cycle)
 
     def set_face(self, face: Face) -> None:
-        """The face whose parameters are compared."""
         self.supervised.set_face(face)
         self.finetuning.set_face(face)
         self.landmark_model = self.supervised.model.at_vertices(face.landmark_index)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:  # (P,), (P,)
-        """The whitening of the network."""
         self.supervised.set_statistics(mean, std)
         self.finetuning.set_statistics(mean, std)
         self.parameter_mean.copy_(mean)
-        self.parameter_std.copy_(std)
 
     def start_step(self, epoch: float) -> None:
-        """What decides the stage: how many epochs are done, fractions too."""
         self.epoch = epoch
 
     @property
@@ -161,33 +148,23 @@ class TwoDASLLoss(Loss):
         """Every term with its weight; those of weight 0 are left out.
 
         Raises:
-            ValueError: no parameters, or no cycle where its terms have a weight, or no face yet.
+            ValueError: as `ParameterLoss`.
         """
-        if prediction.parameters is None:
-            raise ValueError("loss: the network predicts no parameters; choose a loss on maps")
-        if self.landmark_model is None:
-            raise ValueError("loss: it has no face yet; call set_face")
         supervised = self.finetuning if self.is_finetuning else self.supervised
         values = self._over_fits(supervised, prediction, sample)
         terms = [name for name, value in self.weights.items() if value > 0]
         if self.is_finetuning or not terms:
             return values
-        if prediction.cycle_parameters is None and {"cycle", "landmarks_3d"} & set(terms):
-            raise ValueError("loss: no cycle; set model.network.cycle=true, or both weights to 0")
         points = self._points(prediction.parameters)
-        if prediction.cycle_parameters is not None:
+        if {"cycle", "landmarks_3d"} & set(terms):
             again = self._points(prediction.cycle_parameters)
-        for name in terms:
-            if name == "landmarks_2d":
-                value = self._consistency_2d(points, sample).mean()
-            elif name == "landmarks_3d":
-                value = landmark_consistency(points, again).mean()
-            elif name == "cycle":
-                value = self._consistency_2d(again, sample).mean()
-            else:
-                value = self._deception(prediction, sample)
-            values[name] = self.weights[name] * value
-        return values
+        compute = {
+            "landmarks_2d": lambda: self._consistency_2d(points, sample).mean(),
+            "landmarks_3d": lambda: landmark_consistency(points - again).mean(),
+            "cycle": lambda: self._consistency_2d(again, sample).mean(),
+            "self_critic": lambda: self._deception(prediction, sample),
+        }
+        return values | {name: self.weights[name] * compute[name]() for name in terms}
 
     def after_step(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
         """Teach the critic on the step that the regressor has just made; what it says of it, to be
@@ -210,7 +187,6 @@ class TwoDASLLoss(Loss):
         return {"critic": loss.detach()}
 
     def training_state(self) -> dict:
-        """What a resumed run needs beside the network's state."""
         if self.critic is None:
             return {}
         return {
@@ -260,7 +236,7 @@ class TwoDASLLoss(Loss):
         """L_2d-con, (B,); points that are not visible weigh 0."""
         weights = self.point_weights * visible_18(sample.landmarks_visible)
         given = points_18(sample.landmarks) / self.point_unit
-        return landmark_consistency(points_18(points[..., :2]), given, weights)
+        return landmark_consistency(points_18(points[..., :2]) - given, weights)
 
     def _made(self, sample: FaceSample) -> Tensor:
         """Which images' parameters the critic takes for made up, (B,) bool."""
@@ -277,10 +253,10 @@ class TwoDASLLoss(Loss):
 
     def _whitened(self, parameters: Tensor) -> Tensor:  # (B, P)
         """The critic's input, (B, P)."""
-        whitened = (parameters - self.parameter_mean) / self.parameter_std
+        whitened = (parameters - self.parameter_mean) / self.supervised.parameter_std
         return torch.where(self._is_depth, 0.0, whitened)
 
     @property
     def _is_depth(self) -> Tensor:
         """(P,), bool: t_z, which no loss observes."""
-        return torch.arange(len(self.parameter_std), device=self.parameter_std.device) == DEPTH
+        return torch.arange(self.num_parameters, device=self.parameter_mean.device) == DEPTH

@@ -5,6 +5,7 @@ metric takes one face and is pure; a caller with many faces spreads them over pr
 in px of one frame and pixel origin, z toward the camera; letters: N predicted points, M true ones.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -17,15 +18,6 @@ from prnet.geometry.icp import DEFAULT_RULE, IcpRule, fit_similarity, icp
 from prnet.metrics.nme import bbox_size
 
 OUTER_EYES = (36, 45)
-# The unit of each metric where it was published; ours use that of PRN.
-PUBLISHED_NORMALIZERS = {
-    "procrustes_corr": "outer_interocular_3d",
-    "icp_rigid": "outer_interocular_3d",
-    "icp_similarity": "outer_interocular_3d",
-    "icp_correspondence": "outer_interocular_3d",
-    "rec_sadrnet": "outer_interocular_3d",
-    "rec_2dasl": "box",
-}
 NORMALIZERS = ("outer_interocular_3d", "box")
 
 STRIDE_2DASL = 50
@@ -42,20 +34,18 @@ def reconstruction_unit(
     points' box in x and y.
 
     Raises:
-        ValueError: another normaliser, landmarks of another shape, or a unit that is not positive.
+        ValueError: another normaliser, or landmarks of another shape.
     """
     require_choice("normalizer", normalizer, NORMALIZERS)
     if normalizer == "box":
-        unit = bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
-    else:
-        shape = None if landmarks is None else np.shape(landmarks)
-        if shape != (68, 3):
-            raise ValueError(
-                f"normalizer outer_interocular_3d: got landmarks {shape}, expected (68, 3)"
-            )
-        first, second = (np.asarray(landmarks[index], dtype=np.float64) for index in OUTER_EYES)
-        unit = float(np.linalg.norm(first - second))
-    return _require_unit(unit)
+        return bbox_size(torch.from_numpy(np.asarray(points, dtype=np.float64))[None]).item()
+    shape = None if landmarks is None else np.shape(landmarks)
+    if shape != (68, 3):
+        raise ValueError(
+            f"normalizer outer_interocular_3d: got landmarks {shape}, expected (68, 3)"
+        )
+    first, second = (np.asarray(landmarks[index], dtype=np.float64) for index in OUTER_EYES)
+    return float(np.linalg.norm(first - second))
 
 
 def reconstruction_error(
@@ -76,7 +66,10 @@ def reconstruction_error(
             positive, differing numbers of points under a metric that pairs them by index.
     """
     require_choice("metric", metric, RECONSTRUCTION_METRICS)
-    _require_unit(unit)
+    if not (math.isfinite(unit) and unit > 0):
+        raise ValueError(
+            f"unit: got {unit:g} px, expected a positive length: is the truth a point?"
+        )
     clouds = []
     for name, points in (("prediction", prediction), ("truth", truth)):
         points = np.array(points, dtype=np.float64)
@@ -100,14 +93,11 @@ def procrustes_corr(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) ->
     return _mean_distance(scale * prediction @ rotation.T + translation, truth)
 
 
-def icp_rigid(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
-    """Mean distance of nearest neighbours after rigid ICP, px."""
-    return float(icp(prediction, truth, with_scale=False, rule=rule).distances.mean())
-
-
-def icp_similarity(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
-    """Mean distance of nearest neighbours after ICP with a free scale, px of the truth."""
-    return float(icp(prediction, truth, with_scale=True, rule=rule).distances.mean())
+def icp_nearest(
+    prediction: np.ndarray, truth: np.ndarray, rule: IcpRule, *, with_scale: bool
+) -> float:
+    """Mean distance of nearest neighbours after ICP, px of the truth."""
+    return float(icp(prediction, truth, with_scale=with_scale, rule=rule).distances.mean())
 
 
 def icp_correspondence(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float:
@@ -167,8 +157,8 @@ def rec_2dasl(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float
 
 RECONSTRUCTION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, IcpRule], float]] = {
     "procrustes_corr": procrustes_corr,
-    "icp_rigid": icp_rigid,
-    "icp_similarity": icp_similarity,
+    "icp_rigid": functools.partial(icp_nearest, with_scale=False),
+    "icp_similarity": functools.partial(icp_nearest, with_scale=True),
     "icp_correspondence": icp_correspondence,
     "rec_sadrnet": rec_sadrnet,
     "rec_2dasl": rec_2dasl,
@@ -185,11 +175,3 @@ def _spread_about_first(points: np.ndarray) -> float:  # (N, 3)
     if spread == 0:
         raise ValueError("rec_sadrnet: all points of one side coincide, so no scale is determined")
     return spread
-
-
-def _require_unit(unit: float) -> float:
-    if not (math.isfinite(unit) and unit > 0):
-        raise ValueError(
-            f"unit: got {unit:g} px, expected a positive length: is the truth a point?"
-        )
-    return unit

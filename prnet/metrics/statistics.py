@@ -5,8 +5,6 @@ statistic is then the mean of the groups' means, as in the papers' tables, and r
 within each group. Letters: n images, G groups.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,9 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from prnet.files import csv_text
+
+LEVEL = 0.95
 RESAMPLES = 10_000
+SEED = 0
 # Numbers drawn at a time, which bounds the memory.
 CHUNK = 4_000_000
+# Of a sampled curve.
+CURVE_POINTS = 101
 
 
 class Interval(NamedTuple):
@@ -25,7 +29,6 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    level: float
 
 
 class PairedDifference(NamedTuple):
@@ -38,20 +41,13 @@ class PairedDifference(NamedTuple):
     count: int
 
 
-class CurvePoints(NamedTuple):
-    """A cumulative error curve, sampled."""
-
-    thresholds: np.ndarray  # (T,), ascending
-    shares: np.ndarray  # (T,), of the images, with an error of at most the threshold
-
-
 def bootstrap_interval(
     values: Sequence[float],
     *,
     groups: Sequence | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of a mean (or of the mean of group means).
 
@@ -72,7 +68,8 @@ def bootstrap_interval(
     values, weights, members = _weighted(values, groups)
     if not 0 < level < 1:
         raise ValueError(f"level: got {level:g}, expected a share between 0 and 1, such as 0.95")
-    _require_resamples(resamples)
+    if resamples < 1:
+        raise ValueError(f"resamples: got {resamples}, expected at least 1")
     mean = float(weights @ values)
     random = np.random.default_rng(seed)
     means = np.zeros(resamples)
@@ -91,23 +88,21 @@ def bootstrap_interval(
     spread = float((influence**2).sum())
     # Where nothing varies but for rounding every resample has the same mean.
     if spread <= (np.finfo(float).eps * max(abs(mean), 1e-300)) ** 2:
-        return Interval(mean, mean, mean, level)
+        return Interval(mean, mean, mean)
     below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * resamples)
     bias = float(ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples)))
     acceleration = float((influence**3).sum()) / (6 * spread**1.5)
     tails = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
     low, high = np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
-    return Interval(mean, float(low), float(high), level)
+    return Interval(mean, float(low), float(high))
 
 
 def paired_difference(
     first: Sequence[float],
     second: Sequence[float],
     *,
-    groups: Sequence | None = None,
-    level: float = 0.95,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> PairedDifference:
     """Whether two methods differ on the same images, in the same order.
 
@@ -124,15 +119,12 @@ def paired_difference(
             f"got {len(first)} and {len(second)} values, expected those of the same images"
         )
     differences = np.subtract(first, second, dtype=np.float64)
-    interval = bootstrap_interval(
-        differences, groups=groups, level=level, resamples=resamples, seed=seed
-    )
-    differences, weights, _ = _weighted(differences, groups)
+    interval = bootstrap_interval(differences, resamples=resamples, seed=seed)
     count = len(differences)
     spread = float(differences.std(ddof=1)) if count > 1 else 0.0
     return PairedDifference(
         difference=interval,
-        p_value=_sign_flip_p(weights * differences, resamples, seed),
+        p_value=_sign_flip_p(differences, resamples, seed),
         standardized=float(differences.mean()) / spread if spread > 0 else None,
         share_lower=float((differences < 0).mean() + (differences == 0).mean() / 2),
         count=count,
@@ -183,44 +175,30 @@ def curve_area(errors: Sequence[float], threshold: float) -> float:
 
 def cumulative_curve(
     errors: Sequence[float],
-    *,
-    limit: float,
-    points: int = 101,
-) -> CurvePoints:
-    """The share of errors <= e at `points` equal steps of e from 0 to the limit.
+    thresholds: np.ndarray,  # (T,)
+) -> np.ndarray:
+    """The share of errors <= each threshold, (T,).
 
     Raises:
-        ValueError: as `failure_rate`, or fewer than 2 points.
+        ValueError: as `failure_rate`, of the largest threshold.
     """
-    ordered = np.sort(_errors(errors, limit))
-    if points < 2:
-        raise ValueError(f"points: got {points}, expected at least 2")
-    thresholds = np.linspace(0, limit, points)
-    return CurvePoints(
-        thresholds, np.searchsorted(ordered, thresholds, side="right") / len(ordered)
-    )
+    ordered = np.sort(_errors(errors, thresholds.max()))
+    return np.searchsorted(ordered, thresholds, side="right") / len(ordered)
 
 
-def curves_as_csv(
-    methods: Mapping[str, Sequence[float]],
-    *,
-    limit: float,
-    points: int = 101,
-) -> str:
-    """Cumulative curves as the text of a CSV file: `error`, then a column of shares a method.
+def curves_as_csv(methods: Mapping[str, Sequence[float]], *, limit: float) -> str:
+    """Cumulative curves as the text of a CSV file: `error`, in equal steps from 0 to the limit,
+    then a column of shares a method.
 
     Raises:
         ValueError: no method, or as `cumulative_curve`.
     """
     if not methods:
         raise ValueError("methods: got none, expected at least one curve")
-    curves = [cumulative_curve(errors, limit=limit, points=points) for errors in methods.values()]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["error", *methods])
-    for row in zip(curves[0].thresholds, *(curve.shares for curve in curves), strict=True):
-        writer.writerow([f"{value:.6g}" for value in row])
-    return text.getvalue()
+    thresholds = np.linspace(0, limit, CURVE_POINTS)
+    curves = [cumulative_curve(errors, thresholds) for errors in methods.values()]
+    rows = zip(thresholds, *curves, strict=True)
+    return csv_text([["error", *methods], *([f"{value:.6g}" for value in row] for row in rows)])
 
 
 def _errors(errors: Sequence[float], threshold: float) -> np.ndarray:
@@ -253,8 +231,3 @@ def _weighted(
     for index in members:
         weights[index] = 1 / (len(members) * len(index))
     return values, weights, members
-
-
-def _require_resamples(resamples: int) -> None:
-    if resamples < 1:
-        raise ValueError(f"resamples: got {resamples}, expected at least 1")

@@ -1,7 +1,9 @@
-"""Layers with the definitions of TensorFlow 1, in which PRN was published.
+"""Layers with the definitions of TensorFlow 1, in which PRN was published, and rows of layers.
 
 Letters: B batch, C channels, H W height and width, k kernel side.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,11 +61,8 @@ def conv_transpose2d_same(
     return grown[..., :height, :width] if after > before else grown
 
 
-class SameConv2d(nn.Conv2d):
-    """`conv2d_same` without bias, Xavier-uniform.
-
-    `weight` is (out, in, k, k): TensorFlow's [k, k, in, out] by axes (3, 2, 0, 1).
-    """
+class _XavierNoBias:
+    """Of a convolution: no bias, and weights that start Xavier-uniform."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
@@ -72,24 +71,19 @@ class SameConv2d(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
+
+
+class SameConv2d(_XavierNoBias, nn.Conv2d):
+    """`conv2d_same`; `weight` is (out, in, k, k), TensorFlow's [k, k, in, out] by axes
+    (3, 2, 0, 1)."""
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
         return conv2d_same(features, self.weight, stride=self.stride[0])
 
 
-class SameConvTranspose2d(nn.ConvTranspose2d):
-    """`conv_transpose2d_same` without bias, Xavier-uniform.
-
-    `weight` is (in, out, k, k): TensorFlow's [k, k, out, in] by axes (3, 2, 0, 1), without a flip.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=False)
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
+class SameConvTranspose2d(_XavierNoBias, nn.ConvTranspose2d):
+    """`conv_transpose2d_same`; `weight` is (in, out, k, k), TensorFlow's [k, k, out, in] by axes
+    (3, 2, 0, 1), without a flip."""
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
         return conv_transpose2d_same(features, self.weight, stride=self.stride[0])
@@ -97,3 +91,16 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+
+
+def chain(
+    layer: Callable[..., nn.Module],
+    plan: tuple[tuple[int, int], ...],
+    width: int,
+    *,
+    in_channels: int,
+) -> list[nn.Module]:
+    """One layer after the other, of `plan`'s output channels (in widths) and strides."""
+    outputs = [multiple * width for multiple, _ in plan]
+    inputs = [in_channels, *outputs[:-1]]
+    return [layer(i, o, stride=s) for i, o, (_, s) in zip(inputs, outputs, plan, strict=True)]

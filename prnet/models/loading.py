@@ -6,8 +6,8 @@ called with them as they are: nothing that a file says is ever looked up, resolv
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.faces.face import Face
@@ -19,28 +19,30 @@ from prnet.models.regressor import TorchvisionRegressor
 from prnet.models.sadrnet import SADRNet
 from prnet.models.two_dasl import TwoDASL
 
-
-class Entry(NamedTuple):
-    """A class, and what of its arguments the name alone decides."""
-
-    network: type[Network]
-    values: Mapping[str, object] = {}
-
-
-# The `name` of every file in configs/model. Values that a checkpoint lacks are these, else the
-# constructor's own.
-NETWORKS = {
-    "2dasl": Entry(TwoDASL),
-    "compact": Entry(Compact),
-    "densenet121": Entry(TorchvisionRegressor, {"architecture": "densenet121"}),
-    "mobile_frnet": Entry(MobileFRNet),
-    "mobile_frnet_no_attention": Entry(MobileFRNet, {"attention": False}),
-    "mobilenet_v2": Entry(TorchvisionRegressor, {"architecture": "mobilenet_v2"}),
-    "prn": Entry(PRN),
-    "resnet50": Entry(TorchvisionRegressor, {"architecture": "resnet50"}),
-    "resnext50": Entry(TorchvisionRegressor, {"architecture": "resnext50_32x4d"}),
-    "sadrnet": Entry(SADRNet),
+# The `name` of every file in configs/model, and what of its values the name alone decides. Values
+# that a checkpoint lacks are these, else the constructor's own.
+NETWORKS: dict[str, partial[Network]] = {
+    "2dasl": partial(TwoDASL),
+    "compact": partial(Compact),
+    "densenet121": partial(TorchvisionRegressor, architecture="densenet121"),
+    "mobile_frnet": partial(MobileFRNet),
+    "mobile_frnet_no_attention": partial(MobileFRNet, attention=False),
+    "mobilenet_v2": partial(TorchvisionRegressor, architecture="mobilenet_v2"),
+    "prn": partial(PRN),
+    "resnet50": partial(TorchvisionRegressor, architecture="resnet50"),
+    "resnext50": partial(TorchvisionRegressor, architecture="resnext50_32x4d"),
+    "sadrnet": partial(SADRNet),
 }
+
+
+def options_of(network: type[Network]) -> dict[str, inspect.Parameter]:
+    """What its constructor takes by name, those it hands on to its base included."""
+    return {
+        name: option
+        for made in reversed(network.__mro__)
+        for name, option in inspect.signature(made.__init__).parameters.items()
+        if option.kind is option.KEYWORD_ONLY
+    }
 
 
 def build_network(stored: Mapping[str, object], *, source: object) -> Network:
@@ -53,15 +55,15 @@ def build_network(stored: Mapping[str, object], *, source: object) -> Network:
     name = values.pop("name", None)
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"{source}: of a model {name!r}, expected one of {', '.join(NETWORKS)}")
-    entry = NETWORKS[name]
-    known = sorted(inspect.signature(entry.network).parameters)
+    make = NETWORKS[name]
+    known = sorted(options_of(make.func))
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{source}: model {name} takes {known}, the checkpoint has {key!r}")
         if not isinstance(value, bool | int | float | str | None):
             raise ValueError(f"{source}: model value {key} is a {type(value).__name__}, not plain")
     try:
-        return entry.network(**{**entry.values, **values})
+        return make(**values)
     except Exception as error:  # noqa: BLE001 - values of another make fail in any way
         raise ValueError(f"{source}: model {name} does not take {values} ({error})") from error
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
-from prnet.models.regressor import HEAD_STD, ChannelOrder, Regressor
+from prnet.models.regressor import Regressor, start_near_mean_face
 
 STEM = 32
 # Expansion t, output channels c, blocks n, stride s of the first: MobileNetV2's plan.
@@ -106,17 +106,16 @@ class MobileFRNet(Regressor):
         scales: int = 4,
         sge_groups: int = 64,
         se_reduction: int = 2,
-        num_shape: int = 40,
-        num_exp: int = 10,
-        input_side: int = 120,
-        channel_order: ChannelOrder = "rgb",
+        **shared: object,
     ) -> None:
-        super().__init__(
-            num_shape=num_shape,
-            num_exp=num_exp,
-            input_side=input_side,
-            channel_order=channel_order,
-        )
+        """
+        - `attention`: whether there are SGE and SE.
+        - `scales`: groups of the multi-scale filters.
+        - `sge_groups`: of each block.
+        - `se_reduction`: by how much SE narrows a stage's channels.
+        - `shared`: the options of every `Regressor`.
+        """
+        super().__init__(**shared)
         layers: list[nn.Module] = [
             nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False),
             *norm(STEM),
@@ -140,8 +139,7 @@ class MobileFRNet(Regressor):
         layers += [nn.Conv2d(channels, LAST, 1, bias=False), *norm(LAST)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(LAST, self.num_parameters)
-        nn.init.normal_(self.head.weight, std=HEAD_STD)
-        nn.init.zeros_(self.head.bias)
+        start_near_mean_face(self)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s)
         return self.head(self.features(image).mean((2, 3)))

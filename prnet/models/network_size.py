@@ -1,18 +1,18 @@
 """How much work a network is: the operations that one forward pass really runs."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from prnet.models.regressor import Regressor
 
 aten = torch.ops.aten
-PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}  # place of the left factor
-# Operations an element of what is read (reductions) or written (all else).
-REDUCTIONS = {
+# Operations an element of what is read.
+READING = {
+    # Two names of one operator; which a version of torch runs differs.
+    **dict.fromkeys((aten.native_batch_norm, aten._native_batch_norm_legit_no_training), 2),
     aten.mean: 1,
     aten.sum: 1,
     aten.std_mean: 2,
@@ -20,78 +20,49 @@ REDUCTIONS = {
     aten.max_pool2d_with_indices: 1,
     aten._adaptive_avg_pool2d: 1,
 }
-ELEMENTWISE = {
-    aten.native_batch_norm: 2,
+# Operations an element of what is written, which may be larger than what is read.
+WRITING = {
     aten.addcmul: 2,
     **dict.fromkeys((aten.add, aten.add_, aten.sub, aten.mul, aten.div), 1),
     **dict.fromkeys((aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_, aten.sigmoid), 1),
 }
-
-
-class Operations(NamedTuple):
-    """The work of one forward pass."""
-
-    multiply_accumulates: int  # of convolutions and matrix products
-    elementwise: int  # of norms (2 an element), activations, pools, sums and products
-
-    @property
-    def total(self) -> int:
-        """What the papers of small networks call FLOPs."""
-        return self.multiply_accumulates + self.elementwise
-
-
-class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.multiply_accumulates = 0
-        self.elementwise = 0
-
-    def __torch_dispatch__(self, operator, _types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        kind = operator.overloadpacket
-        first = result[0] if isinstance(result, tuple | list) else result
-        if kind is aten.convolution:
-            transposed = args[6]  # then every value of the input meets a filter, else of the output
-            met = args[0] if transposed else first
-            self.multiply_accumulates += met.numel() * math.prod(args[1].shape[1:])
-        elif kind in PRODUCTS:
-            self.multiply_accumulates += first.numel() * args[PRODUCTS[kind]].shape[-1]
-        elif kind in REDUCTIONS:
-            self.elementwise += REDUCTIONS[kind] * args[0].numel()
-        elif kind in ELEMENTWISE:
-            self.elementwise += ELEMENTWISE[kind] * first.numel()
-        return result
+# As torch's counter takes them: functions of the shapes.
+ELEMENTWISE = {
+    **{
+        operator: lambda read, *_, times=times, **__: times * math.prod(read)
+        for operator, times in READING.items()
+    },
+    **{
+        operator: lambda *_, out_shape, times=times, **__: times * math.prod(out_shape)
+        for operator, times in WRITING.items()
+    },
+}
 
 
 @torch.no_grad()
-def count_operations(module: nn.Module, *inputs: Tensor) -> Operations:
-    """What `module(*inputs)` takes, in eval mode; copies and views are not counted."""
-    training = module.training
-    module.eval()
-    with _Counter() as counter:
-        module(*inputs)
-    module.train(training)
-    return Operations(counter.multiply_accumulates, counter.elementwise)
+def count_operations(model: nn.Module, image: Tensor) -> tuple[int, int]:
+    """Multiply-accumulates of convolutions and matrix products, and operations on single elements
+    (norms, activations, pools, sums and products), in eval mode; copies and views are not counted.
 
-
-class _NetworkAlone(nn.Module):
-    """A regressor up to its parameters; any other network as it is."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> None:
-        if isinstance(self.model, Regressor):
-            prepared = self.model.prepare(image)
-            self.model.whitened(prepared[:, :1].expand(-1, self.model.input_channels, -1, -1))
+    Of a regressor all up to its parameters, without the face that they are of.
+    """
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter:
+        if isinstance(model, Regressor):
+            prepared = model.prepare(image)
+            model.whitened(prepared[:, :1].expand(-1, model.input_channels, -1, -1))
         else:
-            self.model(image)
+            model(image)
+    model.train(training)
+    counts = counter.get_flop_counts()["Global"]
+    elementwise = sum(count for operator, count in counts.items() if operator in ELEMENTWISE)
+    # Torch counts a multiply-accumulate as two.
+    return (sum(counts.values()) - elementwise) // 2, elementwise
 
 
 def network_size(model: nn.Module, image: Tensor) -> dict[str, float]:
     """Parameters in millions and operations of a crop (1, 3, H, W) in units of 1e9, by the names of
-    a report."""
+    a report; the papers of small networks call the sum of both kinds FLOPs."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    operations = count_operations(_NetworkAlone(model), image)
-    return {"params_m": parameters / 1e6, "gflops": operations.total / 1e9}
+    return {"params_m": parameters / 1e6, "gflops": sum(count_operations(model, image)) / 1e9}

@@ -3,11 +3,13 @@
 Letters: B batch, C channels, H W height and width.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prnet.models.layers import SameConv2d, SameConvTranspose2d, batch_norm
+from prnet.models.layers import SameConv2d, SameConvTranspose2d, batch_norm, chain
 from prnet.models.network import Network, require_image
 from prnet.sample import Prediction
 
@@ -76,22 +78,15 @@ class PRN(Network):
         self.coordinate_scale = coordinate_scale
         self.reach = (0.0, coordinate_scale)
 
-        encoder = [ConvNormReLU(SameConv2d(3, width, kernel_size=KERNEL_SIZE))]
-        channels = width
-        for multiple, stride in ENCODER:
-            encoder.append(ResidualBlock(channels, multiple * width, stride=stride))
-            channels = multiple * width
-        self.encoder = nn.Sequential(*encoder)
-
-        decoder = []
-        for out_channels, stride in [*((m * width, s) for m, s in DECODER), (3, 1), (3, 1)]:
-            conv = SameConvTranspose2d(
-                channels, out_channels, kernel_size=KERNEL_SIZE, stride=stride
-            )
-            decoder.append(ConvNormReLU(conv))
-            channels = out_channels
-        self.decoder = nn.Sequential(*decoder)
-        self.head = ConvNorm(SameConvTranspose2d(channels, 3, kernel_size=KERNEL_SIZE))
+        self.encoder = nn.Sequential(
+            ConvNormReLU(SameConv2d(3, width, kernel_size=KERNEL_SIZE)),
+            *chain(ResidualBlock, ENCODER, width, in_channels=width),
+        )
+        deconv = partial(SameConvTranspose2d, kernel_size=KERNEL_SIZE)
+        convs = chain(deconv, DECODER, width, in_channels=ENCODER[-1][0] * width)
+        convs += [deconv(width, 3), deconv(3, 3)]
+        self.decoder = nn.Sequential(*map(ConvNormReLU, convs))
+        self.head = ConvNorm(deconv(3, 3))
 
     def forward(
         self,

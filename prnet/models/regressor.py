@@ -14,19 +14,22 @@ from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
 from prnet.geometry.depth import DepthOrigin
-from prnet.geometry.pose_parameters import (
-    NUM_POSE,
-    split_parameters,
-)
+from prnet.geometry.pose_parameters import NUM_POSE, split_parameters
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.network import Network, resized
 from prnet.sample import Pose, Prediction
 
 ChannelOrder = Literal["rgb", "bgr"]
 Architecture = Literal["mobilenet_v2", "resnet50", "resnext50_32x4d", "densenet121"]
-# Standard deviation of the last layer's weights at the start: whitened numbers near 0, and with
-# them the mean face in the mean pose.
+# Standard deviation of the last layer's weights at the start.
 HEAD_STD = 0.01
+
+
+def start_near_mean_face(network: nn.Module) -> None:
+    """Let the last linear layer give whitened numbers near 0: the mean face in the mean pose."""
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    nn.init.normal_(last.weight, std=HEAD_STD)
+    nn.init.zeros_(last.bias)
 
 
 class Regressor(Network):
@@ -92,7 +95,7 @@ class Regressor(Network):
             ValueError: it has fewer bases than the network coefficients.
         """
         model = face.morphable_model.truncated(self.num_shape, self.num_exp)
-        self.decoder = PositionMapDecoder(model, face.uv)
+        self.decoder = PositionMapDecoder(model, face.uv, landmark_index=face.landmark_index)
         self.depth_origin = DepthOrigin(model)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
@@ -143,30 +146,16 @@ class TorchvisionRegressor(Regressor):
     """A classifier of torchvision with parameters for classes, from scratch: the rivals of
     Mobile-FRNet (its Table 2)."""
 
-    def __init__(
-        self,
-        *,
-        architecture: Architecture,
-        num_shape: int = 40,
-        num_exp: int = 10,
-        input_side: int = 120,
-        channel_order: ChannelOrder = "rgb",
-    ) -> None:
-        super().__init__(
-            num_shape=num_shape,
-            num_exp=num_exp,
-            input_side=input_side,
-            channel_order=channel_order,
-        )
+    def __init__(self, *, architecture: Architecture, **shared: object) -> None:
+        """`shared`: the options of every `Regressor`."""
+        super().__init__(**shared)
         require_choice("architecture", architecture, get_args(Architecture))
         build = getattr(torchvision.models, architecture)
         self.backbone: nn.Module = build(num_classes=self.num_parameters)
         for module in self.backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # its draws are no function of the step: a resumed run would differ
-        *_, last = (m for m in self.backbone.modules() if isinstance(m, nn.Linear))
-        nn.init.normal_(last.weight, std=HEAD_STD)
-        nn.init.zeros_(last.bias)
+        start_near_mean_face(self.backbone)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s)
         return self.backbone(image)

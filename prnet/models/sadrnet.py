@@ -3,7 +3,7 @@
 Letters: B batch, C channels, H W image and map side, h w = H / 8, W / 8 attention side.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
+from prnet.models import prn
+from prnet.models.layers import chain
 from prnet.models.network import Network, require_image
 from prnet.models.sadrnet_layers import Layers, Layout
 from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
@@ -20,13 +22,10 @@ from prnet.sample import Pose, Prediction
 Geometry = Literal["self_aligned", "regressed_pose", "pose_dependent"]
 Initialization = Literal["xavier", "released"]
 
-# Output channels in multiples of the width, and stride.
-LOW_LEVEL = ((2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1))
-HIGH_LEVEL = ((16, 2), (16, 1), (32, 2), (32, 1))
-DECODER = ((32, 1), (16, 2), (16, 1), (16, 1), (8, 2), (8, 1), (8, 1), (4, 2), (4, 1), (4, 1))
-HEAD = ((2, 2), (2, 1), (1, 2), (1, 1))
+# PRN's layers: the attention acts inside the encoder, and a head is the end of the decoder.
+LOW_LEVEL, HIGH_LEVEL = prn.ENCODER[:6], prn.ENCODER[6:]
+DECODER, HEAD = prn.DECODER[:10], prn.DECODER[10:]
 ATTENTION_WIDTH = 16
-DOWNSAMPLING = 32
 # Standard deviation of every convolution's weights at the start, as released. Through the norms'
 # epsilon each layer then passes on less than it got, and what is left of the image after the
 # decoder is soon outshone by the map that all images share.
@@ -74,7 +73,7 @@ class MapHead(nn.Sequential):
 
     def __init__(self, layers: Layers, width: int, *, in_channels: int) -> None:
         super().__init__(
-            *_chain(layers.deconv, HEAD, width, in_channels=in_channels),
+            *chain(layers.deconv, HEAD, width, in_channels=in_channels),
             layers.deconv(HEAD[-1][0] * width, 3, stride=1),
             layers.deconv(3, 3, stride=1),
             layers.deconv(3, 3, stride=1, relu=False),
@@ -157,7 +156,7 @@ class SADRNet(Network):
 
         layers = Layers(layout, norm_momentum=norm_momentum)
         self.stem = layers.stem(width)
-        self.low_level = nn.Sequential(*_chain(layers.block, LOW_LEVEL, width, in_channels=width))
+        self.low_level = nn.Sequential(*chain(layers.block, LOW_LEVEL, width, in_channels=width))
         channels = LOW_LEVEL[-1][0] * width
         self.attention: nn.Sequential | None = None
         if attention:
@@ -168,20 +167,15 @@ class SADRNet(Network):
                 layers.conv3(branch, 1)[0],
             )
         self.high_level = nn.Sequential(
-            *_chain(layers.block, HIGH_LEVEL, width, in_channels=channels)
+            *chain(layers.block, HIGH_LEVEL, width, in_channels=channels)
         )
         channels = HIGH_LEVEL[-1][0] * width
-        self.pose_regressor: PoseRegressor | None = None
-        if geometry == "regressed_pose":
-            self.pose_regressor = PoseRegressor(channels, coordinate_scale=coordinate_scale)
-        self.decoder = nn.Sequential(*_chain(layers.deconv, DECODER, width, in_channels=channels))
-        channels = DECODER[-1][0] * width
-        self.pose_dependent_head: MapHead | None = None
-        self.deformation_head: MapHead | None = None
-        if geometry != "regressed_pose":
-            self.pose_dependent_head = MapHead(layers, width, in_channels=channels)
-        if geometry != "pose_dependent":
-            self.deformation_head = MapHead(layers, width, in_channels=channels)
+        regressor = partial(PoseRegressor, channels, coordinate_scale=coordinate_scale)
+        self.pose_regressor = regressor() if geometry == "regressed_pose" else None
+        self.decoder = nn.Sequential(*chain(layers.deconv, DECODER, width, in_channels=channels))
+        head = partial(MapHead, layers, width, in_channels=DECODER[-1][0] * width)
+        self.pose_dependent_head = head() if geometry != "regressed_pose" else None
+        self.deformation_head = head() if geometry != "pose_dependent" else None
         self.reset_parameters(initialization)
 
     @property
@@ -221,7 +215,6 @@ class SADRNet(Network):
             nn.init.constant_(self.deformation_head[-1][1].weight, DEFORMATION_GAIN)
 
     def set_face(self, face: Face) -> None:
-        """Take the mean face and the landmark cells from the face at hand."""
         device = self.stem[0].weight.device
         mean = face.uv.position_map(face.morphable_model.mean[None])[0]  # (3, H, W), model frame
         self.mean_shape_map = (mean / self.shape_unit).to(device)
@@ -274,7 +267,7 @@ class SADRNet(Network):
         )
 
     def _require(self, image: Tensor) -> None:
-        require_image(image, multiple_of=DOWNSAMPLING)
+        require_image(image, multiple_of=prn.DOWNSAMPLING)
         if self.deformation_head is None:
             return
         if self.mean_shape_map is None:
@@ -284,16 +277,3 @@ class SADRNet(Network):
                 f"image: got side {tuple(image.shape[2:])}, the face's UV maps have "
                 f"{tuple(self.mean_shape_map.shape[1:])}; crop to that"
             )
-
-
-def _chain(
-    layer: Callable[..., nn.Module],
-    plan: tuple[tuple[int, int], ...],
-    width: int,
-    *,
-    in_channels: int,
-) -> list[nn.Module]:
-    """One layer after the other, of `plan`'s output channels (in widths) and strides."""
-    outputs = [multiple * width for multiple, _ in plan]
-    inputs = [in_channels, *outputs[:-1]]
-    return [layer(i, o, stride=s) for i, o, (_, s) in zip(inputs, outputs, plan, strict=True)]

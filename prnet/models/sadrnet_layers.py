@@ -6,6 +6,7 @@ a column, 4x4 convolutions over an image that wraps around, and transposed convo
 lies one pixel up and to the left of TensorFlow's. Parameters are the same in both.
 """
 
+from functools import partial
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -106,10 +107,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, layers: Layers, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
         half = out_channels // 2
-
-        def norm(channels: int) -> nn.BatchNorm2d:
-            return layers.norm(channels, eps=BLOCK_NORM_EPS)
-
+        norm = partial(layers.norm, eps=BLOCK_NORM_EPS)
         self.reduce = SameConv2d(in_channels, half, kernel_size=1)
         self.reduce_norm = norm(half)
         self.conv = layers.conv(half, half, stride=stride)

@@ -125,16 +125,11 @@ class SelfAlignment(nn.Module):
             raise ValueError(f"floor: got {floor}, expected a positive number (the paper's is 0.1)")
         self.alignment = alignment
         self.floor = floor
-        row, column = uv.landmark_cells.unbind(-1)
-        last = uv.resolution - 1
-        neighbours = [
-            row * uv.resolution + (column - 1).clamp(min=0),
-            row * uv.resolution + (column + 1).clamp(max=last),
-            (row - 1).clamp(min=0) * uv.resolution + column,
-            (row + 1).clamp(max=last) * uv.resolution + column,
-        ]
+        around = uv.landmark_cells.new_tensor([[0, -1], [0, 1], [-1, 0], [1, 0]])
+        cells = uv.landmark_cells + around[:, None]  # (4, K, 2), row and column
+        row, column = cells.clamp(0, uv.resolution - 1).unbind(-1)
         self.register_buffer("texels", uv.landmark_texels.clone(), persistent=False)
-        self.register_buffer("neighbours", torch.stack(neighbours), persistent=False)
+        self.register_buffer("neighbours", row * uv.resolution + column, persistent=False)
 
     def forward(
         self,

@@ -12,7 +12,6 @@ import torchvision
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
-from prnet.faces.face import Face
 from prnet.geometry.landmark_map import (
     BACKGROUND,
     landmark_map,
@@ -20,9 +19,8 @@ from prnet.geometry.landmark_map import (
     resize_points,
     visible_18,
 )
-from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import crop_points
-from prnet.models.regressor import HEAD_STD, ChannelOrder, Regressor
+from prnet.models.regressor import Regressor, start_near_mean_face
 from prnet.sample import Prediction
 
 LandmarkMap = Literal["own", "given", "empty"]
@@ -81,43 +79,34 @@ class TwoDASL(Regressor):
         cycle: bool = True,
         empty_map_share: float = 0.5,
         backbone: Backbone = "resnet50",
-        num_shape: int = 40,
-        num_exp: int = 10,
-        input_side: int = 120,
-        channel_order: ChannelOrder = "rgb",
+        **shared: object,
     ) -> None:
         """
         - `landmark_map`: where the map comes from in eval mode.
         - `cycle`: whether a second pass is made in training.
         - `empty_map_share`: of a training batch, sees no landmarks.
         - `backbone`: ResNet-50, the paper's, has 23,638,206 parameters at 62 outputs.
-        - `num_shape`, ..., `channel_order`: see `Regressor`.
+        - `shared`: the options of every `Regressor`.
 
         Raises:
             ValueError: an option is none of its choices, the share is outside [0, 1], a cycle
                 without maps, or an input too small for the pooling.
         """
-        super().__init__(
-            num_shape=num_shape,
-            num_exp=num_exp,
-            input_side=input_side,
-            channel_order=channel_order,
-        )
+        super().__init__(**shared)
         if not 0 <= empty_map_share <= 1:
             raise ValueError(f"empty_map_share: got {empty_map_share}, expected 0 to 1")
         if cycle and landmark_map == "empty":
             raise ValueError("cycle: needs a landmark map; landmark_map=empty has none")
         require_choice("backbone", backbone, BACKBONES)
-        if backbone == "resnet50" and input_side <= 16 * (POOL_SIDE - 1):
-            raise ValueError(f"input_side: got {input_side}, expected at least 97 for resnet50")
+        if backbone == "resnet50" and self.input_side <= 16 * (POOL_SIDE - 1):
+            raise ValueError(
+                f"input_side: got {self.input_side}, expected at least 97 for resnet50"
+            )
         self.choose_landmark_map(landmark_map)
         self.cycle = cycle
         self.empty_map_share = empty_map_share
         self.backbone = BACKBONES[backbone](4, self.num_parameters)
-        *_, last = (module for module in self.backbone.modules() if isinstance(module, nn.Linear))
-        nn.init.normal_(last.weight, std=HEAD_STD)
-        nn.init.zeros_(last.bias)
-        self.landmark_model: MorphableModel | None = None
+        start_near_mean_face(self.backbone)
 
     @property
     def predicts(self) -> frozenset[str]:
@@ -132,11 +121,6 @@ class TwoDASL(Regressor):
         """
         require_choice("landmark_map", source, get_args(LandmarkMap))
         self.landmark_map = source
-
-    def set_face(self, face: Face) -> None:
-        super().set_face(face)
-        model = face.morphable_model.truncated(self.num_shape, self.num_exp)
-        self.landmark_model = model.at_vertices(face.landmark_index)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 4, s, s), normalised RGB and map
         return self.backbone(image)
@@ -153,18 +137,17 @@ class TwoDASL(Regressor):
             ValueError: another shape, no landmarks where they should be given, or no face yet.
         """
         picture = self.prepare(image)  # (B, 3, s, s)
-        empty = picture.new_full((len(picture), 1, *picture.shape[2:]), BACKGROUND)
+        chosen = empty = picture.new_full((len(picture), 1, *picture.shape[2:]), BACKGROUND)
         source = "given" if self.training and self.landmark_map == "own" else self.landmark_map
         if source == "given":
-            if landmarks is None and not self.training:
+            if landmarks is not None:
+                chosen = self.map_of(landmarks, visible)
+            elif not self.training:
                 raise ValueError("landmark_map=given: no landmarks; give them, or choose own")
-            chosen = empty if landmarks is None else self.map_of(landmarks, visible)
             if self.training:
                 # Batches come in random order, so any part of one is a random part.
                 count = round(self.empty_map_share * len(chosen))
                 chosen = torch.cat([empty[:count], chosen[count:]])
-        else:
-            chosen = empty
         parameters = self.see(picture, chosen)
         if self.training:
             second = self.see(picture, self.map_predicted(parameters)) if self.cycle else None
@@ -184,10 +167,10 @@ class TwoDASL(Regressor):
         Raises:
             ValueError: there is no face yet.
         """
-        if self.landmark_model is None:
+        if self.decoder is None:
             raise ValueError("the network has no face yet: call set_face")
         with torch.autocast(parameters.device.type, enabled=False):
-            return self.map_of(crop_points(self.landmark_model, parameters.detach()))
+            return self.map_of(crop_points(self.decoder.at_landmarks, parameters.detach()))
 
     def map_of(
         self,

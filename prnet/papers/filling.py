@@ -8,13 +8,13 @@ footnote says how they differ, and the number does not compete for the best.
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from prnet.files import written_whole
+from prnet.files import write_text
 from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
 from prnet.papers.published import DASH, Cell, Column, Footnote, PublishedTable, Row
 from prnet.reports.reading import SavedReport, number_at
 from prnet.reports.shipped import Shipped
+from prnet.reports.writing import markdown_table
 
 DEFAULT_DATASET = "aflw2000"
 DEFAULT_DECIMALS = 2
@@ -37,10 +37,10 @@ def fill(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped
     footnotes, rows, remarks = dict(table.footnotes), [], []
     placed: set[str] = set()
 
-    def add(ours: OurRow) -> None:
-        rows.append(ours.row)
-        footnotes.update(ours.footnotes)
-        remarks.extend(ours.remarks)
+    def add(row: FilledRow, own_footnotes: Mapping[str, Footnote], own_remarks: list[str]) -> None:
+        rows.append(row)
+        footnotes.update(own_footnotes)
+        remarks.extend(own_remarks)
 
     for row in table.rows:
         if row.cells is not None:
@@ -56,25 +56,19 @@ def fill(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped
             by_suffix = dict(part for part in parts if part)
             scored = dict.fromkeys(own[0].scored for own in by_suffix.values())
             label = f"{row.method.text}, ours" + (f" ({', '.join(scored)})" if several else "")
-            add(our_row(table, label, row, by_suffix, shipped))
+            add(*our_row(table, label, row, by_suffix, shipped))
     for source, own in runs.items():
         if source in placed:
             continue
         unpublished = Row(Cell(""), (), {}, None)
         ours = our_row(table, f"ours: {source}", unpublished, {"": own}, shipped)
-        if any(cell.text != DASH for cell in ours.row.cells):
-            add(ours)
+        if any(cell.text != DASH for cell in ours[0].cells):
+            add(*ours)
         else:
             remarks.append(f"Nothing for this table in {', '.join(str(r.path) for r in own)}")
     return FilledTable(
         table, tuple(rows), footnotes, (*remarks, *_to_make(table, reports, shipped))
     )
-
-
-class OurRow(NamedTuple):
-    row: FilledRow
-    footnotes: dict[str, Footnote]  # those it adds, under their own text
-    remarks: list[str]
 
 
 def our_row(
@@ -83,8 +77,9 @@ def our_row(
     row: Row,
     by_suffix: Mapping[str, Sequence[SavedReport]],
     shipped: Shipped,
-) -> OurRow:
-    """The row of ours beside a published one, from the reports of the row's experiments."""
+) -> tuple[FilledRow, dict[str, Footnote], list[str]]:
+    """The row of ours beside a published one, from the reports of the row's experiments; the
+    footnotes that it adds, under their own text; its remarks."""
     cells, footnotes = [], {}
     used: dict[Path, SavedReport] = {}
     missing: dict[str, list[str]] = {}
@@ -112,7 +107,7 @@ def our_row(
         for path in used
     ]
     remarks += [f"{label}: no number for {'; '.join(of)} ({why})" for why, of in missing.items()]
-    return OurRow(FilledRow(Cell(label), True, tuple(cells)), footnotes, remarks)
+    return FilledRow(Cell(label), True, tuple(cells)), footnotes, remarks
 
 
 def best_report(
@@ -224,15 +219,15 @@ def _decimals(table: PublishedTable, index: int) -> int:
 
 def listing(tables: Sequence[PublishedTable], shipped: Shipped) -> str:
     """All tables, and the experiments that make our rows, as Markdown."""
-    lines = ["| paper= | table= | what | our rows: +experiment= |", "|---|---|---|---|"]
+    rows = []
     for table in tables:
         absent = [name for name in table.experiments if shipped.absent(experiment=name)]
         names = [name for name in table.experiments if name not in absent]
         if absent:
             names.append(f"(not there yet: {', '.join(absent)})")
         what = f"{table.printed_as}: {table.title}"
-        lines.append(f"| {table.paper} | {table.table} | {what} | {' '.join(names)} |")
-    return "\n".join(lines)
+        rows.append([table.paper, table.table, what, " ".join(names)])
+    return markdown_table(["paper=", "table=", "what", "our rows: +experiment="], rows)
 
 
 def write_table(table: FilledTable, directory: Path) -> list[Path]:
@@ -240,8 +235,6 @@ def write_table(table: FilledTable, directory: Path) -> list[Path]:
     name = f"{table.published.paper}_{table.published.table}"
     written = []
     for suffix, convert in FORMATS.items():
-        path = directory / f"{name}{suffix}"
-        with written_whole(path) as temporary:
-            temporary.write_text(convert(table), encoding="utf-8")
-        written.append(path)
+        written.append(directory / f"{name}{suffix}")
+        write_text(written[-1], convert(table))
     return written

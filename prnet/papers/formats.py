@@ -1,13 +1,13 @@
 """A paper's table with our rows in it, as Markdown, LaTeX and CSV."""
 
-import csv
-import io
 import itertools
 import string
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from prnet.files import csv_text
 from prnet.papers.published import UNREADABLE, Cell, Footnote, PublishedTable
+from prnet.reports.writing import markdown_table
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -77,11 +77,14 @@ def to_markdown(table: FilledTable) -> str:
 
     columns = table.published.columns
     header = [written(column.name._replace(text=column.title)) for column in columns]
-    lines = [f"| Method | {' | '.join(header)} |", "|---" + "|---:" * len(columns) + "|"]
-    for at, row in enumerate(table.rows):
-        cells = [written(cell, bold=(at, i) in best) for i, cell in enumerate(row.cells)]
-        lines.append(f"| {written(row.method)} | {' | '.join(cells)} |")
-    sections = [table.caption(), "\n".join(lines)]
+    rows = [
+        [
+            written(row.method),
+            *(written(cell, bold=(at, i) in best) for i, cell in enumerate(row.cells)),
+        ]
+        for at, row in enumerate(table.rows)
+    ]
+    sections = [table.caption(), markdown_table(["Method", *header], rows, rule="---:")]
     if letters:
         notes = [f"- [{letter}] {table.footnotes[mark].text}" for mark, letter in letters.items()]
         sections.append("\n".join(notes))
@@ -143,9 +146,7 @@ def escape_latex(text: str) -> str:
 def to_csv(table: FilledTable) -> str:
     """One line a row; the last column has the footnotes of the row and its numbers."""
     titles = [column.title for column in table.published.columns]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["method", "ours", *titles, "footnotes"])
+    lines = [["method", "ours", *titles, "footnotes"]]
     for row in table.rows:
         titles_of: dict[str, list[str]] = {}
         for title, cell in zip(["method", *titles], (row.method, *row.cells), strict=True):
@@ -153,7 +154,6 @@ def to_csv(table: FilledTable) -> str:
                 titles_of.setdefault(mark, []).append(title)
         notes = [f"{'; '.join(of)}: {table.footnotes[mark].text}" for mark, of in titles_of.items()]
         values = [cell.text for cell in row.cells]
-        writer.writerow(
-            [row.method.text, "yes" if row.is_ours else "no", *values, " | ".join(notes)]
-        )
-    return stream.getvalue()
+        ours = "yes" if row.is_ours else "no"
+        lines.append([row.method.text, ours, *values, " | ".join(notes)])
+    return csv_text(lines)

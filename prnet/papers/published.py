@@ -21,6 +21,7 @@ DIRECTIONS = ("lower", "higher", None)
 # Where a report has a number: its mean of all images, of bins, their deviation, or of one yaw bin.
 SUMMARIES = ("mean", "mean_of_bins", "std_of_bins")
 BIN = re.compile(r"\d+-\d+")
+TEXT_OR_NULL = (str, type(None))
 MARKED = re.compile(r"(?P<text>.*?)(?P<marks>(?: \[[a-z0-9_]+\])*)")
 
 
@@ -118,27 +119,19 @@ def read_published(path: Path) -> PublishedTable:
     Raises:
         ValueError: not JSON, or of another schema; names file and key.
     """
-    values = read_json_object(path)
-    text = {key: take(values, key, str, path) for key in PublishedTable._fields[:8]}
-    columns = tuple(
-        _column(entry, f"{path}: columns[{index}]")
-        for index, entry in enumerate(take(values, "columns", list, path))
-    )
-    table = PublishedTable(
-        **text,
-        images=take(values, "images", dict, path),
-        columns=columns,
-        rows=tuple(
-            _row(entry, len(columns), f"{path}: rows[{index}]")
-            for index, entry in enumerate(take(values, "rows", list, path))
-        ),
-        footnotes={
-            name: _footnote(entry, f"{path}: footnotes.{name}")
-            for name, entry in take(values, "footnotes", dict, path).items()
-        },
-        notes=tuple(take(values, "notes", list, path)),
-    )
-    _require_keys(values, PublishedTable._fields, path)
+    kinds = dict.fromkeys(PublishedTable._fields[:8], str)
+    kinds |= {"images": dict, "columns": list, "rows": list, "footnotes": dict, "notes": list}
+    values = _values(read_json_object(path), kinds, path)
+    columns = [_column(entry, f"{path}: columns[{i}]") for i, entry in enumerate(values["columns"])]
+    rows = [
+        _row(entry, len(columns), f"{path}: rows[{i}]") for i, entry in enumerate(values["rows"])
+    ]
+    footnotes = {
+        name: _footnote(entry, f"{path}: footnotes.{name}")
+        for name, entry in values["footnotes"].items()
+    }
+    values |= {"columns": tuple(columns), "rows": tuple(rows), "footnotes": footnotes}
+    table = PublishedTable(**values | {"notes": tuple(values["notes"])})
     _require_consistent(table, path)
     return table
 
@@ -165,59 +158,57 @@ def find_tables(paper: str, table: str | None = None) -> list[PublishedTable]:
     return found
 
 
+def _values(entry: object, kinds: Mapping, where: object, **defaults: object) -> dict:
+    """The values of an entry, each of its kind; what it may leave out has its default.
+
+    Raises:
+        ValueError: a key is lacking, unknown, or of another kind; names place and key.
+    """
+    if isinstance(entry, dict):
+        entry = {**defaults, **entry}
+    values = {key: take(entry, key, kind, where) for key, kind in kinds.items()}
+    unknown = sorted(set(entry) - set(kinds))
+    if unknown:
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; expected {', '.join(kinds)}")
+    return values
+
+
 def _column(entry: object, where: str) -> Column:
-    column = Column(
-        group=take(entry, "group", str, where),
-        name=parse_marked(take(entry, "name", str, where)),
-        better=take(entry, "better", (str, type(None)), where),
-        experiment_suffix=take({"experiment_suffix": "", **entry}, "experiment_suffix", str, where),
-        report=_report_key(take(entry, "report", (dict, type(None)), where), f"{where}.report"),
-    )
-    _require_keys(entry, Column._fields, where)
-    if column.better not in DIRECTIONS:
-        raise ValueError(f"{where}: better is {column.better!r}, expected lower, higher or null")
-    return column
+    kinds = {"group": str, "name": str, "better": TEXT_OR_NULL, "experiment_suffix": str}
+    kinds["report"] = (dict, type(None))
+    values = _values(entry, kinds, where, experiment_suffix="")
+    if values["better"] not in DIRECTIONS:
+        raise ValueError(f"{where}: better is {values['better']!r}, expected lower, higher or null")
+    report = _report_key(values["report"], f"{where}.report")
+    return Column(**values | {"name": parse_marked(values["name"]), "report": report})
 
 
 def _report_key(entry: dict | None, where: str) -> ReportKey | None:
     if entry is None:
         return None
-    key = ReportKey(
-        metric=take(entry, "metric", str, where),
-        at=take(entry, "at", str, where),
-        dataset=take(entry, "dataset", (str, type(None)), where),
-        protocol=take(entry, "protocol", (str, type(None)), where),
-    )
-    _require_keys(entry, ReportKey._fields, where)
+    kinds = {"metric": str, "at": str, "dataset": TEXT_OR_NULL, "protocol": TEXT_OR_NULL}
+    key = ReportKey(**_values(entry, kinds, where))
     if key.at not in SUMMARIES and not BIN.fullmatch(key.at):
         raise ValueError(f"{where}: at is {key.at!r}, expected {', '.join(SUMMARIES)} or a bin")
     return key
 
 
 def _row(entry: object, num_columns: int, where: str) -> Row:
-    method = parse_marked(take(entry, "method", str, where))
-    experiments = tuple(take(entry, "experiments", list, where))
-    values = take(entry, "values", (list, type(None)), where)
-    _require_keys(entry, ("method", "experiments", "protocol", "values"), where)
-    if values is None:
-        return Row(method, experiments, entry.get("protocol", {}), None)
-    if len(values) != num_columns or not all(isinstance(value, str) for value in values):
-        raise ValueError(
-            f"{where}: values is {values!r}, expected {num_columns} texts, one a column"
-        )
-    return Row(method, experiments, entry.get("protocol", {}), tuple(map(parse_marked, values)))
+    kinds = {"method": str, "experiments": list, "protocol": dict, "values": (list, type(None))}
+    method, experiments, protocol, values = _values(entry, kinds, where, protocol={}).values()
+    cells = None
+    if values is not None:
+        if len(values) != num_columns or not all(isinstance(value, str) for value in values):
+            raise ValueError(
+                f"{where}: values is {values!r}, expected {num_columns} texts, one a column"
+            )
+        cells = tuple(map(parse_marked, values))
+    return Row(parse_marked(method), tuple(experiments), protocol, cells)
 
 
 def _footnote(entry: object, where: str) -> Footnote:
-    take(entry, "text", str, where)
-    _require_keys(entry, Footnote._fields, where)
-    return Footnote(**entry)
-
-
-def _require_keys(entry: Mapping, known: tuple[str, ...], where: object) -> None:
-    unknown = sorted(set(entry) - set(known))
-    if unknown:
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
+    kinds = {"text": str, "comparable": bool, "of_protocol": bool}
+    return Footnote(**_values(entry, kinds, where, **Footnote._field_defaults))
 
 
 def _require_consistent(table: PublishedTable, path: Path) -> None:

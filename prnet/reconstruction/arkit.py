@@ -103,6 +103,17 @@ class BoundedExpression:
         return found.x.clip(0, 1)
 
 
+_made: dict[tuple, BoundedExpression] = {}
+
+
+def bounded_expression(face: Face) -> BoundedExpression:
+    """That of a face, made once in a process."""
+    key = face.name, face.fingerprint
+    if key not in _made:
+        _made[key] = BoundedExpression(face)
+    return _made[key]
+
+
 def live_link_row(
     names: Sequence[str],
     coefficients: np.ndarray,  # (E,)

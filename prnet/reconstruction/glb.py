@@ -3,6 +3,7 @@
 Letters: N vertices, T triangles, E expression coefficients.
 """
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import torch
 from prnet.export.gltf import Animation, Material, Morphs, Part, write_glb
 from prnet.faces import embedded
 from prnet.geometry.mesh import vertex_normals
-from prnet.reconstruction.arkit import BoundedExpression
+from prnet.reconstruction.arkit import bounded_expression
 from prnet.reconstruction.reconstructor import FaceReconstruction
 from prnet.reconstruction.texture import Texture, texture_of
 
@@ -55,9 +56,9 @@ def write_face_glb(
 def _write_head(
     path: Path | str, face: FaceReconstruction, texture: Texture, animation: Animation | None
 ) -> None:
-    head = embedded.load_head()
+    head = the_head()
     model = head.morphable_model
-    bounded = BoundedExpression(face.face)
+    bounded = bounded_expression(face.face)
     shape_params = torch.from_numpy(face.shape_params).float()[None]
     vertices = model(shape_params, shape_params.new_zeros(1, model.num_exp))[0]
     triangles = head.triangles
@@ -88,6 +89,12 @@ def _write_head(
         morphs=Morphs(bounded.names, offsets, bounded(face.exp_params)),
         animation=animation,
     )
+
+
+@functools.cache
+def the_head() -> embedded.Head:
+    """The embedded head, read once in a process."""
+    return embedded.load_head()
 
 
 def _write_mesh(path: Path | str, face: FaceReconstruction, texture: Texture) -> None:

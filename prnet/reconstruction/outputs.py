@@ -32,7 +32,7 @@ from prnet.drawing.pictures import draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
 from prnet.files import write_json, written_whole
 from prnet.geometry.rasterize import rasterize
-from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, BoundedExpression, live_link_row
+from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
 from prnet.reconstruction.texture import colours_at, texture_of
@@ -91,7 +91,7 @@ def _glb(face: FaceReconstruction, stem: Path) -> list[Path]:
 
 def _overlay(face: FaceReconstruction, stem: Path) -> list[Path]:
     drawn = draw_mesh(face.picture, face.vertices, torch.from_numpy(face.triangles), opacity=0.5)
-    drawn = draw_landmarks(drawn, face.landmarks, unit=face.framing.size / 170)
+    drawn = draw_landmarks(drawn, face.landmarks, stroke=face.framing.size / 170)
     return [_picture(_named(stem, "_overlay.jpg"), drawn)]
 
 
@@ -163,7 +163,7 @@ def _arkit(face: FaceReconstruction, stem: Path) -> list[Path]:
         raise ValueError(
             "outputs=arkit: the network predicts a position map; use one of parameters"
         )
-    bounded = BoundedExpression(face.face)
+    bounded = bounded_expression(face.face)
     values = bounded(face.exp_params)
     path, table = _named(stem, "_arkit.json"), _named(stem, "_arkit.csv")
     named = {

@@ -1,19 +1,17 @@
 """Reports of several methods beside each other: one table, curves in one plot, paired tests."""
 
-import csv
-import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
 from prnet.evaluation.report import Report, scored_rows
-from prnet.files import write_json, written_whole
+from prnet.files import csv_text, write_json, write_text
 from prnet.metrics.statistics import PairedDifference, paired_difference
 from prnet.reports.methods import Entry
-from prnet.reports.writing import title, write_curves
+from prnet.reports.writing import markdown_table, title, write_curves
 
 PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
 COLUMNS = (
@@ -109,39 +107,43 @@ def to_markdown(entries: Sequence[Entry], pairs: Sequence[Pair], remarks: Sequen
     ):
         level = next(iter(entries)).report["intervals"]["level"]
         sections.append(f"## {name}, {100 * level:g} % interval")
-        lines = [
-            f"| data set | protocol | metric | images | {' | '.join(methods)} |",
-            "|---" * (4 + len(methods)) + "|",
-        ]
+        rows = []
         for comparison in found:
-            cells = _cells(comparison, methods, mean, interval)
             counts = {comparison.summary(method)["count"] for method in comparison.reports}
-            unit = METRICS[comparison.metric].unit
-            lines.append(
-                f"| {comparison.dataset} | {comparison.protocol} | {comparison.title}, {unit} "
-                f"| {' / '.join(map(str, sorted(counts)))} | {' | '.join(cells)} |"
+            rows.append(
+                [
+                    comparison.dataset,
+                    comparison.protocol,
+                    f"{comparison.title}, {METRICS[comparison.metric].unit}",
+                    " / ".join(map(str, sorted(counts))),
+                    *_cells(comparison, methods, mean, interval),
+                ]
             )
-        sections.append("\n".join(lines))
+        header = ["data set", "protocol", "metric", "images", *methods]
+        sections.append(markdown_table(header, rows))
     sections.append(
         "Bold: the lowest. Intervals cover the choice of the images alone; two that overlap do not "
         "mean that the difference is not real."
     )
     if pairs:
         sections.append("## Is the difference real?")
-        lines = [
-            "| data set | protocol | metric | first - second | difference | interval | p "
-            "| first is lower on | images |",
-            "|---" * 9 + "|",
+        header = ["data set", "protocol", "metric", "first - second", "difference", "interval"]
+        header += ["p", "first is lower on", "images"]
+        rows = [
+            [
+                comparison.dataset,
+                comparison.protocol,
+                comparison.title,
+                f"{first} - {second}",
+                f"{test.difference.mean:+.3f}",
+                f"{test.difference.low:+.3f} to {test.difference.high:+.3f}",
+                f"{test.p_value:.4f}",
+                f"{100 * test.share_lower:.0f} %",
+                str(test.count),
+            ]
+            for comparison, first, second, test in pairs
         ]
-        for comparison, first, second, test in pairs:
-            interval = test.difference
-            lines.append(
-                f"| {comparison.dataset} | {comparison.protocol} | {comparison.title} "
-                f"| {first} - {second} | {interval.mean:+.3f} "
-                f"| {interval.low:+.3f} to {interval.high:+.3f} | {test.p_value:.4f} "
-                f"| {100 * test.share_lower:.0f} % | {test.count} |"
-            )
-        sections += ["\n".join(lines)]
+        sections.append(markdown_table(header, rows))
         sections.append(
             "On the images that both have. p: sign-flip permutation test of the mean difference, "
             f"not corrected for the {len(pairs)} tests of this table."
@@ -197,52 +199,27 @@ def means_as_csv(found: Sequence[Comparison]) -> str:
     labels = list(
         dict.fromkeys(label for c in found for m in c.reports for label in c.summary(m)["bins"])
     )
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["dataset", "protocol", "metric", "unit", "method", *COLUMNS, *labels])
-    for comparison in found:
-        for method in comparison.reports:
-            summary = comparison.summary(method)
-            bins = summary["bins"]
-            flat = {
-                **summary,
-                **summary["interval"],
-                **{f"mean_of_bins_{k}": v for k, v in summary["mean_of_bins_interval"].items()},
-            }
+    lines = [["dataset", "protocol", "metric", "unit", "method", *COLUMNS, *labels]]
+    for dataset, protocol, metric, reports in found:
+        for method, report in reports.items():
+            summary = report["metrics"][metric]
+            of_bins = {f"mean_of_bins_{k}": v for k, v in summary["mean_of_bins_interval"].items()}
+            flat = {**summary, **summary["interval"], **of_bins}
             numbers = [flat[column] for column in COLUMNS]
-            numbers += [bins.get(label, {}).get("mean") for label in labels]
-            writer.writerow(
-                [
-                    comparison.dataset,
-                    comparison.protocol,
-                    comparison.metric,
-                    summary["unit"],
-                    method,
-                    *map(_text, numbers),
-                ]
-            )
-    return stream.getvalue()
+            numbers += [summary["bins"].get(label, {}).get("mean") for label in labels]
+            lines.append([dataset, protocol, metric, summary["unit"], method, *map(_text, numbers)])
+    return csv_text(lines)
 
 
 def pairs_as_csv(pairs: Sequence[Pair]) -> str:
     """A line a pair of methods and metric."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["dataset", "protocol", "metric", "first", "second", *PAIRED_COLUMNS])
-    for comparison, first, second, test in pairs:
+    lines = [["dataset", "protocol", "metric", "first", "second", *PAIRED_COLUMNS]]
+    for (dataset, protocol, metric, _), first, second, test in pairs:
         interval = test.difference
         numbers = (interval.mean, interval.low, interval.high, test.p_value, test.standardized)
-        writer.writerow(
-            [
-                comparison.dataset,
-                comparison.protocol,
-                comparison.metric,
-                first,
-                second,
-                *map(_text, (*numbers, test.share_lower, test.count)),
-            ]
-        )
-    return stream.getvalue()
+        numbers += (test.share_lower, test.count)
+        lines.append([dataset, protocol, metric, first, second, *map(_text, numbers)])
+    return csv_text(lines)
 
 
 def _file_name(words: str) -> str:
@@ -259,16 +236,14 @@ def write_comparison(
     """DIRECTORY/compare.md, compare.csv, paired.csv, the curves, and the reports; the paths."""
     found = comparisons(entries)
     pairs = paired_tests(found)
-    texts: Mapping[str, str] = {
+    texts = {
         "compare.md": to_markdown(entries, pairs, [*remarks, *remarks_of(entries)]),
         "compare.csv": means_as_csv(found),
         "paired.csv": pairs_as_csv(pairs),
     }
-    written = []
-    for name, text in texts.items():
-        with written_whole(directory / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        written.append(directory / name)
+    written = [directory / name for name in texts]
+    for path, text in zip(written, texts.values(), strict=True):
+        write_text(path, text)
     for comparison in found:
         curves = {m: list(comparison.values(m).values()) for m in comparison.reports}
         summary = comparison.summary(next(iter(curves)))

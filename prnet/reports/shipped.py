@@ -18,8 +18,8 @@ class Shipped(NamedTuple):
 
     def deviations(self, protocol: Mapping) -> dict[str, object]:
         """Fields in which the protocol of a report is not the shipped one of its name."""
-        shipped = _flat(self.protocols.get(protocol["name"], {}))
-        own = _flat(protocol)
+        shipped = flat(self.protocols.get(protocol["name"], {}))
+        own = flat(protocol)
         changed = {key for key, value in shipped.items() if key in own and own[key] != value}
         return {key: own[key] for key in sorted(changed - HARMLESS)}
 
@@ -41,9 +41,10 @@ class Shipped(NamedTuple):
         return f" (not there yet: {', '.join(absent)})" if absent else ""
 
 
-def _flat(values: Mapping) -> dict[str, object]:
-    flat = {}
+def flat(values: Mapping) -> dict[str, object]:
+    """The fields of a protocol, those of its parts as `part.field`."""
+    fields = {}
     for key, value in values.items():
         parts = value.items() if isinstance(value, Mapping) else ()
-        flat |= {f"{key}.{name}": part for name, part in parts} or {key: value}
-    return flat
+        fields |= {f"{key}.{name}": part for name, part in parts} or {key: value}
+    return fields

@@ -1,13 +1,15 @@
 """A report written: JSON, a Markdown table for people, cumulative curves as figure and CSV."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.report import Report, scored_rows
-from prnet.files import write_json, written_whole
+from prnet.files import write_json, write_text, written_whole
 from prnet.metrics.statistics import curves_as_csv
+from prnet.reports.shipped import flat
 
 # Unit of an error -> what its table and its curves are about, and what follows the report's name.
 QUANTITIES = {"%": ("NME", ""), "deg": ("head pose", "_pose")}
@@ -36,6 +38,13 @@ def metrics_in(report: Report, unit: str) -> dict:
     return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> str:
+    """A table in Markdown; `rule` stands below each heading behind the first."""
+    lines = ["".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)]
+    lines.insert(1, "---|" + f"{rule}|" * (len(header) - 1))
+    return "\n".join(f"|{line}" for line in lines)
+
+
 def table(report: Report) -> str:
     """The metrics as Markdown tables, percent and degrees apart."""
     sections = []
@@ -43,43 +52,42 @@ def table(report: Report) -> str:
         if not (metrics := metrics_in(report, unit)):
             continue
         labels = list(next(iter(metrics.values()))["bins"])
-        lines = [
-            f"| {quantity}, {unit} | {' | '.join(labels)} "
-            "| mean of bins | std of bins | mean of all |",
-            "|---" * (len(labels) + 4) + "|",
-        ]
-        counted = {}
+        header = [f"{quantity}, {unit}", *labels, "mean of bins", "std of bins", "mean of all"]
+        rows, counted = [], {}
         for metric, summary in metrics.items():
             bins = [_number(summary["bins"][label]["mean"]) for label in labels]
             means = [_number(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
             name = title(metric, report["protocol"])
-            lines.append(f"| {name} | {' | '.join(bins + means)} |")
-            counts = [str(summary["bins"][label]["n"]) for label in labels]
-            total = sum(map(int, counts))
-            counted.setdefault(f"{' | '.join(counts)} | | | {total} |", []).append(name)
+            rows.append([name, *bins, *means])
+            counts = tuple(summary["bins"][label]["n"] for label in labels)
+            counted.setdefault(counts, []).append(name)
         for counts, names in counted.items():
             of = f" of {', '.join(names)}" if len(counted) > 1 else ""
-            lines.append(f"| images{of} | {counts}")
-        sections.append("\n".join(lines))
+            rows.append([f"images{of}", *map(str, counts), "", "", str(sum(counts))])
+        sections.append(markdown_table(header, rows))
     return "\n\n".join(sections)
 
 
 def statistics_table(report: Report) -> str:
     """How sure the means are, and what the cumulative curves say; Markdown."""
     level = f"{100 * report['intervals']['level']:g} % interval"
-    lines = [
-        f"| | mean of all | {level} | mean of bins | {level} | median | area | failures |",
-        "|---" * 8 + "|",
-    ]
+    header = ["", "mean of all", level, "mean of bins", level, "median", "area", "failures"]
+    rows = []
     for metric, summary in report["metrics"].items():
-        numbers = [_number(summary["mean"]), _interval(summary["interval"])]
-        numbers += [_number(summary["mean_of_bins"]), _interval(summary["mean_of_bins_interval"])]
-        numbers.append(_number(summary["median"]))
         limit = f"{summary['curve_limit']:g} {summary['unit']}"
-        numbers.append(f"{summary['curve_area']:.4f} to {limit}")
-        numbers.append(f"{100 * summary['failure_rate']:.2f} % above {limit}")
-        lines.append(f"| {title(metric, report['protocol'])} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
+        rows.append(
+            [
+                title(metric, report["protocol"]),
+                _number(summary["mean"]),
+                _interval(summary["interval"]),
+                _number(summary["mean_of_bins"]),
+                _interval(summary["mean_of_bins_interval"]),
+                _number(summary["median"]),
+                f"{summary['curve_area']:.4f} to {limit}",
+                f"{100 * summary['failure_rate']:.2f} % above {limit}",
+            ]
+        )
+    return markdown_table(header, rows)
 
 
 def balanced_text(balanced: dict) -> str:
@@ -87,15 +95,15 @@ def balanced_text(balanced: dict) -> str:
     about = f"{balanced['per_bin']} images a bin, seed {balanced['seed']}"
     if "not_drawn" in balanced:
         return f"No balanced subset: {balanced['not_drawn']}"
-    lines = [
-        f"Balanced subsets: {about}, sha256 of the first's sorted names "
-        f"{balanced['names_sha256']}.\n",
-        f"| | first | mean of {balanced['draws']} | std |",
-        "|---|---|---|---|",
+    header = ["", "first", f"mean of {balanced['draws']}", "std"]
+    rows = [
+        [METRICS[metric].title, *map(_number, values.values())]
+        for metric, values in balanced["metrics"].items()
     ]
-    for metric, values in balanced["metrics"].items():
-        lines.append(f"| {METRICS[metric].title} | {' | '.join(map(_number, values.values()))} |")
-    return "\n".join(lines)
+    return (
+        f"Balanced subsets: {about}, sha256 of the first's sorted names "
+        f"{balanced['names_sha256']}.\n\n{markdown_table(header, rows)}"
+    )
 
 
 def _interval(interval: dict) -> str:
@@ -116,12 +124,11 @@ def to_markdown(report: Report) -> str:
     ]
     if "landmark_map" in report:
         sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
-    fields = {}
-    for field, value in protocol.items():
-        parts = value.items() if isinstance(value, dict) else ()
-        fields |= {f"{field}.{key}": part for key, part in parts} or {field: value}
-    rows = [f"| {field} | {_cell(value)} |" for field, value in fields.items()]
-    sections.append("\n".join(["| protocol | |", "|---|---|", *rows]))
+    lines = ["| protocol | |", "|---|---|"]
+    for field, value in flat(protocol).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"| {field} | {text} |")
+    sections.append("\n".join(lines))
     if report["metrics"]:
         sections.append(table(report))
         if "intervals" in report:
@@ -141,22 +148,13 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _cell(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def write_report(report: Report, path: Path | str) -> list[Path]:
-    """Write FILE.json, FILE.md and, where a metric was computed, its curves as FILE.png and
-    FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the paths.
-
-    Raises:
-        ValueError: `path` does not end in .json.
-    """
-    path = require_json_name(path)
+def write_report(report: Report, path: Path) -> list[Path]:
+    """Write FILE.json (`path`), FILE.md and, where a metric was computed, its curves as FILE.png
+    and FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the
+    paths."""
     written = [path, path.with_suffix(".md")]
     write_json(path, report)
-    with written_whole(written[1]) as temporary:
-        temporary.write_text(to_markdown(report))
+    write_text(written[1], to_markdown(report))
     protocol = Protocol.from_values(report["protocol"])
     for unit, (quantity, suffix) in QUANTITIES.items():
         curves = {
@@ -177,8 +175,7 @@ def write_curves(
     figure, values = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_ced.csv")
     with written_whole(figure) as temporary:
         draw_ced(curves, temporary, limit=limit, quantity=quantity, unit=unit)
-    with written_whole(values) as temporary:
-        temporary.write_text(curves_as_csv(curves, limit=limit))
+    write_text(values, curves_as_csv(curves, limit=limit))
     return [figure, values]
 
 

@@ -34,9 +34,6 @@ class BackgroundFolder:
                 f"{', '.join(sorted(PICTURE_SUFFIXES))} in it or below"
             )
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def read(self, generator: np.random.Generator, size: int) -> np.ndarray:
         """A random square of a random picture, mirrored half of the time, (size, size, 3) uint8.
 

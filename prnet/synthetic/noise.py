@@ -1,9 +1,10 @@
-"""Smooth random fields for textures and backgrounds."""
+"""Smooth random fields and smooth steps, for textures, backgrounds and what is worn."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 
 def octave_noise(
@@ -26,7 +27,11 @@ def octave_noise(
     return field / max(float(field.std()), 1e-6)
 
 
-def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(
+    value: np.ndarray | Tensor,
+    low: float | np.ndarray | Tensor,
+    high: float | np.ndarray | Tensor,
+) -> np.ndarray | Tensor:
     """0 below `low`, 1 above `high`, with level ends; `low` above `high` falls instead."""
-    share = np.clip((value - low) / (high - low), 0, 1)
+    share = ((value - low) / (high - low)).clip(0, 1)
     return share * share * (3 - 2 * share)

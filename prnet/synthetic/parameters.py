@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prnet.synthetic.camera.film import FilmParameters, draw_film
 from prnet.synthetic.camera.lighting import Light, draw_light
 from prnet.synthetic.camera.pose import CameraPose
 from prnet.synthetic.person.expressions import draw_expression
-from prnet.synthetic.person.textures import SkinMaterial, draw_material
+from prnet.synthetic.person.material import SkinMaterial, draw_material
 from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
 
 # Position in this tuple is the key of the stream: append, never insert.
@@ -233,10 +232,3 @@ def stack(items: Sequence):
     values = np.asarray(items)
     kind = torch.int64 if values.dtype.kind in "iu" else torch.float32
     return torch.from_numpy(values).to(kind)
-
-
-def select(batch, samples: Tensor | slice):  # (M,), rows of B
-    """The same nested tuple with each tensor indexed along B."""
-    if isinstance(batch, tuple):
-        return batch._make(select(field, samples) for field in batch)
-    return batch[samples]

@@ -3,6 +3,7 @@
 Letters: B batch, S side of the picture.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,17 +82,13 @@ class SyntheticFaces:
             raise ValueError("indices: got none, expected at least one sample")
         items = [self.parameters(int(index)) for index in indices]
         # Runs of one block are drawn together, so that one bank is held at a time.
-        parts, start = [], 0
-        for end in range(1, len(items) + 1):
-            if end == len(items) or items[end].index // BLOCK != items[start].index // BLOCK:
-                bank = self.bank(items[start].index // BLOCK)
-                parts.append(self.renderer(items[start:end], bank))
-                start = end
-        return (
-            parts[0]
-            if len(parts) == 1
-            else Rendering._make(map(torch.cat, zip(*parts, strict=True)))
-        )
+        parts = [
+            self.renderer(list(run), self.bank(block))
+            for block, run in itertools.groupby(items, lambda item: item.index // BLOCK)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Rendering._make(map(torch.cat, zip(*parts, strict=True)))
 
     def bank(self, block: int) -> Bank:
         """Textures and backgrounds of the samples from `block` x `BLOCK` on."""

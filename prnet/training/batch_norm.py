@@ -3,6 +3,7 @@
 Letters: B batch, C channels, H W height and width.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -86,53 +87,34 @@ def recompute_batch_norm(
     With PRN's momentum of 0.001 running statistics lag thousands of steps behind the weights. Here
     they become mean and unbiased variance over all pixels of all batches together, of what a layer
     sees while its predecessors normalise by the statistics of each batch, as in training. (An
-    average of the batches' variances would miss the spread of their means.) Weights, momentum and
-    modes stay as they are; on an error so do the statistics. Pass the bare module, not a compiled
-    or distributed wrapper of it.
+    average of the batches' variances would miss the spread of their means.) All else stays as it
+    is; on an error so do the statistics. Pass the bare module, not a compiled or distributed
+    wrapper of it.
 
     Raises:
         ValueError: no batch, or statistics that are not finite.
     """
-    norms = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
-    }
-    moments = {name: _Moments() for name in norms}
-    modes = {module: module.training for module in model.modules()}
-    momenta = {name: norm.momentum for name, norm in norms.items()}
-    buffers = [(buffer, buffer.clone()) for norm in norms.values() for buffer in norm.buffers()]
-    hooks = [
-        norm.register_forward_pre_hook(lambda _, args, name=name: moments[name].add(args[0]))
-        for name, norm in norms.items()
-    ]
+    # A copy sees the batches: its modes and its own running statistics are nobody's.
+    probe = copy.deepcopy(model).eval()
+    moments = {}
+    for name, norm in probe.named_modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+            norm.train()  # normalises by the batch
+            found = moments[name] = _Moments()
+            norm.register_forward_pre_hook(lambda _, args, found=found: found.add(args[0]))
     num_batches = 0
-    try:
-        model.eval()
-        for norm in norms.values():  # in training mode they normalise by the batch
-            norm.train()
-            norm.momentum = 0.0
-        for images in batches:
-            model(images)
-            num_batches += 1
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for name, norm in norms.items():
-            norm.momentum = momenta[name]
-        for buffer, value in buffers:
-            buffer.copy_(value)
-        for module, training in modes.items():
-            module.training = training
+    for images in batches:
+        probe(images)
+        num_batches += 1
 
     if num_batches == 0:
         raise ValueError("batch-norm statistics: got no batch, expected at least one")
     for name, found in moments.items():
         if found.count and not (found.mean + found.deviation).isfinite().all():
             raise ValueError(f"batch-norm statistics: {name} sees values that are not finite")
-    for name, norm in norms.items():
-        found = moments[name]
+    for name, found in moments.items():
         if found.count:
+            norm = model.get_submodule(name)
             norm.running_mean.copy_(found.mean)
             norm.running_var.copy_(found.deviation / (found.count - 1))
     return num_batches

@@ -19,7 +19,7 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
-from prnet.training.optimizer import make_optimizer, set_learning_rate
+from prnet.training.optimizer import make_optimizer
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
 from prnet.training.run_files import RunFiles
@@ -89,7 +89,8 @@ def train(
 
             # Forward, backward, update.
             learning_rate = plan.learning_rate * schedule(epoch, total_steps / steps_per_epoch)
-            set_learning_rate(optimizer, learning_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
             loss_fn.start_step(epoch)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 image = sample.image.contiguous(memory_format=memory_format)

@@ -20,9 +20,3 @@ def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         model.parameters(), momentum=plan.momentum, nesterov=plan.momentum > 0, **settings
     )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """From the next step on."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate

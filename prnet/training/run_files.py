@@ -15,8 +15,7 @@ class RunFiles:
     """The two checkpoints of a run, and the best score so far; lower is better."""
 
     def __init__(self, run_dir: Path, header: Mapping[str, object], *, order: dict) -> None:
-        """`header` goes into both (model, face); `order` is what decides which samples come when:
-        a run is resumed with the same."""
+        """`header` goes into both (model, face); `order`: see `Plan.order`."""
         self.run_dir = run_dir
         self.header = header
         self.order = order

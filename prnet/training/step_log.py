@@ -19,36 +19,27 @@ from prnet.training.validation import Validation
 log = logging.getLogger(__name__)
 
 
-class StepLog:
+class StepLog(contextlib.ExitStack):
     """Every step's loss terms, checked to be finite; every `log_every` steps they are written.
 
     Terms are read from the device a step late, so that reading them does not hold it up. Only the
-    first process writes; all check.
+    first process writes; all check. The files and the bar are closed as the context is left.
     """
 
     def __init__(
         self, run_dir: Path, plan: Plan, processes: Processes, *, start: int, total_steps: int
     ) -> None:
         """`start`: steps already made."""
-        self.run_dir = run_dir
+        super().__init__()
         self.plan = plan
         self.processes = processes
-        self.start, self.total_steps = start, total_steps
+        self.writer: SummaryWriter | None = None
+        if processes.is_first:
+            self.writer = self.enter_context(SummaryWriter(str(run_dir)))
+        bar = tqdm(unit="step", total=total_steps, initial=start, disable=not processes.is_first)
+        self.bar = self.enter_context(bar)
         self.unchecked: tuple[int, dict[str, Tensor]] | None = None
         self.seen_at, self.seen_step = time.perf_counter(), start
-
-    def __enter__(self) -> "StepLog":
-        self.open = contextlib.ExitStack()
-        first = self.processes.is_first
-        self.writer: SummaryWriter | None = None
-        if first:
-            self.writer = self.open.enter_context(SummaryWriter(str(self.run_dir)))
-        settings = {"total": self.total_steps, "initial": self.start, "disable": not first}
-        self.bar = self.open.enter_context(tqdm(unit="step", **settings))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.open.__exit__(*exception)
 
     def add(
         self,

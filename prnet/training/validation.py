@@ -18,6 +18,7 @@ from prnet.faces.face import Face
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.network import Network
 from prnet.sample import FitBatch
+from prnet.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,7 @@ def held_out_validation(
     face: Face,
     decoder: PositionMapDecoder,
     protocol: Protocol,
-    *,
-    batch_size: int,
-    precision: str,
+    plan: Plan,
     device: torch.device,
 ) -> Callable[[Network], Validation] | None:
     """What the loop validates with; None where no photos are held out."""
@@ -51,12 +50,12 @@ def held_out_validation(
         return None
     first, *others = data.validation
     test_set = (Joined(data.validation) if others else first).with_truth_face(face)
-    options = EvaluationOptions(batch_size=batch_size, progress=False)
+    options = EvaluationOptions(batch_size=plan.batch_size, progress=False)
     shown = data.shown(SHOWN_SAMPLES)
 
     def validate(model: Network) -> Validation:
         source = NetworkSource(
-            model, face, description="the network in training", precision=precision
+            model, face, description="the network in training", precision=plan.precision
         )
         report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}

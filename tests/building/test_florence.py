@@ -27,7 +27,7 @@ from prnet.geometry import camera
 from tests.worlds import shipped_rule
 
 SYNTHETIC = shipped_rule(size=32, samples_per_epoch=10, held_out=3)
-RULE = RenderRule(pitch_deg=(20,), yaw_deg=(-40, 0, 80), picture_size=96, max_points=3000)
+RULE = RenderRule(pitch_deg=(20,), yaw_deg=(-40, 0, 80), picture_size=96, max_points=1000)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_items(built):
     samples = Florence(built, crop=CropRule())
     batch = collate_evaluation([samples[index] for index in range(len(samples))])
     assert batch.yaw_deg == [0.0, 80.0, -40.0]
-    assert [scan.shape for scan in batch.scan] == [(3000, 3)] * 3
+    assert [scan.shape for scan in batch.scan] == [(1000, 3)] * 3
     assert batch.points is None
     # The face fills the crop as it does where landmarks are framed.
     crops = warp_to_crop(batch.picture, batch.crop_from_picture)
@@ -357,4 +357,6 @@ def test_the_command(scans, true_landmarks, tmp_path):
     assert summary["outer_eye_mm"] == pytest.approx(expected, abs=0.01)
     sheet = decode_picture((folder / "contact_sheet.png").read_bytes(), source="sheet")
     assert sheet.shape == (384, 192, 3)
-    assert write_renderings_sheet(folder, count=1) == folder / "contact_sheet.png"
+    (folder / "contact_sheet.png").unlink()
+    write_renderings_sheet(folder, count=1)
+    assert (folder / "contact_sheet.png").is_file()

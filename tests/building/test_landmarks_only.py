@@ -275,9 +275,7 @@ def test_number_of_images_without_a_fit_is_limited(built_dir, landmarks_dir, fac
         sets = TrainingSets(
             [built_dir, landmarks_dir], validation_fraction=0.0, face=face.describe(), **settings
         )
-        names = [
-            part.dataset.built.names[index] for part in sets.training for index in part.indices
-        ]
+        names = [part.built.names[index] for part in sets.training for index in part.indices]
         return {name for name, fitted in zip(names, sets.fitted, strict=True) if not fitted}
 
     few, more, every = (unfitted(landmark_images=count) for count in (2, 4, None))

@@ -250,11 +250,11 @@ def rule_of(**values) -> ExtraRule:
 class TestBuild:
     def test_writes_what_the_archive_s_reader_reads(self, tiny_data_dir, tmp_path):
         """Every sample: the source's coefficients, its rotation turned, landmarks projected."""
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         listing = build_extra(
             pairs, tmp_path, rule_of(increments_deg=(15, 30)), files_of(tiny_data_dir)
         )
-        written, _ = find_300w_lp(tmp_path, ["Extra"])
+        written = find_300w_lp(tmp_path, ["Extra"])
         assert {pair.name.removeprefix("Extra/") for pair in written} == set(listing["samples"])
         assert len(written) == 2 * len(pairs)
         assert listing["unreadable"] == {}
@@ -277,7 +277,7 @@ class TestBuild:
             np.testing.assert_allclose(file.landmarks_2d, expected, atol=1e-2)
 
     def test_increment_0_gives_the_source_back(self, tiny_data_dir, tmp_path):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         listing = build_extra(
             pairs[:1], tmp_path, rule_of(increments_deg=(0,)), files_of(tiny_data_dir)
         )
@@ -295,7 +295,7 @@ class TestBuild:
 
     def test_resumes(self, tiny_data_dir, tmp_path):
         """What is there stays as it is, what is missing is made again and alike."""
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         first = build_extra(pairs[:3], tmp_path, rule_of(), files_of(tiny_data_dir))
         folder = tmp_path / "300W_LP" / "Extra"
         content = {path.name: path.read_bytes() for path in folder.glob("*.jpg")}
@@ -311,7 +311,7 @@ class TestBuild:
         assert (folder / f"{lost}.mat").is_file()
 
     def test_another_rule_adds(self, tiny_data_dir, tmp_path):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         files = files_of(tiny_data_dir)
         first = build_extra(pairs[:2], tmp_path, rule_of(), files)
         both = build_extra(pairs[:2], tmp_path, rule_of(increments_deg=(-10,)), files)
@@ -329,7 +329,7 @@ class TestBuild:
         content["Pose_Para"][0, 6] *= -1
         fields = {key: value for key, value in content.items() if not key.startswith("__")}
         scipy.io.savemat(folder / f"{names[2]}.mat", fields)
-        pairs, _ = find_300w_lp(data_dir)
+        pairs = find_300w_lp(data_dir)
         listing = build_extra(pairs, tmp_path / "out", rule_of(), files_of(tiny_data_dir))
         reasons = listing["unreadable"]
         assert set(reasons) == {f"AFW/{name}" for name in names[:3]}
@@ -345,7 +345,7 @@ class TestBuild:
         assert set(listing["unreadable"]) == {f"AFW/{name}" for name in (names[0], names[2])}
 
     def test_nothing_made_is_an_error(self, tiny_data_dir, tmp_path):
-        pairs, _ = find_300w_lp(tiny_data_dir, ["IBUG"])
+        pairs = find_300w_lp(tiny_data_dir, ["IBUG"])
         rule = ExtraRule(yaw_deg=(90, 105), max_turn_deg=5)
         with pytest.raises(ValueError, match="not one of 2 faces .* larger max_turn_deg"):
             build_extra(pairs, tmp_path, rule, files_of(tiny_data_dir))
@@ -358,7 +358,7 @@ class TestBuild:
                 assert mp_context.get_start_method() == "spawn"
                 super().__init__(workers, initializer=initializer, initargs=initargs)
 
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         files = files_of(tiny_data_dir)
         monkeypatch.setattr("prnet.building.turned_faces.PIECE_SIZE", 1)
         monkeypatch.setattr("prnet.building.resumable.POOL_FROM", 0)
@@ -373,7 +373,7 @@ class TestBuild:
 
 class TestRule:
     def test_targets_lie_in_the_range_on_the_same_side(self, tiny_data_dir):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         turns, unreadable = plan_turns(
             pairs, ExtraRule(yaw_deg=(90, 105), max_turn_deg=60, count=30)
         )
@@ -389,18 +389,18 @@ class TestRule:
             assert turn.name.endswith(f"_yaw{round(yaw)}")
 
     def test_count_takes_as_many_and_a_larger_one_adds(self, tiny_data_dir):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         few, more = (plan_turns(pairs, ExtraRule(max_turn_deg=60, count=n))[0] for n in (3, 12))
         assert more[:3] == few
         assert len(more) == 12
 
     def test_without_a_count_every_face_comes_once(self, tiny_data_dir):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         turns, _ = plan_turns(pairs, ExtraRule(yaw_deg=(0, 60), max_turn_deg=120, count=None))
         assert sorted(turn.pair.name for turn in turns) == [pair.name for pair in pairs]
 
     def test_seed_decides(self, tiny_data_dir):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         rule = ExtraRule(max_turn_deg=60, count=5)
         names = [[turn.name for turn in plan_turns(pairs, rule)[0]] for _ in range(2)]
         assert names[0] == names[1]
@@ -408,7 +408,7 @@ class TestRule:
         assert [turn.name for turn in other] != names[0]
 
     def test_increments_go_away_from_the_camera(self, tiny_data_dir):
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         turns, _ = plan_turns(pairs, rule_of(increments_deg=(30, -5, 60)))
         for turn in turns:
             change = abs(turn.yaw_deg + turn.turn_deg) - abs(turn.yaw_deg)
@@ -426,7 +426,7 @@ class TestRule:
                     tiny_data_dir / "300W_LP" / "AFW" / f"AFW_100_1_0{suffix}",
                     tmp_path / "300W_LP" / subset,
                 )
-        turns, _ = plan_turns(find_300w_lp(tmp_path)[0], rule_of())
+        turns, _ = plan_turns(find_300w_lp(tmp_path), rule_of())
         assert len({turn.name for turn in turns}) == 2
 
     @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ class TestRule:
 
     def test_foreign_listing_is_left_alone(self, tiny_data_dir, tmp_path):
         (tmp_path / "extra.json").write_text('{"other": 1}')
-        pairs, _ = find_300w_lp(tiny_data_dir)
+        pairs = find_300w_lp(tiny_data_dir)
         with pytest.raises(ValueError, match=r"extra\.json: holds \['other'\]"):
             build_extra(pairs, tmp_path, rule_of(), files_of(tiny_data_dir))
         assert (tmp_path / "extra.json").read_text() == '{"other": 1}'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prnet.building import resumable as module
-from prnet.building.resumable import Job, chunks, resumable, some_reasons, write_plan
+from prnet.building.resumable import chunks, resumable, some_reasons, write_plan
 from prnet.files import read_json_object
 
 
@@ -23,16 +23,16 @@ def work(items, tools, *, folder: Path) -> dict[str, str]:
     return {"5": "is odd"} if 5 in items else {}
 
 
-def job(folder: Path, **values) -> Job:
-    made = Job(
-        work=functools.partial(work, folder=folder),
-        prepare=lambda: "hammer",
-        marker=functools.partial(marker, folder),
-        title="build",
-        unit="item",
-        seconds=1.0,
-    )
-    return made._replace(**values)
+def job(folder: Path, **values) -> dict:
+    return {
+        "work": functools.partial(work, folder=folder),
+        "prepare": lambda: "hammer",
+        "marker": functools.partial(marker, folder),
+        "title": "build",
+        "unit": "item",
+        "seconds": 1.0,
+        **values,
+    }
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_only_what_is_left_is_done_and_what_cannot_be_used_is_told(tmp_path):
     marker(tmp_path, 1).write_text("there")
     (tmp_path / ".2.77.tmp.txt").write_text("half of")
-    assert resumable(tmp_path, chunks(range(7), 3), job(tmp_path), workers=0) == {"5": "is odd"}
+    assert resumable(tmp_path, chunks(range(7), 3), **job(tmp_path), workers=0) == {"5": "is odd"}
     assert contents(tmp_path) == {
         "0": "hammer 2",
         "1": "there",
@@ -60,7 +60,7 @@ def test_nothing_is_prepared_for_nothing(tmp_path):
 
     for item in range(3):
         marker(tmp_path, item).write_text("there")
-    assert resumable(tmp_path, [range(3)], job(tmp_path, prepare=refuse), workers=2) == {}
+    assert resumable(tmp_path, [range(3)], **job(tmp_path, prepare=refuse), workers=2) == {}
 
 
 @pytest.mark.parametrize(("seconds", "processes"), [(0.1, None), (1.0, 3)])
@@ -75,13 +75,13 @@ def test_processes_start_where_there_is_work_for_them(tmp_path, monkeypatch, sec
 
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", Pool)
     monkeypatch.setattr(module, "POOL_FROM", 4.0)
-    resumable(tmp_path, chunks(range(7), 3), job(tmp_path, seconds=seconds), workers=8)
+    resumable(tmp_path, chunks(range(7), 3), **job(tmp_path, seconds=seconds), workers=8)
     assert len(contents(tmp_path)) == 6
     assert started == ([] if processes is None else [processes])
 
 
 def test_size_of_an_item_counts(tmp_path, capsys):
-    resumable(tmp_path, [[2], [3]], job(tmp_path, size=lambda item: 10 * item), workers=0)
+    resumable(tmp_path, [[2], [3]], **job(tmp_path, size=lambda item: 10 * item), workers=0)
     assert "50/50" in capsys.readouterr().err
 
 

@@ -159,7 +159,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
         ("visible", np.full((2, 34), 2), "expected 0 or 1"),
         ("visible", np.zeros((2, 34)), "2 faces have no visible point"),
         ("yaws_deg", np.array([0, np.inf]), "yaws_deg holds values that are not finite"),
-        ("pixel_origin", "middle", "pixel_origin is 'middle'"),
+        ("pixel_origin", "middle", "pixel_origin: got 'middle'"),
     ],
 )
 def test_unusable_annotations(lfpa, key, value, message):

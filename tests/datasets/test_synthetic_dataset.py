@@ -143,7 +143,7 @@ def test_pictures_are_rendered_at_the_side_of_the_network(experiment, size):
 
 
 def test_frozen_world_is_read_by_the_archives_readers(frozen, embedded):
-    pairs, _ = find_300w_lp(frozen, ["Synthetic"])
+    pairs = find_300w_lp(frozen, ["Synthetic"])
     assert [pair.name for pair in pairs] == [f"Synthetic/synthetic_{i:06d}" for i in range(3)]
     for pair in find_aflw2000(frozen):
         file = read_fit(pair.fit)
@@ -158,7 +158,7 @@ def test_frozen_world_is_read_by_the_archives_readers(frozen, embedded):
 
 
 def test_frozen_samples_are_those_of_the_stream(frozen, sets):
-    pairs, _ = find_300w_lp(frozen, ["Synthetic"])
+    pairs = find_300w_lp(frozen, ["Synthetic"])
     rendered = sets.rendered.faces.batch([0, 1, 2])
     for i, pair in enumerate(pairs):
         picture = decode_picture(pair.picture.read_bytes(), source=pair.picture)
@@ -225,7 +225,7 @@ def test_scan_is_a_textured_head(frozen):
 
 
 def test_archive_samples_sit_on_their_faces(frozen, embedded):
-    pairs, _ = find_300w_lp(frozen, ["Synthetic"])
+    pairs = find_300w_lp(frozen, ["Synthetic"])
     items = archive_samples(pairs, embedded, count=2)
     decoder = PositionMapDecoder(embedded.morphable_model, embedded.uv)
     for item, pair in zip(items, [pairs[0], pairs[2]], strict=True):

@@ -158,7 +158,7 @@ def test_published_names_and_shapes() -> None:
 def test_imported_network_computes_what_theirs_does(theirs, file: Path) -> None:
     small = small_face(64)
     model = SADRNet(layout="released", width=2, standardize=True, norm_momentum=0.5)
-    load_weights(model, read_released_sadrnet(file).weights, source=file)
+    load_weights(model, read_released_sadrnet(file)[0], source=file)
     model.set_face(small)
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -176,14 +176,14 @@ def test_imported_network_computes_what_theirs_does(theirs, file: Path) -> None:
 
 
 def test_mean_face_comes_along(theirs, file: Path) -> None:
-    found = read_released_sadrnet(file).mean_shape_map
+    found = read_released_sadrnet(file)[1]
     assert torch.equal(found, theirs.rebuilder.mean_posmap_tensor)
 
 
 def test_file_of_an_old_pytorch_is_read(theirs, tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=False)
-    weights = read_released_sadrnet(path).weights
+    weights = read_released_sadrnet(path)[0]
     assert torch.equal(weights["stem.0.weight"], theirs.layer0.pipe[0].weight)
     assert weights["stem.1.num_batches_tracked"] == 7
 
@@ -213,7 +213,7 @@ def test_another_width_is_refused_where_it_is_loaded(file: Path) -> None:
     with pytest.raises(ValueError, match=r"net_021.pth: weights do not fit SADRNet.*another shape"):
         load_weights(
             SADRNet(layout="released", width=4),
-            read_released_sadrnet(file).weights,
+            read_released_sadrnet(file)[0],
             source=file,
         )
 

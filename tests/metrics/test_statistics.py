@@ -158,13 +158,6 @@ def test_same_values_are_the_same():
     assert found.count == 40
 
 
-def test_paired_groups_weigh_the_bins_alike():
-    first = np.array([1.0, 1.0, 1.0, 5.0])
-    found = paired_difference(first, np.zeros(4), groups=["a", "a", "a", "b"])
-    assert found.difference.mean == 3
-    assert paired_difference(first, np.zeros(4)).difference.mean == 2
-
-
 def test_failure_rate_and_area_known_values():
     errors = [1.0, 2.0, 4.0, 9.0]
     assert failure_rate(errors, 4.0) == 0.25  # at the threshold is no failure
@@ -177,31 +170,29 @@ def test_failure_rate_and_area_known_values():
 
 def test_area_is_the_integral_of_the_curve():
     errors = skewed(9, 500)
-    curve = cumulative_curve(errors, limit=8.0, points=8001)
-    assert curve_area(errors, 8.0) == pytest.approx(
-        trapezoid(curve.shares, curve.thresholds) / 8, abs=1e-3
-    )
-    assert curve.shares[-1] == pytest.approx(1 - failure_rate(errors, 8.0))
-    assert (np.diff(curve.shares) >= 0).all()
+    thresholds = np.linspace(0, 8, 8001)
+    shares = cumulative_curve(errors, thresholds)
+    assert curve_area(errors, 8.0) == pytest.approx(trapezoid(shares, thresholds) / 8, abs=1e-3)
+    assert shares[-1] == pytest.approx(1 - failure_rate(errors, 8.0))
+    assert (np.diff(shares) >= 0).all()
 
 
 def test_curve_counts_errors_at_the_threshold():
-    curve = cumulative_curve([0.0, 5.0, 10.0, 20.0], limit=10, points=3)
-    assert curve.thresholds.tolist() == [0, 5, 10]
-    assert curve.shares.tolist() == [0.25, 0.5, 0.75]
+    shares = cumulative_curve([0.0, 5.0, 10.0, 20.0], np.array([0, 5, 10]))
+    assert shares.tolist() == [0.25, 0.5, 0.75]
 
 
 def test_csv_round_trip():
     methods = {'PRN, "ours"': skewed(1, 30), "2DASL": skewed(2, 20)}
-    text = curves_as_csv(methods, limit=10, points=21)
+    text = curves_as_csv(methods, limit=10)
     rows = list(csv.reader(text.splitlines()))
     assert rows[0] == ["error", *methods]
     numbers = np.array(rows[1:], dtype=float)
-    assert numbers.shape == (21, 3)
+    assert numbers.shape == (101, 3)
+    np.testing.assert_allclose(numbers[:, 0], np.linspace(0, 10, 101), rtol=1e-5)
     for column, errors in enumerate(methods.values(), start=1):
-        curve = cumulative_curve(errors, limit=10, points=21)
-        np.testing.assert_allclose(numbers[:, 0], curve.thresholds, rtol=1e-5)
-        np.testing.assert_allclose(numbers[:, column], curve.shares, rtol=1e-5)
+        shares = cumulative_curve(errors, np.linspace(0, 10, 101))
+        np.testing.assert_allclose(numbers[:, column], shares, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +206,8 @@ def test_csv_round_trip():
         (lambda: paired_difference([1, 2], [1]), "got 2 and 1 values, expected those of the same"),
         (lambda: failure_rate([1, -2], 3), "errors: got -2, expected none below 0"),
         (lambda: curve_area([1, 2], 0), "threshold: got 0, expected a positive number"),
-        (lambda: cumulative_curve([1], limit=1, points=1), "points: got 1, expected at least 2"),
         (lambda: curves_as_csv({}, limit=1), "methods: got none"),
+        (lambda: cumulative_curve([-1], np.ones(1)), "errors: got -1, expected none below 0"),
     ],
 )
 def test_wrong_input_is_refused(call, message):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint, save_checkpoint
 from prnet.entry import CONFIG_DIR, one_line_errors, shipped_values
 from prnet.eval import run_evaluation
-from prnet.models.loading import NETWORKS, build_network, load_model
+from prnet.models.loading import NETWORKS, build_network, load_model, options_of
 from prnet.models.mobile_frnet import MobileFRNet
 from prnet.models.network import Network
 from prnet.train import read_settings, run
@@ -167,7 +167,9 @@ def test_a_checkpoint_with_fewer_values_takes_the_configured_ones():
     for name, entry in NETWORKS.items():
         configured = dict(shipped_values("model", name)["network"])
         del configured["_target_"]
-        assert {**entry.network.__init__.__kwdefaults__, **entry.values} == configured
+        options = options_of(entry.func).items()
+        defaults = {key: option.default for key, option in options}
+        assert {**defaults, **entry.keywords} == configured
 
 
 def test_a_model_is_loaded_with_its_weights(state, tmp_path):

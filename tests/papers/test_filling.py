@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from prnet.entry import shipped, shipped_protocol
+from prnet.entry import shipped, shipped_values
 from prnet.papers.filling import fill, listing, write_table
 from prnet.papers.formats import FilledRow, FilledTable, escape_latex, to_csv, to_latex, to_markdown
 from prnet.papers.published import (
@@ -416,8 +416,10 @@ def test_a_changed_protocol_is_another(tmp_path):
     exact = made_report(tmp_path, "b.json", metrics={"nme_68_2d": {**SUMMARY, "mean_of_bins": 9.0}})
     whole = filled(TABLES["prn", "1"], report, exact)
     assert our_cells(whole, "PRN, ours")[3] == "9.00"
-    crop = {**shipped_protocol("prn")["crop"], "jitter": 0.1, "boxes": "b.csv"}
-    assert SHIPPED.deviations({**shipped_protocol("prn"), "crop": crop}) == {"crop.jitter": 0.1}
+    crop = {**shipped_values("protocol", "prn")["crop"], "jitter": 0.1, "boxes": "b.csv"}
+    assert SHIPPED.deviations({**shipped_values("protocol", "prn"), "crop": crop}) == {
+        "crop.jitter": 0.1
+    }
 
 
 SUMMARY = {"mean": 1.0, "mean_of_bins": 1.0, "std_of_bins": 0.0, "bins": {}}

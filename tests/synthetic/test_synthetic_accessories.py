@@ -128,8 +128,10 @@ def test_primitives():
     assert volume.item() == pytest.approx(4 / 3 * math.pi * 60, rel=0.07)
     box = superquadric(torch.tensor([[3.0, 4.0, 5.0]]), torch.full((1, 2), 0.05), 12, 15)
     assert box[0].abs().amax(0).tolist() == pytest.approx([3, 4, 5], rel=0.15)
-    with pytest.raises(ValueError, match="sheets and solids"):
-        join([sheet(2, 2), tube(3, 2)])
+    both = join([sheet(2, 2), tube(3, 2)])
+    assert both.two_sided.tolist() == [True] * 2 + [False] * 8
+    assert both.triangles[:2].max() == 3
+    assert both.triangles[2:].min() == 4
 
 
 def test_nothing_worn_is_one_point(accessories, people):

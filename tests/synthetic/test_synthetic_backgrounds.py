@@ -85,7 +85,7 @@ def test_folder_finds_pictures_below_and_reads_squares(tmp_path):
     write(tmp_path / "deep" / "er" / "blue.JPG", np.full((200, 50, 3), (200, 0, 0), np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
     folder = BackgroundFolder(tmp_path)
-    assert len(folder) == 2
+    assert len(folder.paths) == 2
     means = np.stack([folder.read(generator(seed), 32).mean((0, 1)) for seed in range(20)])
     red = means[:, 0] > 150
     assert 0 < red.sum() < 20

@@ -10,7 +10,7 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.camera.lighting import Light, polynomial_terms, soft_light
 from prnet.synthetic.camera.pose import CameraPose
-from prnet.synthetic.parameters import SampleParameters, select, stack
+from prnet.synthetic.parameters import SampleParameters, stack
 from prnet.synthetic.render.normals import quads_of
 from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
@@ -19,6 +19,7 @@ from prnet.synthetic.srgb import srgb_encode
 from prnet.synthetic.world import SyntheticFaces
 from prnet.synthetic.worn.accessories import OPAQUE
 from prnet.synthetic.worn.patterns import KIND_NAMES
+from prnet.synthetic.worn.solids import select
 from tests.films import IDENTITY_FILM
 from tests.painter import paint
 from tests.worlds import shipped_world

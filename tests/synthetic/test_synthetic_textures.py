@@ -8,18 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from prnet.faces.embedded import load_embedded, load_head
+from prnet.faces.embedded import Head, load_embedded, load_head, window_triangles
 from prnet.faces.face import Face
 from prnet.synthetic.noise import octave_noise, smoothstep
-from prnet.synthetic.person.material import skin_tone
-from prnet.synthetic.person.skin_chart import along_path, skin_chart, smooth_path, window_masks
-from prnet.synthetic.person.textures import (
-    SKIN_LAYERS,
-    SkinMaterial,
-    compose_albedo,
-    draw_material,
-    skin_layers,
-)
+from prnet.synthetic.person.material import SkinMaterial, draw_material, skin_tone
+from prnet.synthetic.person.skin_chart import along_path, skin_chart, smooth_path
+from prnet.synthetic.person.textures import SKIN_LAYERS, compose_albedo, skin_layers
 
 NUM_TEXTURES = 16
 
@@ -30,24 +24,24 @@ def face() -> Face:
 
 
 @pytest.fixture(scope="module")
-def masks() -> dict[str, Tensor]:
-    return window_masks(load_head())
+def head() -> Head:
+    return load_head()
 
 
 @pytest.fixture(scope="module")
-def chart(face, masks):
-    return skin_chart(face, masks, 256)
+def chart(head, face):
+    return skin_chart(head, face, 256)
 
 
 @pytest.fixture(scope="module")
-def textures(face, masks) -> Mapping[str, np.ndarray]:
+def textures(chart) -> Mapping[str, np.ndarray]:
     """(NUM_TEXTURES, 256, 256) float64 in [0, 1] of each layer."""
-    made = [texture(face, masks, seed) for seed in range(NUM_TEXTURES)]
+    made = [texture(chart, seed) for seed in range(NUM_TEXTURES)]
     return dict(zip(SKIN_LAYERS, np.stack(made, 1) / 255, strict=True))
 
 
-def texture(face, masks, seed: int, size: int = 256) -> np.ndarray:
-    return skin_layers(face, masks, np.random.default_rng(seed), size)
+def texture(chart, seed: int) -> np.ndarray:
+    return skin_layers(chart, np.random.default_rng(seed))
 
 
 def center(layer: np.ndarray) -> np.ndarray:
@@ -67,12 +61,12 @@ def share_within(layer: np.ndarray, mask: np.ndarray) -> float:
     return float(layer[mask].sum() / layer.sum())
 
 
-def test_texture_is_bytes_and_a_function_of_the_generator(face, masks):
-    first = texture(face, masks, 3)
+def test_texture_is_bytes_and_a_function_of_the_generator(chart):
+    first = texture(chart, 3)
     assert first.shape == (len(SKIN_LAYERS), 256, 256)
     assert first.dtype == np.uint8
-    assert np.array_equal(first, texture(face, masks, 3))
-    changed = (first != texture(face, masks, 4)).mean((1, 2))
+    assert np.array_equal(first, texture(chart, 3))
+    changed = (first != texture(chart, 4)).mean((1, 2))
     assert (changed > 0).sum() >= len(SKIN_LAYERS) - 1
 
 
@@ -157,29 +151,21 @@ def test_layers_are_symmetric_on_average_only(textures, name):
     assert np.abs(layers - layers[:, :, ::-1]).max((1, 2)).mean() > 0.05
 
 
-def test_layers_lie_at_the_same_place_at_any_size(face, masks):
-    whole = skin_layers(face, masks, np.random.default_rng(5), 256)
-    half = skin_layers(face, masks, np.random.default_rng(5), 128)
+def test_layers_lie_at_the_same_place_at_any_size(head, face, chart):
+    whole, half = texture(chart, 5), texture(skin_chart(head, face, 128), 5)
     for name in ("lips", "brow", "makeup", "lash"):
         index = SKIN_LAYERS.index(name)
         expected = center(whole[index].astype(float)) * 127 / 255
         np.testing.assert_allclose(center(half[index].astype(float)), expected, atol=0.8)
 
 
-def test_chart_follows_the_position_map(face, masks, chart):
+def test_chart_follows_the_position_map(head, face, chart):
     """A texture's pixel is the map's texel: landmarks and masks agree with the layout."""
     cells = face.uv.landmark_cells.numpy()[:, ::-1]
     assert np.abs(chart.landmarks - cells).max() <= 0.5
-    lips = face.uv.position_map(masks["lips"][None, :, None])[0, 0].numpy()
+    kept = head.triangles[window_triangles(head)].unique()
+    lips = face.uv.position_map(head.masks["lips"][kept][None, :, None])[0, 0].numpy()
     np.testing.assert_allclose(chart.lips, lips, atol=1e-6)
-
-
-def test_wrong_masks_are_refused(face, masks):
-    with pytest.raises(ValueError, match="'ears' is missing"):
-        skin_chart(face, {name: masks[name] for name in ("lips", "eyelids")}, 256)
-    whole_head = load_head().masks
-    with pytest.raises(ValueError, match=r"'lips': got \d+ values, expected.*window_masks"):
-        skin_chart(face, whole_head, 256)
 
 
 def gathered(material: SkinMaterial, count: int | None = None) -> SkinMaterial:

@@ -14,8 +14,9 @@ from prnet.synthetic.camera.lighting import draw_light, polynomial_terms
 from prnet.synthetic.camera.pose import angles_of
 from prnet.synthetic.parameters import STREAMS, SampleParameters, World, draw, draw_pose, streams
 from prnet.synthetic.person.expressions import LED, LIMIT, OPPOSED, draw_expression
-from prnet.synthetic.person.skin_chart import window_masks
-from prnet.synthetic.person.textures import draw_material, skin_layers
+from prnet.synthetic.person.material import draw_material
+from prnet.synthetic.person.skin_chart import skin_chart
+from prnet.synthetic.person.textures import skin_layers
 from prnet.synthetic.render.bank import MARGIN, TEXTURE_SIZE, Bank
 from prnet.synthetic.render.renderer import Rendering
 from prnet.synthetic.world import SyntheticFaces
@@ -312,7 +313,7 @@ def test_texture_of_a_sample_is_the_window_of_its_layers(faces: SyntheticFaces) 
     """The layers as they are made, without the margin that the renderer adds."""
     index = next(k for k in range(50) if faces.parameters(k).texture == 1)
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([0, 0, 0, 1])))
-    layers = skin_layers(faces.face, window_masks(faces.head), generator, 256)
+    layers = skin_layers(skin_chart(faces.head, faces.face, 256), generator)
     got = faces.texture(index)
     assert got.shape == (256 * 256, len(layers))
     expected = torch.from_numpy(layers).flatten(1).t().float() / 255

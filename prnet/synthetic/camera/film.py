@@ -42,7 +42,7 @@ def draw_film(generator: np.random.Generator) -> FilmParameters:
     white_balance = np.exp([warmth, tint, -1.3 * warmth])
     grey = uniform() < 0.08
     noise = np.exp(uniform(math.log(0.001), math.log(0.03)))
-    aberration = sometimes(0.3, abs(normal(0, 0.6))) * _direction(uniform(0, 2 * math.pi))
+    aberration, angle = sometimes(0.3, abs(normal(0, 0.6))), uniform(0, 2 * math.pi)
     return FilmParameters(
         exposure=float(np.clip(normal(-0.05, 0.33), -1.3, 0.8)),
         white_balance=white_balance,
@@ -56,13 +56,9 @@ def draw_film(generator: np.random.Generator) -> FilmParameters:
         motion_px=sometimes(0.05, uniform(1.5, 7)),
         motion_angle=uniform(0, math.pi),
         sharpening=sometimes(0.35, uniform(0.2, 1.5)),
-        aberration_px=aberration,
+        aberration_px=aberration * np.array([math.cos(angle), math.sin(angle)]),
         resolution=1.0 if uniform() < 0.65 else float(np.exp(uniform(math.log(0.22), 0))),
         read_noise=noise * uniform(0.1, 0.5),
         shot_noise=noise**2 * uniform(0.3, 3),
         jpeg_quality=100.0 if uniform() < 0.2 else 15 + 82 * generator.beta(2.2, 1.1),
     )
-
-
-def _direction(angle: float) -> np.ndarray:
-    return np.array([math.cos(angle), math.sin(angle)])

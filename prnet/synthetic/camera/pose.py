@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,13 +61,9 @@ def frame(items: Sequence, landmark_model: MorphableModel, size: int) -> Framed:
     The crop square maps to [0, size - 1], as PRN's with its span of 255 at 256 px.
     """
     shape, exp, pose, scale, shift = (
-        torch.tensor(values, dtype=torch.float64)
-        for values in (
-            [item.shape_params.tolist() for item in items],
-            [item.exp_params.tolist() for item in items],
-            [list(item.pose) for item in items],
-            [item.framing.scale for item in items],
-            [item.framing.shift.tolist() for item in items],
+        torch.from_numpy(np.array(values))
+        for values in zip(
+            *((x.shape_params, x.exp_params, x.pose, *x.framing[:2]) for x in items), strict=True
         )
     )
     model = landmark_model

@@ -183,7 +183,7 @@ def _beard_density(chart: SkinChart, generator: np.random.Generator) -> np.ndarr
     for outer, lobe, jaw, inward in ((0, 1, 3, 1), (16, 15, 13, -1)):
         top, bottom = chart.offset(outer, 0, -0.1), chart.between(lobe, jaw, sideburn)
         across = np.array([inward * 0.22 * chart.unit, 0])
-        burns = np.maximum(burns, chart.region([top, top + across, bottom + across, bottom], 0.0))
+        burns = np.maximum(burns, chart.region([top, top + across, bottom + across, bottom]))
     return burns
 
 
@@ -215,7 +215,7 @@ def _cheeks(chart: SkinChart, generator: np.random.Generator) -> np.ndarray:
         chart.landmarks[1] + [front, 0],
         chart.offset(0, 0, -0.15) + [front, 0],
     ]
-    region = chart.region(outline, 0.0)
+    region = chart.region(outline)
     if generator.uniform() < 0.6:
         # Bare beside the tuft below the lower lip.
         for corner, inward in ((58, -1), (56, 1)):
@@ -236,8 +236,7 @@ def _moustache(chart: SkinChart, generator: np.random.Generator) -> np.ndarray:
             *chart.landmarks[[54, 53, 52, 51, 50, 49, 48]],
             chart.offset(48, 0.02 - reach, drop + 0.03),
             chart.offset(48, -reach, drop - 0.03),
-        ],
-        0.0,
+        ]
     )
 
 
@@ -253,6 +252,5 @@ def _goatee(chart: SkinChart, generator: np.random.Generator) -> np.ndarray:
             chart.between(9, 10, width) + [0, bottom * chart.unit],
             chart.offset(8, 0, bottom + 0.03),
             chart.between(7, 6, width) + [0, bottom * chart.unit],
-        ],
-        0.0,
+        ]
     )

@@ -5,13 +5,12 @@ rows as its position map. Lengths are in units of the distance between the outer
 eyes, so nothing depends on the resolution or on the face's own UV layout.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from prnet.faces.embedded import Head, window_triangles
 from prnet.faces.face import Face
@@ -65,7 +64,7 @@ class SkinChart(NamedTuple):
     def fill(self, canvas: np.ndarray, polygon: Sequence[np.ndarray]) -> None:  # points (2,)
         cv2.fillPoly(canvas, [_fixed(np.stack(polygon))], 255, cv2.LINE_AA, FRACTION_BITS)
 
-    def region(self, polygon: Sequence[np.ndarray], softness: float) -> np.ndarray:
+    def region(self, polygon: Sequence[np.ndarray], softness: float = 0.0) -> np.ndarray:
         """A polygon with an edge that fades over some `softness` units, (H, W)."""
         sheet = np.zeros((self.size, self.size), np.uint8)
         points = np.rint(np.stack(polygon) * 2**FRACTION_BITS).astype(np.int32)
@@ -107,27 +106,11 @@ class SkinChart(NamedTuple):
             cv2.polylines(canvas, hairs, False, value, thickness, cv2.LINE_AA, FRACTION_BITS)
 
 
-def skin_chart(
-    face: Face,
-    masks: Mapping[str, Tensor],  # "lips", "eyelids", "ears": (N,), in [0, 1]
-    size: int,
-) -> SkinChart:
-    """The chart of a face at some resolution.
-
-    Raises:
-        ValueError: a mask that is not there, or not of the face's vertices.
-    """
-    count = face.morphable_model.num_vertices
-    for name in ("lips", "eyelids", "ears"):
-        if name not in masks:
-            raise ValueError(f"skin masks: {name!r} is missing; got {sorted(masks)}")
-        if len(masks[name]) != count:
-            raise ValueError(
-                f"skin mask {name!r}: got {len(masks[name])} values, expected one for each of the "
-                f"{count} vertices of the face; window_masks(head) picks them"
-            )
-    stacked = torch.stack([masks[name].float() for name in ("lips", "eyelids", "ears")], -1)
-    maps = face.uv.position_map(stacked[None])[0].numpy()  # (3, R, R)
+def skin_chart(head: Head, face: Face, size: int) -> SkinChart:
+    """The chart of a head whose part in the window is `face`, at some resolution."""
+    kept = torch.unique(head.triangles[window_triangles(head)])  # the vertices of `face`
+    masks = torch.stack([head.masks[name][kept] for name in ("lips", "eyelids", "ears")], -1)
+    maps = face.uv.position_map(masks[None])[0].numpy()  # (3, R, R)
     resolution = face.uv.resolution
     if resolution != size:
         maps = np.stack([cv2.resize(field, (size, size)) for field in maps])
@@ -135,12 +118,6 @@ def skin_chart(
     landmarks = pixels * (size - 1) / (resolution - 1)
     unit = float(np.linalg.norm(landmarks[45] - landmarks[36]))
     return SkinChart(size, unit, landmarks, *(np.clip(field, 0, 1) for field in maps))
-
-
-def window_masks(head: Head) -> dict[str, Tensor]:
-    """The head's masks at the vertices of its face window, those of `load_embedded()`."""
-    kept = torch.unique(head.triangles[window_triangles(head)])
-    return {name: mask[kept] for name, mask in head.masks.items()}
 
 
 def along_path(path: np.ndarray, share: np.ndarray) -> np.ndarray:  # (K, 2); (M,), in [0, 1]

@@ -4,15 +4,14 @@ A texture says where things are, a material what they look like; any texture goe
 material. Letters: M pixels, L layers, (H, W) the texture.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.faces.face import Face
 from prnet.synthetic.person.facial_hair import beard_layer, brow_layer, lash_layer
-from prnet.synthetic.person.material import SkinMaterial, draw_material
+from prnet.synthetic.person.material import SkinMaterial
 from prnet.synthetic.person.skin import (
     detail_layer,
     lips_layer,
@@ -21,15 +20,7 @@ from prnet.synthetic.person.skin import (
     shade_layer,
     spots_layer,
 )
-from prnet.synthetic.person.skin_chart import SkinChart, skin_chart
-
-__all__ = [
-    "SKIN_LAYERS",
-    "SkinMaterial",
-    "compose_albedo",
-    "draw_material",
-    "skin_layers",
-]
+from prnet.synthetic.person.skin_chart import SkinChart
 
 LAYER_MAKERS: dict[str, Callable[[SkinChart, np.random.Generator], np.ndarray]] = {
     "detail": detail_layer,
@@ -45,22 +36,18 @@ LAYER_MAKERS: dict[str, Callable[[SkinChart, np.random.Generator], np.ndarray]] 
 # The order of the layers of a texture; the first four absorb light, the others cover.
 SKIN_LAYERS: tuple[str, ...] = tuple(LAYER_MAKERS)
 NUM_ABSORBING = 4
+# What their gains, colours and strengths are called in `SkinMaterial`.
+ABSORBING, COVERS = SKIN_LAYERS[:NUM_ABSORBING], ("lip", "makeup", "beard", "brow", "lash")
 # How strongly each of them absorbs red, green and blue: unevenness, blood, pigment, shadow.
 ABSORPTION = ((0.8, 1.0, 1.1), (0.06, 1.0, 0.8), (0.75, 1.2, 1.5), (0.8, 1.0, 1.0))
 
 
-def skin_layers(
-    face: Face,
-    masks: Mapping[str, Tensor],  # "lips", "eyelids", "ears": (N,), in [0, 1]
-    generator: np.random.Generator,
-    size: int = 256,
-) -> np.ndarray:
+def skin_layers(chart: SkinChart, generator: np.random.Generator) -> np.ndarray:
     """One texture, (L, size, size) uint8, in the order of SKIN_LAYERS.
 
     Row v and column u are those of the face's position map: pixel (i, j) of a texture of its
     resolution is the texel (i, j) of the map.
     """
-    chart = skin_chart(face, masks, size)
     streams = generator.spawn(len(SKIN_LAYERS))
     layers = np.stack(
         [make(chart, stream) for make, stream in zip(LAYER_MAKERS.values(), streams, strict=True)]
@@ -77,25 +64,12 @@ def compose_albedo(
     Beer and Lambert: albedo = tone exp(-sum_k absorption_k gain_k layer_k); then lips, make-up,
     beard, brows and lashes cover it in turn.
     """
-    gains = torch.stack(
-        [
-            material.detail_gain,
-            material.redness_gain,
-            material.spots_gain,
-            material.shade_gain,
-        ],
-        -1,
-    )
+    gains = torch.stack([getattr(material, f"{name}_gain") for name in ABSORBING], -1)
     absorption = layers.new_tensor(ABSORPTION)
     absorbance = (layers[:, :NUM_ABSORBING] * gains) @ absorption
     albedo = material.skin_tone * absorbance.neg_().exp_()
-    for name, color, strength in (
-        ("lips", material.lip_color, material.lip_strength),
-        ("makeup", material.makeup_color, material.makeup_strength),
-        ("beard", material.beard_color, material.beard_strength),
-        ("brow", material.brow_color, material.brow_strength),
-        ("lash", material.lash_color, material.lash_strength),
-    ):
-        coverage = layers[:, SKIN_LAYERS.index(name)] * strength
-        albedo = torch.lerp(albedo, color.expand_as(albedo), coverage[:, None])
+    for layer, name in enumerate(COVERS, start=NUM_ABSORBING):
+        color = getattr(material, f"{name}_color").expand_as(albedo)
+        coverage = layers[:, layer] * getattr(material, f"{name}_strength")
+        albedo = torch.lerp(albedo, color, coverage[:, None])
     return albedo.clamp_(0, 1)

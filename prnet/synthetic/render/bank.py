@@ -15,7 +15,7 @@ from prnet.faces.embedded import Head
 from prnet.faces.face import Face
 from prnet.synthetic.backgrounds import BackgroundFolder, procedural_background
 from prnet.synthetic.parameters import Backdrop
-from prnet.synthetic.person.skin_chart import window_masks
+from prnet.synthetic.person.skin_chart import skin_chart
 from prnet.synthetic.person.textures import SKIN_LAYERS, skin_layers
 from prnet.synthetic.srgb import linear_from_bytes
 
@@ -53,8 +53,7 @@ class Bank:
         folder: BackgroundFolder | None = None,
     ) -> None:
         self.block = block
-        self._face, self._masks, self._folder = face, window_masks(head), folder
-        self._seed = seed
+        self._chart, self._folder, self._seed = skin_chart(head, face, WINDOW_SIZE), folder, seed
         self._made: set[tuple[int, int]] = set()
         # Half precision holds 256 levels exactly.
         self.textures = torch.zeros(
@@ -64,7 +63,7 @@ class Bank:
         self._backgrounds = torch.zeros(num_backgrounds, 3, side, side, dtype=torch.float16)
 
     def _make_texture(self, number: int, generator: np.random.Generator) -> None:
-        layers = skin_layers(self._face, self._masks, generator, WINDOW_SIZE)
+        layers = skin_layers(self._chart, generator)
         window = torch.from_numpy(layers)[None] / 255
         grown = functional.pad(window, (MARGIN,) * 4, mode="replicate")[0]  # (L, size, size)
         place = torch.arange(TEXTURE_SIZE, dtype=torch.float32)

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from prnet.geometry.rasterize import z_buffer
 from prnet.synthetic.render.palette import Palette
-from prnet.synthetic.render.pixels import Canvas, draw_layer
+from prnet.synthetic.render.pixels import draw_layer
 from prnet.synthetic.render.scene import Scene
 from prnet.synthetic.render.shadow import shadow_map
 from prnet.synthetic.worn.accessories import LENS, OPAQUE
 
-# A pixel hides what is behind it when it covers at least this share.
-HIDING = 0.5
 # What lies this many sides behind the face is not worn.
 BEHIND = -4.0
 
@@ -32,7 +30,7 @@ def draw_sample(
     normals, side = scene.normals(points), image.shape[-1]
     depth = torch.full_like(image[0], -torch.inf)
     attention = torch.zeros_like(depth, dtype=torch.bool)
-    canvas = Canvas(image.numpy(), attention.numpy(), depth.numpy())
+    canvas = image.numpy(), attention.numpy(), depth.numpy()
     matrix, seen_by_light = np.zeros((3, 4), np.float32), np.zeros((0, 0), np.float32)
     if casts_shadow:
         direction = torch.from_numpy(palette.directions[0])
@@ -49,8 +47,7 @@ def draw_sample(
             palette,
             matrix,
             seen_by_light,
-            canvas,
-            HIDING,
+            *canvas,
             kind == LENS,
         )
     return attention, depth

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from prnet.synthetic.parameters import SampleParameters
+from prnet.synthetic.person.textures import ABSORBING, COVERS
 from prnet.synthetic.render.scene import MOUTH_PARTS, Scene
+from prnet.synthetic.worn.head_chart import UM_PER_MM
 from prnet.synthetic.worn.patterns import KIND_NAMES, with_body_colors
 
 MOUTH_COLORS = {"cavity": (0.16, 0.03, 0.025), "tongue": (0.42, 0.13, 0.12)}  # linear RGB
-MICROMETRES = 1000.0  # in a millimetre
 # Strength and sharpness of highlights.
 EYE_HIGHLIGHT = (0.55, 180.0)
 MOUTH_HIGHLIGHT = (0.12, 60.0)
@@ -63,23 +64,21 @@ def palettes_of(
     """Each sample's light and colours."""
     light, material, eyes = batch.light, batch.material, batch.eyes
     half, bright = half_vector(light.direction), half_vector(light.highlight)
-    covers = ("lip", "makeup", "beard", "brow", "lash")
-    gains = ("detail", "redness", "spots", "shade")
     teeth = material.teeth_color
     mouth = [
         teeth.new_tensor(MOUTH_COLORS[part]).expand_as(teeth) if part in MOUTH_COLORS else teeth
         for part in MOUTH_PARTS
     ]
-    iris_angle = torch.asin(eyes.iris_mm * MICROMETRES / scene.head.eye_radius)
+    iris_angle = torch.asin(eyes.iris_mm * UM_PER_MM / scene.head.eye_radius)
     stubble = batch.accessories.hair.stubble
     columns = (
         light.irradiance,
         torch.stack([light.direction, half, bright], 1),
         torch.stack([light.color, light.highlight_color], 1),
         material.skin_tone,
-        torch.stack([getattr(material, f"{name}_gain") for name in gains], 1),
-        torch.stack([getattr(material, f"{name}_color") for name in covers], 1),
-        torch.stack([getattr(material, f"{name}_strength") for name in covers], 1),
+        torch.stack([getattr(material, f"{name}_gain") for name in ABSORBING], 1),
+        torch.stack([getattr(material, f"{name}_color") for name in COVERS], 1),
+        torch.stack([getattr(material, f"{name}_strength") for name in COVERS], 1),
         material.hair_color,
         torch.stack([stubble, material.specular, material.roughness], 1),
         eyes.gaze,

@@ -13,7 +13,6 @@ Letters: S side of the picture, R side of the shadow map.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -43,17 +42,11 @@ from prnet.synthetic.render.strips import (
 from prnet.synthetic.render.surfaces import accessories, between, eyes, mouth, skin
 
 NUM_LOOKS = len(LOOKS)
+# A pixel hides what is behind it when it covers at least this share.
+HIDING = 0.5
 # How far beyond the terminator light still leaks through skin, for red, green and blue.
 SKIN_WRAP = np.array((0.30, 0.12, 0.07), np.float32)
 MIRRORED, BRIGHT = FREE, FREE + 1  # rows
-
-
-class Canvas(NamedTuple):
-    """What is drawn; written."""
-
-    image: np.ndarray  # (3, S, S)
-    attention: np.ndarray  # (S, S), bool
-    depth: np.ndarray  # (S, S), of the nearest thing that hides
 
 
 @cached(fastmath=RELAXED)
@@ -66,14 +59,14 @@ def draw_layer(
     palette: Palette,
     shadow_matrix: np.ndarray,  # (3, 4), shadow map px from crop px
     shadow_depth: np.ndarray,  # (R, R); R = 0: nothing casts a shadow
-    canvas: Canvas,
-    hiding: float,  # a pixel of at least this alpha hides what is behind it
+    image: np.ndarray,  # (3, S, S), written
+    attention: np.ndarray,  # (S, S), bool, written
+    depth: np.ndarray,  # (S, S), of the nearest thing that hides, written
     is_glass: bool,
 ) -> None:
     """Draw a layer where it is nearer than what is drawn already."""
     # Arrays are taken out of their tuples once: each time costs a count of references.
     triangles, two_sided, looks, attributes, eye_direction = layer
-    image, attention, depth = canvas
     mouth_colors, paint, highlights = palette.mouth_colors, palette.paint, palette.highlights
     places, ends = _sorted(looks, numbers, near, depth)
     strip = np.zeros((ROWS, STRIP), np.float32)
@@ -135,7 +128,7 @@ def draw_layer(
                     behind = image[channel, row, column]
                     shade = strip[COLOR + channel, pixel]
                     image[channel, row, column] = behind + alpha * (shade - behind)
-                if alpha >= hiding:
+                if alpha >= HIDING:
                     attention[row, column] = is_face[pixel]
                     if not is_glass:
                         depth[row, column] = near[row, column]

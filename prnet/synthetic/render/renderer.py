@@ -20,8 +20,9 @@ from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.camera.pose import frame
 from prnet.synthetic.parameters import SampleParameters, stack
 from prnet.synthetic.render.bank import Bank
-from prnet.synthetic.render.draw import HIDING, draw_sample
+from prnet.synthetic.render.draw import draw_sample
 from prnet.synthetic.render.palette import palettes_of
+from prnet.synthetic.render.pixels import HIDING
 from prnet.synthetic.render.scene import Scene, transform
 from prnet.synthetic.srgb import linear_from_bytes
 from prnet.synthetic.worn.accessories import Accessories
@@ -56,28 +57,19 @@ class Renderer:
         self.landmark_model = head.morphable_model.at_vertices(head.landmark_index)
         self.scene = Scene(head, face, Accessories(head))
 
-    def __call__(self, items: Sequence[SampleParameters], bank: Bank) -> Rendering:
-        """Draw samples of one block of textures."""
-        with torch.no_grad():
-            return self._render(items, bank)
-
     def fits(self, items: Sequence[SampleParameters]) -> list[Fit]:
         """The samples' fits, in px of the picture."""
         framed = frame(items, self.landmark_model, self.size)
+        angles, translations = framed.angles.numpy(), framed.translation.numpy()
+        poses = zip(angles, translations, framed.scale.tolist(), strict=True)
         return [
-            Fit(
-                item.shape_params,
-                item.exp_params,
-                angles.numpy(),
-                translation.numpy(),
-                float(scale),
-            )
-            for item, scale, angles, translation in zip(
-                items, framed.scale, framed.angles, framed.translation, strict=True
-            )
+            Fit(item.shape_params, item.exp_params, *pose)
+            for item, pose in zip(items, poses, strict=True)
         ]
 
-    def _render(self, items: Sequence[SampleParameters], bank: Bank) -> Rendering:
+    @torch.no_grad()
+    def __call__(self, items: Sequence[SampleParameters], bank: Bank) -> Rendering:
+        """Draw samples of one block of textures."""
         batch = stack(items)
         matrix = frame(items, self.landmark_model, self.size).crop_from_model.float()
         vertices = self.scene.vertices(batch.shape_params, batch.exp_params, batch.accessories)

@@ -37,7 +37,7 @@ from prnet.synthetic.worn.patterns import BEARD, LENSES
 LIPS, BEARD_LAYER = SKIN_LAYERS.index("lips"), SKIN_LAYERS.index("beard")
 NUM_LAYERS = len(SKIN_LAYERS)
 ABSORBED = np.array(ABSORPTION, np.float32)
-COVERS = NUM_LAYERS - NUM_ABSORBING
+NUM_COVERS = NUM_LAYERS - NUM_ABSORBING
 LAYERS = FREE  # rows of the skin's layers
 SCALP = LAYERS + NUM_LAYERS
 ACROSS, ALONG, FINE, DOWN, UP = range(FREE, FREE + 5)
@@ -89,7 +89,7 @@ def skin(
             absorbed = a_0 * strip[LAYERS, pixel] + a_1 * strip[LAYERS + 1, pixel]
             absorbed += a_2 * strip[LAYERS + 2, pixel] + a_3 * strip[LAYERS + 3, pixel]
             strip[COLOR + channel, pixel] = base * exp(-absorbed)
-        for cover in range(COVERS):
+        for cover in range(NUM_COVERS):
             color = palette.cover_colors[cover, channel]
             strength = palette.cover_strengths[cover]
             for pixel in range(STRIP):

@@ -33,7 +33,7 @@ from prnet.synthetic.worn.patterns import (
     OBJECT,
     draw_paint,
 )
-from prnet.synthetic.worn.solids import NOWHERE_MM
+from prnet.synthetic.worn.solids import NOWHERE_MM, join, select
 
 # How a triangle covers what is behind it: wholly, where alpha says so, or as glass.
 OPAQUE, CUTOUT, LENS = 0, 1, 2
@@ -92,17 +92,11 @@ class Accessories:
             (self.hands.hands, OPAQUE, HAND),
             (self.hands.object, OPAQUE, OBJECT),
         )
-        starts = np.cumsum([0] + [len(piece.uv) for piece, _, _ in pieces]).tolist()
+        self.triangles, self.uv, self.two_sided = join([piece for piece, _, _ in pieces])
+        self.num_vertices = len(self.uv)
         counts = torch.tensor([len(piece.triangles) for piece, _, _ in pieces])
-        self.num_vertices = starts[-1]
-        self.triangles = torch.cat(
-            [piece.triangles + start for (piece, _, _), start in zip(pieces, starts, strict=False)]
-        )
-        self.uv = torch.cat([piece.uv for piece, _, _ in pieces])
         self.layer = torch.tensor([layer for _, layer, _ in pieces]).repeat_interleave(counts)
         self.kind = torch.tensor([kind for _, _, kind in pieces]).repeat_interleave(counts)
-        sides = torch.tensor([piece.two_sided for piece, _, _ in pieces])
-        self.two_sided = sides.repeat_interleave(counts)
 
     def vertices(
         self,
@@ -113,19 +107,18 @@ class Accessories:
         chart, hair, headwear, hands = self.chart, self.hair, self.headwear, self.hands
         everybody = chart.measure(head_vertices)
 
-        def fit(worn: Tensor, count: int, make: Callable, *needed: tuple) -> Tensor:
-            """Only those who wear it are worked on, with the parameters that are needed; the
-            others get `NOWHERE_MM`."""
+        def fit(worn: Tensor, count: int, make: Callable, *needed: tuple | Tensor) -> Tensor:
+            """Only those who wear it are worked on, with what is needed of them; the others get
+            `NOWHERE_MM`."""
             wearers = (worn > 0.5).nonzero().squeeze(1)
             points = worn.new_tensor(NOWHERE_MM).repeat(len(worn), count, 1)
             if len(wearers) == 0:
                 return points
-            chosen = (_at(part, wearers) for part in needed)
-            made = make(wearers, everybody.at(wearers), *chosen)
+            made = make(chart, *(select(part, wearers) for part in (everybody, *needed)))
             return points.index_copy(0, wearers, made)
 
         def hair_vertices(
-            _: Tensor, heads: Measured, chosen: HairParameters, covering: HeadwearParameters
+            chart: HeadChart, heads: Measured, chosen: HairParameters, covering: HeadwearParameters
         ) -> Tensor:
             ceiling = headwear.ceiling(chart, covering)
             # Under a hood, hair cannot stand further off than the hood.
@@ -134,56 +127,20 @@ class Accessories:
             return hair.vertices(chart, heads, chosen._replace(hang=hang), ceiling)
 
         shell, heads, hand = parameters.hair, parameters.headwear, parameters.hands
+        bun_worn = shell.worn * shell.bun_worn * (1 - heads.hood_worn) * (1 - heads.hat_worn)
+        hooded = torch.maximum(heads.hood_worn, heads.wrap_worn)
+        glasses, eyewear = self.glasses, parameters.glasses
+        num_glasses = len(glasses.frame.uv) + len(glasses.lenses.uv)
         pieces = (
             fit(shell.worn, len(hair.sheets.uv), hair_vertices, shell, heads),
-            fit(
-                shell.beard_worn,
-                len(hair.beard.uv),
-                lambda _, m, p: hair.beard_vertices(chart, m, p),
-                shell,
-            ),
-            fit(
-                shell.worn * shell.bun_worn * (1 - heads.hood_worn) * (1 - heads.hat_worn),
-                len(hair.bun.uv),
-                lambda _, m, p: hair.bun_vertices(chart, m, p),
-                shell,
-            ),
-            fit(
-                heads.hat_worn,
-                len(headwear.hat.uv),
-                lambda _, m, p: headwear.hat_vertices(chart, m, p),
-                heads,
-            ),
-            fit(
-                torch.maximum(heads.hood_worn, heads.wrap_worn),
-                len(headwear.hood.uv),
-                lambda _, m, p: headwear.hood_vertices(chart, m, p),
-                heads,
-            ),
-            fit(
-                heads.garment_worn,
-                len(headwear.garment.uv),
-                lambda _, m, p: headwear.garment_vertices(chart, m, p),
-                heads,
-            ),
-            fit(
-                parameters.glasses.worn,
-                len(self.glasses.frame.uv) + len(self.glasses.lenses.uv),
-                lambda wearers, m, p: self.glasses.vertices(head_vertices[wearers], m, p),
-                parameters.glasses,
-            ),
-            fit(
-                hand.worn.amax(1),
-                len(hands.hands.uv),
-                lambda _, m, p: hands.hand_vertices(chart, m, p),
-                hand,
-            ),
-            fit(
-                hand.object_worn,
-                len(hands.object.uv),
-                lambda _, m, p: hands.object_vertices(chart, m, p),
-                hand,
-            ),
+            fit(shell.beard_worn, len(hair.beard.uv), hair.beard_vertices, shell),
+            fit(bun_worn, len(hair.bun.uv), hair.bun_vertices, shell),
+            fit(heads.hat_worn, len(headwear.hat.uv), headwear.hat_vertices, heads),
+            fit(hooded, len(headwear.hood.uv), headwear.hood_vertices, heads),
+            fit(heads.garment_worn, len(headwear.garment.uv), headwear.garment_vertices, heads),
+            fit(eyewear.worn, num_glasses, glasses.vertices, eyewear, head_vertices),
+            fit(hand.worn.amax(1), len(hands.hands.uv), hands.hand_vertices, hand),
+            fit(hand.object_worn, len(hands.object.uv), hands.object_vertices, hand),
         )
         return torch.cat(pieces, 1) * UM_PER_MM
 
@@ -199,10 +156,3 @@ def draw_accessories(generator: np.random.Generator, rule: AccessoryRule) -> Acc
         glasses=draw_glasses(generator, worn=eyewear < rule.sunglasses + rule.glasses, sun=sun),
         paint=draw_paint(generator, sun=sun),
     )
-
-
-def _at(values, samples: Tensor):  # NamedTuples of tensors, (B, ...); (b,), int64
-    """The same of some of the samples."""
-    if isinstance(values, tuple):
-        return type(values)(*(_at(field, samples) for field in values))
-    return values.index_select(0, samples)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prnet.faces.embedded import Head
-from prnet.synthetic.worn.head_chart import UM_PER_MM, Measured
+from prnet.synthetic.worn.head_chart import UM_PER_MM, HeadChart, Measured
 from prnet.synthetic.worn.solids import Piece, join, sweep, tube, where_worn
 
 RIM_POINTS = 24
@@ -81,86 +81,81 @@ class Glasses:
 
     def vertices(
         self,
-        head_vertices: Tensor,  # (B, N, 3), um
+        _: HeadChart,
         measured: Measured,
         parameters: GlassesParameters,
+        head_vertices: Tensor,  # (B, N, 3), um
     ) -> Tensor:
         """Vertices of `frame`, then of `lenses`, (B, n, 3), mm."""
-
-        def value(name: str) -> Tensor:
-            return getattr(parameters, name)[:, None]
-
+        glasses = parameters._make(field[:, None] for field in parameters)  # (B, 1) each
         eyes = torch.stack(
             [measured.landmarks[:, 36:42].mean(1), measured.landmarks[:, 42:48].mean(1)], 1
         )  # (B, 2, 3)
         half_distance = (eyes[:, 1, 0] - eyes[:, 0, 0])[:, None] / 2
         middle = eyes.mean(1)  # (B, 3)
         # Lenses are ground to the eyes: a wide-set pair wears wide ones.
-        half_width = torch.minimum(value("half_width_mm"), 1.25 * half_distance - 7)
-        center_x = torch.maximum(value("gap_mm") / 2 + half_width, 0.94 * half_distance)
-        center_y = middle[:, 1:2] - value("slide_mm")
+        half_width = torch.minimum(glasses.half_width_mm, 1.25 * half_distance - 7)
+        center_x = torch.maximum(glasses.gap_mm / 2 + half_width, 0.94 * half_distance)
+        center_y = middle[:, 1:2] - glasses.slide_mm
 
         def bend(x: Tensor, y: Tensor) -> Tensor:  # (B, any)
-            return -value("wrap") * (x - middle[:, :1]) ** 2 + value("tilt") * (y - center_y)
+            return -glasses.wrap * (x - middle[:, :1]) ** 2 + glasses.tilt * (y - center_y)
 
         clear = head_vertices[:, self.clear_index] / UM_PER_MM
         reach = clear[..., 2] - bend(clear[..., 0], clear[..., 1])
-        front = reach.amax(1, keepdim=True) + value("clearance_mm")
+        front = reach.amax(1, keepdim=True) + glasses.clearance_mm
 
-        angle = torch.arange(RIM_POINTS, device=eyes.device) * (2 * math.pi / RIM_POINTS)
+        angle = torch.arange(RIM_POINTS) * (2 * math.pi / RIM_POINTS)
         cos, sin = angle.cos(), angle.sin()
-        radius = (cos.abs() ** value("squareness") + sin.abs() ** value("squareness")) ** (
-            -1 / value("squareness")
+        radius = (cos.abs() ** glasses.squareness + sin.abs() ** glasses.squareness) ** (
+            -1 / glasses.squareness
         )
-        outline_x, outline_y = half_width * radius * cos, value("half_height_mm") * radius * sin
+        outline_x, outline_y = half_width * radius * cos, glasses.half_height_mm * radius * sin
         lower = (-sin).clamp(min=0)
-        outline_y = outline_y - value("droop") * value("half_height_mm") * lower * (0.4 + 0.6 * cos)
+        outline_y = outline_y - glasses.droop * glasses.half_height_mm * lower * (0.4 + 0.6 * cos)
 
         rims, lenses, temples = [], [], []
-        forward = torch.tensor([0.0, 0.0, 1.0], device=eyes.device).expand(len(eyes), 1, 3)
+        rings = torch.linspace(0, 1, LENS_RINGS + 1)[:, None, None]
+        forward = torch.tensor([0.0, 0.0, 1.0]).expand(len(eyes), 1, 3)
         for side, sign in enumerate((-1, 1)):
             x = middle[:, :1] + sign * (center_x + outline_x)
             y = center_y + outline_y
             rim = torch.stack([x, y, front + bend(x, y)], -1)  # (B, Q, 3)
-            thick = (value("rim_mm") / 2).expand(-1, RIM_POINTS)
+            thick = (glasses.rim_mm / 2).expand(-1, RIM_POINTS)
             ring = sweep(rim, thick, thick, forward, RIM_AROUND, ring=True)
             rims.append(where_worn(ring, parameters.rimmed))
-            lenses.append(self._lens(rim))
-            temples.append(self._temple(head_vertices, rim[:, 1], side, parameters))
+            # Rings from the middle to the rim.
+            center = rim.mean(1, keepdim=True)
+            lenses.append((center[:, None] + (rim - center)[:, None] * rings).flatten(1, 2))
+            temples.append(self._temple(head_vertices, rim[:, 1], side, glasses))
 
         inner = half_width * 0.98
-        share = torch.linspace(-1, 1, BRIDGE_POINTS, device=eyes.device)
+        share = torch.linspace(-1, 1, BRIDGE_POINTS)
         x = middle[:, :1] + (center_x - inner) * share
-        y = center_y + value("half_height_mm") * (0.32 + 0.18 * (1 - share**2))
+        y = center_y + glasses.half_height_mm * (0.32 + 0.18 * (1 - share**2))
         nose = head_vertices[:, self.nose_index] / UM_PER_MM
         beyond = (nose[..., 1] - y.mean(1, keepdim=True)).abs() * 2  # only what is level counts
         saddle = (nose[..., 2] - beyond).amax(1, keepdim=True) + 1.2
         z = torch.maximum(front + bend(x, y), saddle - 3 * share**2)
-        half = (value("rim_mm") / 2).clamp(min=0.6).expand(-1, BRIDGE_POINTS)
-        upright = torch.tensor([0.0, 1.0, 0.0], device=eyes.device).expand(len(eyes), 1, 3)
+        half = (glasses.rim_mm / 2).clamp(min=0.6).expand(-1, BRIDGE_POINTS)
+        upright = torch.tensor([0.0, 1.0, 0.0]).expand(len(eyes), 1, 3)
         bridge = sweep(torch.stack([x, y, z], -1), half, half, upright, RIM_AROUND)
 
         return torch.cat([*rims, *temples, bridge, *lenses], 1)
-
-    def _lens(self, outline: Tensor) -> Tensor:  # (B, Q, 3)
-        """Rings from the middle to the rim."""
-        center = outline.mean(1, keepdim=True)
-        share = torch.linspace(0, 1, LENS_RINGS + 1, device=outline.device)[:, None, None]
-        return (center[:, None] + (outline - center)[:, None] * share).flatten(1, 2)
 
     def _temple(
         self,
         head_vertices: Tensor,  # (B, N, 3), um
         corner: Tensor,  # (B, 3), where it is hinged
         side: int,  # 0: the subject's right
-        parameters: GlassesParameters,
+        glasses: GlassesParameters,  # (B, 1) each
     ) -> Tensor:
         """From the hinge past the side of the head to the ear's top, and down behind it."""
         sign = 2 * side - 1
         beside = head_vertices[:, self.beside_index[side]] / UM_PER_MM
         ear = head_vertices[:, self.ear_index[side]] / UM_PER_MM
         ear = ear - ear.new_tensor([sign * 3.0, EAR_CONTACT_MM, 0.0])
-        share = torch.linspace(0, 1, TEMPLE_POINTS - 2, device=ear.device)[:, None]
+        share = torch.linspace(0, 1, TEMPLE_POINTS - 2)[:, None]
         straight = corner[:, None] + (ear - corner)[:, None] * share  # (B, P - 2, 3)
         # Never inside the head: at least as far out as the skin it passes.
         past = (straight[:, :, None, 1:] - beside[:, None, :, 1:]).abs()
@@ -171,9 +166,9 @@ class Glasses:
         knee = straight[:, -1] + inward * ear.new_tensor([0.3, 0.2, 0.5])
         path = torch.cat([straight, knee[:, None], (straight[:, -1] + inward)[:, None]], 1)
 
-        taper = torch.linspace(1, 0.6, TEMPLE_POINTS, device=ear.device)
-        height = parameters.temple_mm[:, None] / 2 * taper
-        thick = (parameters.rim_mm[:, None] * 0.4).clamp(0.5, 1.2).expand_as(height)
+        taper = torch.linspace(1, 0.6, TEMPLE_POINTS)
+        height = glasses.temple_mm / 2 * taper
+        thick = (glasses.rim_mm * 0.4).clamp(0.5, 1.2).expand_as(height)
         upright = ear.new_tensor([0.0, 1.0, 0.0]).expand(len(ear), 1, 3)
         return sweep(path, height, thick, upright, TEMPLE_AROUND)
 
@@ -218,4 +213,4 @@ def _lens_piece() -> Piece:
     angle = around * (2 * math.pi / RIM_POINTS)
     share = torch.linspace(0, 1, LENS_RINGS + 1)[:, None]
     uv = torch.stack([share * angle.cos(), share * angle.sin()], -1) / 2 + 0.5
-    return Piece(triangles, uv.reshape(-1, 2), two_sided=True)
+    return Piece(triangles, uv.reshape(-1, 2), torch.ones(len(triangles), dtype=torch.bool))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prnet.faces.embedded import Head
+from prnet.synthetic.noise import smoothstep
 from prnet.synthetic.worn.head_chart import (
     FIRST_ROW,
     LAST_ROW,
@@ -27,8 +28,8 @@ from prnet.synthetic.worn.head_chart import (
 from prnet.synthetic.worn.solids import (
     Piece,
     join,
+    meet_at_crown,
     sheet,
-    smoothstep,
     superquadric,
     tube,
     unit,
@@ -122,20 +123,20 @@ class Hair:
         def field(name: str) -> Tensor:
             return getattr(parameters, name)[:, None, None]
 
-        upward = smoothstep(0.05, 0.85, chart.directions[..., 1])
+        upward = smoothstep(chart.directions[..., 1], 0.05, 0.85)
         thickness = field("side_mm") + (field("top_mm") - field("side_mm")) * upward
         vector = parameters.lump_vector[..., None, None].unbind(2)  # each (B, W, 1, 1)
         x, y, z = self.place
         lumps = (vector[0] * x + vector[1] * y + vector[2] * z + vector[3]).sin().sum(1)
         thickness = thickness + field("lump_mm") * lumps / 2
-        thickness = thickness + parameters.clump_mm[..., None] * smoothstep(0.1, 0.6, chart.rows)
+        thickness = thickness + parameters.clump_mm[..., None] * smoothstep(chart.rows, 0.1, 0.6)
         wave = (chart.rows * field("wave_count") + 2 * parameters.ragged[..., None] * 40).sin()
-        thickness = thickness + field("wave_mm") * (1 + wave) * smoothstep(0.7, 1.3, chart.rows)
+        thickness = thickness + field("wave_mm") * (1 + wave) * smoothstep(chart.rows, 0.7, 1.3)
 
         left = self.end_rows(parameters)[..., None] - chart.rows  # (B, C, R)
-        thickness = thickness * (field("edge") + (1 - field("edge")) * smoothstep(0.0, 0.3, left))
+        thickness = thickness * (field("edge") + (1 - field("edge")) * smoothstep(left, 0.0, 0.3))
         # Hair over an ear lies on it, and leaves it gradually.
-        room = _ear_room(measured) * smoothstep(-0.1, 0.05, left)
+        room = measured.ear_room(EAR_ROOM_MM) * smoothstep(left, -0.1, 0.05)
         thickness = torch.maximum(thickness, room)
         return torch.minimum(thickness, ceiling).clamp(min=LEAST_MM)
 
@@ -148,10 +149,10 @@ class Hair:
     ) -> Tensor:
         """Vertices of `sheets`, (B, n, 3), mm."""
         thickness = self.thickness(chart, measured, parameters, ceiling)
-        surface = chart.hang(measured, thickness, parameters.hang)
+        surface = chart.hang(measured, thickness, parameters.hang[:, None, None])
         shell = self._strands(chart, surface, parameters)
         # Locks also fall over ears that the shell leaves free.
-        short = (_ear_room(measured) - thickness).clamp(min=0)
+        short = (measured.ear_room(EAR_ROOM_MM) - thickness).clamp(min=0)
         field = torch.cat([surface, short[..., None]], -1)
         locks = self._locks(chart, field, ceiling, parameters)
         return torch.cat([shell, where_worn(locks, parameters.lock_worn)], 1)
@@ -164,7 +165,7 @@ class Hair:
         center = chart.look_up(measured.points, azimuth, row)
         away = parameters.side_mm + 0.7 * parameters.bun_half_mm[:, 2]
         center = center + chart.direction(azimuth, row) * away[:, None, None]
-        round_body = torch.ones(len(row), 2, device=row.device)
+        round_body = torch.ones(len(row), 2)
         return center + superquadric(parameters.bun_half_mm, round_body, *BUN_SHAPE)
 
     def _strands(
@@ -173,22 +174,14 @@ class Hair:
         surface: Tensor,  # (B, C, R, 3)
         parameters: HairParameters,
     ) -> Tensor:
-        share = torch.linspace(0, 1, STRAND_POINTS, device=surface.device)
+        share = torch.linspace(0, 1, STRAND_POINTS)
         row = FIRST_ROW + (self.end_rows(parameters)[..., None] - FIRST_ROW) * share
         place = chart.row_of(row)
         above = place.floor().clamp(max=NUM_ROWS - 2)
         down = (place - above)[..., None]
         index = above.long().unsqueeze(-1).expand(-1, -1, -1, 3)
         points = surface.gather(2, index) * (1 - down) + surface.gather(2, index + 1) * down
-        # All columns meet at the crown.
-        quarter = NUM_COLUMNS // 4
-        first = points[:, :, 0]
-        crown = (
-            first[:, 0] + first[:, quarter] + first[:, 2 * quarter] + first[:, 3 * quarter]
-        ) / 4
-        return torch.cat(
-            [crown[:, None, None].expand(-1, NUM_COLUMNS, -1, -1), points[:, :, 1:]], 2
-        ).flatten(1, 2)
+        return meet_at_crown(points).flatten(1, 2)
 
     def _locks(
         self,
@@ -197,29 +190,26 @@ class Hair:
         ceiling: Tensor,  # (B, C, R)
         parameters: HairParameters,
     ) -> Tensor:
-        share = torch.linspace(0, 1, LOCK_POINTS, device=field.device)
+        share = torch.linspace(0, 1, LOCK_POINTS)
         azimuth = parameters.lock_azimuth[..., None] + parameters.lock_sway[..., None] * share**1.5
         # A lock grows inside the hairline.
         end = chart.look_up(
-            self.end_rows(parameters)[:, :, None, None].expand(-1, -1, 2, -1),
+            self.end_rows(parameters)[:, :, None, None].expand(-1, -1, NUM_ROWS, -1),
             parameters.lock_azimuth,
             torch.zeros_like(parameters.lock_azimuth),
         )
         root = torch.minimum(parameters.lock_row, 0.9 * end[..., 0])
         row = root[..., None] + parameters.lock_length[..., None] * share
-        row = row.clamp(FIRST_ROW, LAST_ROW)
-        azimuth, row = azimuth.flatten(1), row.flatten(1)  # (B, L P)
+        row = row.clamp(FIRST_ROW, LAST_ROW)  # (B, L, P)
         found = chart.look_up(field, azimuth, row)
-        free = (ceiling[..., :1, None].isinf()).all(1)[:, 0, :, None]  # (B, 1, 1)
-        lift = (parameters.lock_lift_mm[..., None] * share + 0.8).flatten(1)[..., None]
+        free = ceiling[..., :1].isinf().all(1)[..., None, None]  # (B, 1, 1, 1)
+        lift = (parameters.lock_lift_mm[..., None] * share + 0.8)[..., None]
         out = chart.direction(azimuth, row)
         lift = torch.maximum(torch.where(free, lift, 0.8), found[..., 3:])
         points = found[..., :3] + out * lift
-
-        points = points.unflatten(1, (NUM_LOCKS, LOCK_POINTS))
         ahead = torch.cat([points[:, :, 1:], points[:, :, -1:]], 2)
         tangent = ahead - torch.cat([points[:, :, :1], points[:, :, :-1]], 2)
-        across = unit(torch.linalg.cross(tangent, out.view_as(points)))
+        across = unit(torch.linalg.cross(tangent, out))
         half = parameters.lock_width_mm[..., None] / 2 * (1 - share**2).clamp(min=0.05).sqrt()
         edge = across * half[..., None]
         return torch.stack([points - edge, points + edge], 2).flatten(1, 3)
@@ -228,31 +218,24 @@ class Hair:
         self, chart: HeadChart, measured: Measured, parameters: HairParameters
     ) -> Tensor:
         """Vertices of `beard`, (B, n, 3), mm."""
-        azimuth = torch.linspace(-1, 1, BEARD_COLUMNS, device=measured.points.device)
+        azimuth = torch.linspace(-1, 1, BEARD_COLUMNS)
         side = azimuth.abs()
         # From the sideburns round under the corners of the mouth to below the lip.
-        root = row_at(-50 + 58 * smoothstep(0.25, 1.0, side) + 4 * side)
-        chin = row_at(-66 + 42 * smoothstep(0.35, 1.0, side))
+        root = row_at(-50 + 58 * smoothstep(side, 0.25, 1.0) + 4 * side)
+        chin = row_at(-66 + 42 * smoothstep(side, 0.35, 1.0))
         length = parameters.beard_length[:, None] * (1 - parameters.beard_taper[:, None] * side)
-        share = torch.linspace(0, 1, BEARD_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, BEARD_POINTS)
         start, end = root[:, None], (chin + length)[..., None]  # (Q, 1), (B, Q, 1)
         row = start + (end - start) * share  # (B, Q, P)
 
         # What lies above the root (the nose) must not carry the beard.
         column_side = (chart.azimuth / math.radians(BEARD_HALF_DEG)).abs().clamp(max=1)
-        first = row_at(-46 + 58 * smoothstep(0.25, 1.0, column_side))
-        body = smoothstep(-0.1, 0.35, chart.rows - first[:, None])  # (C, R)
+        first = row_at(-46 + 58 * smoothstep(column_side, 0.25, 1.0))
+        body = smoothstep(chart.rows - first[:, None], -0.1, 0.35)  # (C, R)
         offset = LEAST_MM + parameters.beard_mm[:, None, None] * body
-        surface = chart.hang(
-            measured, offset, torch.ones_like(parameters.beard_mm), first_row=first
-        )
+        surface = chart.hang(measured, offset, 1.0, first_row=first)
         spread = (azimuth * math.radians(BEARD_HALF_DEG))[:, None].expand_as(row)
-        return chart.look_up(surface, spread.flatten(1), row.flatten(1))
-
-
-def _ear_room(measured: Measured) -> Tensor:
-    """What hair over an ear must leave it, (B, C, R) mm."""
-    return (measured.ear + EAR_ROOM_MM) * (measured.ear > 0)
+        return chart.look_up(surface, spread, row).flatten(1, 2)
 
 
 def scalp_hair(head: Head) -> Tensor:
@@ -261,7 +244,7 @@ def scalp_hair(head: Head) -> Tensor:
     mean = head.morphable_model.mean / UM_PER_MM
     azimuth, row, _ = chart.locate(mean)
     end = _control_weights(torch.rad2deg(azimuth).abs()) @ torch.tensor(NATURAL_END)
-    weight = smoothstep(-0.03, 0.05, end - row) * (1 - head.masks["ears"])
+    weight = smoothstep(end - row, -0.03, 0.05) * (1 - head.masks["ears"])
     weight[head.num_surface :] = 0
     return weight
 

@@ -12,16 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.synthetic.noise import smoothstep
 from prnet.synthetic.worn.head_chart import CENTER_MM, HeadChart, Measured, row_at
-from prnet.synthetic.worn.solids import (
-    join,
-    smoothstep,
-    superquadric,
-    sweep,
-    tube,
-    unit,
-    where_worn,
-)
+from prnet.synthetic.worn.solids import join, superquadric, sweep, tube, unit, where_worn
 
 NUM_HANDS = 2
 FINGER_AROUND, FINGER_POINTS = 7, 9
@@ -85,7 +78,7 @@ class Hands:
         self, chart: HeadChart, measured: Measured, parameters: HandParameters
     ) -> Tensor:
         """Vertices of `hands`, (B, n, 3), mm."""
-        support = _support(chart, measured)
+        support = chart.hang(measured, measured.ear, 1.0)  # straight down under the chin
         return torch.cat(
             [self._hand(chart, support, parameters, hand) for hand in range(NUM_HANDS)], 1
         )
@@ -94,7 +87,7 @@ class Hands:
         self, chart: HeadChart, measured: Measured, parameters: HandParameters
     ) -> Tensor:
         """Vertices of `object`, (B, n, 3), mm."""
-        support = _support(chart, measured)
+        support = chart.hang(measured, measured.ear, 1.0)  # straight down under the chin
         azimuth = parameters.object_azimuth[:, None]
         nowhere = torch.zeros_like(azimuth)
         azimuth, row = _on_chart(azimuth, parameters.object_height_mm[:, None], nowhere, nowhere)
@@ -110,7 +103,7 @@ class Hands:
         body = superquadric(half, parameters.object_roundness, *BODY_SHAPE)
         body = center[:, None] + _turn(body, frame)
         direction = _turn(unit(parameters.stick_direction)[:, None], frame)[:, 0]
-        reach = torch.linspace(0, 1, STICK_POINTS, device=support.device)[:, None]
+        reach = torch.linspace(0, 1, STICK_POINTS)[:, None]
         path = center[:, None] + direction[:, None] * reach * parameters.stick_mm[:, None, None]
         radius = parameters.stick_radius_mm[:, None].expand(-1, STICK_POINTS)
         side = frame[:, :1] + 0.3 * frame[:, 2:]
@@ -129,7 +122,7 @@ class Hands:
         fan = torch.stack([value("spread"), torch.ones_like(value("spread"))], -1)  # (B, 1, 2)
         finger = (tip - knuckle) * fan * (1 - 0.7 * curl)[..., None]
         # Stops from the wrist over the knuckle to the tip.
-        share = torch.linspace(0, 1, FINGER_POINTS, device=support.device)
+        share = torch.linspace(0, 1, FINGER_POINTS)
         palm, beyond = (share / 0.5).clamp(max=1), ((share - 0.5) / 0.5).clamp(min=0)
         flat = base[:, None] + (knuckle - base)[:, None] * palm[:, None]
         flat = flat + finger[:, :, None] * beyond[:, None]  # (B, F, P, 2)
@@ -139,13 +132,12 @@ class Hands:
         x, y = x * cos - y * sin, x * sin + y * cos
 
         azimuth, row = _on_chart(value("azimuth")[..., None], value("height_mm")[..., None], x, y)
-        azimuth, row = azimuth.flatten(1), row.flatten(1)
-        out = chart.direction(azimuth, row).unflatten(1, x.shape[1:])
-        points = chart.look_up(support, azimuth, row).unflatten(1, x.shape[1:])
+        out = chart.direction(azimuth, row)
+        points = chart.look_up(support, azimuth, row)
         radii = support.new_tensor(RADII_MM)  # (F, 3)
         radius = radii[:, :1] + (radii[:, 1:2] - radii[:, :1]) * palm
         radius = (radius + (radii[:, 2:] - radii[:, 1:2]) * beyond) * value("scale")[..., None]
-        arch = 20 * curl[..., None] * (math.pi * smoothstep(0.3, 1.0, share)).sin()
+        arch = 20 * curl[..., None] * (math.pi * smoothstep(share, 0.3, 1.0)).sin()
         points = points + out * (radius + value("gap_mm")[..., None] + arch)[..., None]
 
         # Rounded tips: the last stop closes the tube.
@@ -169,12 +161,6 @@ class Hands:
         radius = support.new_tensor(ARM_RADII_MM) * value("scale")
         arm = sweep(path, radius, radius * 0.75, side[:, 2, :1], ARM_AROUND)
         return where_worn(torch.cat([fingers, arm], 1), parameters.worn[:, hand])
-
-
-def _support(chart: HeadChart, measured: Measured) -> Tensor:
-    """What hands lie on, (B, C, R, 3): under the chin they do not follow the throat."""
-    hang = torch.ones(len(measured.points), device=measured.points.device)
-    return chart.hang(measured, measured.ear, hang)
 
 
 def _on_chart(azimuth: Tensor, height: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

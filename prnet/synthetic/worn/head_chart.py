@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from prnet.faces.embedded import Head
 from prnet.geometry.rasterize import rasterize
-from prnet.synthetic.worn.solids import smoothstep
+from prnet.synthetic.noise import smoothstep
 
 NUM_COLUMNS = 64
 NUM_ROWS = 44
@@ -43,9 +43,9 @@ class Measured(NamedTuple):
     ear: Tensor  # (B, C, R), how far out along the ray an ear nearby stands; 0 elsewhere
     landmarks: Tensor  # (B, 68, 3)
 
-    def at(self, samples: Tensor) -> "Measured":  # (b,), int64
-        """The same of some of the heads."""
-        return Measured(*(field.index_select(0, samples) for field in self))
+    def ear_room(self, gap_mm: float) -> Tensor:
+        """What lies over an ear at such a distance must leave it, (B, C, R) mm."""
+        return (self.ear + gap_mm) * (self.ear > 0)
 
 
 class HeadChart:
@@ -54,7 +54,7 @@ class HeadChart:
     def __init__(self, head: Head) -> None:
         mean = head.morphable_model.mean / UM_PER_MM  # (N, 3)
         fraction = torch.arange(NUM_COLUMNS) / NUM_COLUMNS * 2 - 1
-        self.azimuth = _azimuth(fraction)  # (C,)
+        self.azimuth = math.pi * (FRONT_SHARE * fraction + (1 - FRONT_SHARE) * fraction**3)  # (C,)
         self.rows = torch.linspace(FIRST_ROW, LAST_ROW, NUM_ROWS)  # (R,)
         polar = self.rows.clamp(max=1) * (math.pi / 2)
         self.directions = torch.stack(  # (C, R, 3)
@@ -164,22 +164,21 @@ class HeadChart:
     def look_up(
         self,
         grid: Tensor,  # (B, C, R, D), values of the chart
-        azimuth: Tensor,  # (B, X), rad
-        row: Tensor,  # (B, X), units of a row
+        azimuth: Tensor,  # (B, ...), rad
+        row: Tensor,  # (B, ...), units of a row
     ) -> Tensor:
-        """Values between the chart's nodes, bilinear, (B, X, D). Columns wrap round."""
+        """Values between the chart's nodes, bilinear, (B, ..., D). Columns wrap round."""
         column, place = self.column_of(azimuth), self.row_of(row)
         left, top = column.floor(), place.floor().clamp(max=NUM_ROWS - 2)
         across, down = (column - left)[..., None], (place - top)[..., None]
         left, top = left.long() % NUM_COLUMNS, top.long()
         right = (left + 1) % NUM_COLUMNS
 
-        rows = grid.shape[2]
         flat = grid.flatten(1, 2)
-        upper = _pick(flat, left * rows + top) * (1 - across)
-        upper = upper + _pick(flat, right * rows + top) * across
-        lower = _pick(flat, left * rows + top + 1) * (1 - across)
-        lower = lower + _pick(flat, right * rows + top + 1) * across
+        upper = _pick(flat, left * NUM_ROWS + top) * (1 - across)
+        upper = upper + _pick(flat, right * NUM_ROWS + top) * across
+        lower = _pick(flat, left * NUM_ROWS + top + 1) * (1 - across)
+        lower = lower + _pick(flat, right * NUM_ROWS + top + 1) * across
         return upper * (1 - down) + lower * down
 
     def reach(self, points: Tensor) -> Tensor:  # (B, C, R, 3)
@@ -198,13 +197,13 @@ class HeadChart:
             below = torch.cat([reach[..., step:], beyond.expand(-1, -1, step)], -1)
             spanned = torch.maximum(spanned, below)
         room = spanned - reach
-        return room.clamp(min=0) * smoothstep(1.9, 2.3, self.rows)
+        return room.clamp(min=0) * smoothstep(self.rows, 1.9, 2.3)
 
     def hang(
         self,
         measured: Measured,
         offset: Tensor,  # (B, C, R), mm out of the skull along the ray
-        hang: Tensor,  # (B,), 0: clings to the head; 1: falls straight from its widest place
+        hang: Tensor | float,  # (B, 1, 1), 0: clings to the head; 1: falls straight from its widest
         *,
         first_row: Tensor | None = None,  # (C,), where it starts; None: at the crown
     ) -> Tensor:
@@ -216,9 +215,7 @@ class HeadChart:
         if first_row is not None:
             carried = out.masked_fill(self.rows < first_row[:, None], -torch.inf)
         slack = (carried.cummax(-1).values - out).clamp(min=0) * below
-        return measured.points + self.directions * (offset + slack * hang[:, None, None]).unsqueeze(
-            -1
-        )
+        return measured.points + self.directions * (offset + slack * hang)[..., None]
 
 
 def row_at(height: Tensor | float) -> Tensor | float:  # mm, y
@@ -228,10 +225,6 @@ def row_at(height: Tensor | float) -> Tensor | float:  # mm, y
 
 def _node_of(row: Tensor) -> Tensor:  # any shape
     return (row - FIRST_ROW) * ((NUM_ROWS - 1) / (LAST_ROW - FIRST_ROW))
-
-
-def _azimuth(fraction: Tensor) -> Tensor:  # (C,), [-1, 1)
-    return math.pi * (FRONT_SHARE * fraction + (1 - FRONT_SHARE) * fraction**3)
 
 
 def _shoot(
@@ -276,5 +269,6 @@ def _fill_columns(index: Tensor, weights: Tensor, hit: Tensor) -> tuple[Tensor, 
     return filled_index, filled_weights
 
 
-def _pick(flat: Tensor, index: Tensor) -> Tensor:  # (B, C R, D), (B, X)
-    return flat.gather(1, index.unsqueeze(-1).expand(-1, -1, flat.shape[-1]))
+def _pick(flat: Tensor, index: Tensor) -> Tensor:  # (B, C R, D), (B, ...)
+    cells = index.flatten(1)[..., None].expand(-1, -1, flat.shape[-1])
+    return flat.gather(1, cells).view(*index.shape, -1)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.synthetic.noise import smoothstep
 from prnet.synthetic.worn.head_chart import (
     FIRST_ROW,
     LAST_ROW,
@@ -18,7 +19,7 @@ from prnet.synthetic.worn.head_chart import (
     Measured,
     row_at,
 )
-from prnet.synthetic.worn.solids import join, sheet, smoothstep, where_worn
+from prnet.synthetic.worn.solids import join, meet_at_crown, sheet, where_worn
 
 HAT_COLUMNS, DOME_POINTS, BRIM_POINTS = 40, 10, 4
 HOOD_COLUMNS, HOOD_POINTS = 48, 14
@@ -94,20 +95,19 @@ class Headwear:
         """Vertices of `hat`, (B, n, 3), mm."""
         upward = chart.directions[..., 1]
         gap = parameters.hat_gap_mm[:, None, None]
-        crown = parameters.hat_crown_mm[:, None, None] * smoothstep(0.1, 0.9, upward)
+        crown = parameters.hat_crown_mm[:, None, None] * smoothstep(upward, 0.1, 0.9)
         # A flat top: the shoulders of the dome are pushed out, most at 45 degrees.
         corner = 4 * (upward * (1 - upward)).clamp(min=0)
         square = parameters.hat_square[:, None, None] * corner * (12 + crown * 0.5)
-        offset = torch.maximum(gap + crown + square, _ear_room(measured))
+        offset = torch.maximum(gap + crown + square, measured.ear_room(EAR_ROOM_MM))
         offset = offset + 0.3 * _folds(chart, parameters)
         surface = measured.points + chart.directions * offset[..., None]
 
-        azimuth = _around(HAT_COLUMNS, measured.points)
+        azimuth = _around(HAT_COLUMNS)
         edge = _hat_edge(azimuth[:, None], parameters)  # (B, Q, 1)
-        share = torch.linspace(0, 1, DOME_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, DOME_POINTS)
         row = FIRST_ROW + (edge - FIRST_ROW) * share
-        dome = _lay(chart, surface, azimuth, row)
-        dome = _close(dome)
+        dome = meet_at_crown(chart.look_up(surface, azimuth[:, None].expand_as(row), row))
 
         rim = dome[:, :, -1]
         half = torch.deg2rad(parameters.brim_half_deg)[:, None]
@@ -121,7 +121,7 @@ class Headwear:
         ) * all_round[..., None] + azimuth.new_tensor([0.0, 0.0, 1.0]) * (1 - all_round[..., None])
         level = torch.zeros_like(length)
         down = torch.stack([level, -slope * length, level], -1)
-        out = torch.linspace(0, 1, BRIM_POINTS, device=azimuth.device)[:, None]
+        out = torch.linspace(0, 1, BRIM_POINTS)[:, None]
         brim = rim[:, :, None] + (ahead * length[..., None])[:, :, None] * out
         brim = brim + down[:, :, None] * out**1.5
         return torch.cat([dome.flatten(1, 2), brim.flatten(1, 2)], 1)
@@ -134,29 +134,29 @@ class Headwear:
     ) -> Tensor:
         """Vertices of `hood`, (B, n, 3), mm: the hood, then what is wrapped round the neck."""
         folds = _folds(chart, parameters)
-        gap = torch.maximum(parameters.hood_gap_mm[:, None, None], _ear_room(measured))
+        gap = torch.maximum(parameters.hood_gap_mm[:, None, None], measured.ear_room(EAR_ROOM_MM))
         # Over the shoulders it lies on the garment.
-        room = chart.shoulder_room(measured.points) + smoothstep(1.9, 2.3, chart.rows) * (
+        room = chart.shoulder_room(measured.points) + smoothstep(chart.rows, 1.9, 2.3) * (
             parameters.garment_gap_mm + parameters.fold_mm + 3
         ).view(-1, 1, 1)
-        surface = chart.hang(measured, gap + folds + room, parameters.hood_hang)
-        azimuth = _around(HOOD_COLUMNS, measured.points)
+        surface = chart.hang(measured, gap + folds + room, parameters.hood_hang[:, None, None])
+        azimuth = _around(HOOD_COLUMNS)
         opening = torch.deg2rad(parameters.hood_open_deg)[:, None]
-        side = smoothstep(opening - 0.3, opening + 0.12, azimuth.abs())
+        side = smoothstep(azimuth.abs(), opening - 0.3, opening + 0.12)
         end = parameters.hood_front_row[:, None]
         end = end + side * (LAST_ROW - end) + 0.25 * (azimuth.abs() / opening).clamp(max=1) ** 2
-        share = torch.linspace(0, 1, HOOD_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, HOOD_POINTS)
         row = FIRST_ROW + (end.clamp(max=LAST_ROW)[..., None] - FIRST_ROW) * share
-        hood = _close(_lift(_lay(chart, surface, azimuth, row), azimuth, row)).flatten(1, 2)
+        hood = meet_at_crown(_lay(chart, surface, azimuth, row)).flatten(1, 2)
 
         gap = parameters.wrap_gap_mm[:, None, None] + folds + room
-        first = torch.full((NUM_COLUMNS,), row_at(-60.0), device=azimuth.device)
-        surface = chart.hang(measured, gap, torch.full_like(end[:, 0], 0.5), first_row=first)
-        azimuth = torch.linspace(-math.pi, math.pi, WRAP_COLUMNS, device=azimuth.device)
+        first = torch.full((NUM_COLUMNS,), row_at(-60.0))
+        surface = chart.hang(measured, gap, 0.5, first_row=first)
+        azimuth = torch.linspace(-math.pi, math.pi, WRAP_COLUMNS)
         top = parameters.wrap_row[:, None] - parameters.wrap_rise[:, None] * (1 - azimuth.cos()) / 2
-        share = torch.linspace(0, 1, WRAP_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, WRAP_POINTS)
         row = top[..., None] + (LAST_ROW - top[..., None]) * share
-        wrap = _lift(_lay(chart, surface, azimuth, row), azimuth, row).flatten(1, 2)
+        wrap = _lay(chart, surface, azimuth, row).flatten(1, 2)
         return torch.cat(
             [where_worn(hood, parameters.hood_worn), where_worn(wrap, parameters.wrap_worn)], 1
         )
@@ -168,43 +168,35 @@ class Headwear:
         offset = parameters.garment_gap_mm[:, None, None] + _folds(chart, parameters) * 0.5
         offset = offset + chart.shoulder_room(measured.points)
         surface = measured.points + chart.directions * offset[..., None]
-        azimuth = _around(GARMENT_COLUMNS, measured.points)
+        azimuth = _around(GARMENT_COLUMNS)
         front = azimuth.cos().clamp(min=0) ** 2
         top = parameters.garment_row[:, None] + parameters.garment_neckline[:, None] * front
         top = top.clamp(max=LAST_ROW - 0.05)
-        share = torch.linspace(0, 1, GARMENT_CHART_POINTS, device=azimuth.device)
+        share = torch.linspace(0, 1, GARMENT_CHART_POINTS)
         row = top[..., None] + (LAST_ROW - top[..., None]) * share
-        upper = _lift(_lay(chart, surface, azimuth, row), azimuth, row)  # (B, Q, P, 3)
+        upper = _lay(chart, surface, azimuth, row)  # (B, Q, P, 3)
 
         last = upper[:, :, -1]
         center = last.mean(1)
         level = torch.stack([azimuth.sin(), azimuth.cos()], -1)
         shoulder = level * level.new_tensor(SHOULDER_HALF_MM)  # (Q, 2)
         count = GARMENT_POINTS - GARMENT_CHART_POINTS
-        out = torch.linspace(0, 1, count + 1, device=azimuth.device)[1:]
+        out = torch.linspace(0, 1, count + 1)[1:]
         reach = (out * 1.6).clamp(max=1)
-        reach = (reach * (2 - reach))[:, None]
-        drop = SHOULDER_DROP_MM * reach[:, 0] + GARMENT_DROP_MM * (out - 0.5).clamp(min=0) * 2
-        x = (
-            last[:, :, None, 0]
-            + (center[:, None, 0:1] + shoulder[:, 0:1] - last[..., 0:1]) * (reach[:, 0])
+        near = reach * (2 - reach)  # to the shoulders' outline
+        drop = SHOULDER_DROP_MM * near + GARMENT_DROP_MM * (out - 0.5).clamp(min=0) * 2
+        flat = last[..., ::2]  # (B, Q, 2), x and z
+        spread = (
+            flat[:, :, None] + (center[:, None, ::2] + shoulder - flat)[:, :, None] * near[:, None]
         )
-        z = (
-            last[:, :, None, 2]
-            + (center[:, None, 2:3] + shoulder[:, 1:2] - last[..., 2:3]) * (reach[:, 0])
-        )
+        x, z = spread.unbind(-1)
         lower = torch.stack([x, last[:, :, None, 1] - drop, z], -1)
         return torch.cat([upper, lower], 2).flatten(1, 2)
 
 
-def _ear_room(measured: Measured) -> Tensor:
-    """What cloth over an ear must leave it, (B, C, R) mm."""
-    return (measured.ear + EAR_ROOM_MM) * (measured.ear > 0)
-
-
-def _around(count: int, like: Tensor) -> Tensor:
+def _around(count: int) -> Tensor:
     """Azimuths of a closed sheet, (count,)."""
-    return torch.arange(count, device=like.device) * (2 * math.pi / count) - math.pi
+    return torch.arange(count) * (2 * math.pi / count) - math.pi
 
 
 def _hat_edge(azimuth: Tensor, parameters: HeadwearParameters) -> Tensor:  # (Q, 1)
@@ -218,7 +210,7 @@ def _folds(chart: HeadChart, parameters: HeadwearParameters) -> Tensor:
     """Folds of cloth, (B, C, R) mm, >= 0; few at the crown."""
     count, along, phase = parameters.fold_vector[..., None, None].unbind(2)  # each (B, 3, 1, 1)
     wave = count * chart.azimuth[:, None] + along * chart.rows + phase
-    total = (1 + wave.sin()).sum(1) * smoothstep(0.2, 0.9, chart.rows)
+    total = (1 + wave.sin()).sum(1) * smoothstep(chart.rows, 0.2, 0.9)
     return parameters.fold_mm[:, None, None] * total
 
 
@@ -228,24 +220,8 @@ def _lay(
     azimuth: Tensor,  # (Q,)
     row: Tensor,  # (B, Q, P)
 ) -> Tensor:
-    """Points (B, Q, P, 3) of a surface at these places."""
-    columns = azimuth[:, None].expand_as(row)
-    return chart.look_up(surface, columns.flatten(1), row.flatten(1)).unflatten(1, row.shape[1:])
-
-
-def _lift(
-    points: Tensor,  # (B, Q, P, 3)
-    azimuth: Tensor,  # (Q,)
-    row: Tensor,  # (B, Q, P)
-) -> Tensor:
-    """The head ends in the slope of the shoulders, which no ray meets: cloth passes above it."""
-    lift = SHOULDER_LIFT_MM * azimuth.sin().abs()[:, None] * smoothstep(2.4, 2.85, row)
+    """Points of a cloth on a surface, (B, Q, P, 3). The head ends in the slope of the shoulders,
+    which no ray meets: cloth passes above it."""
+    points = chart.look_up(surface, azimuth[:, None].expand_as(row), row)
+    lift = SHOULDER_LIFT_MM * azimuth.sin().abs()[:, None] * smoothstep(row, 2.4, 2.85)
     return points + lift[..., None] * points.new_tensor([0.0, 1.0, 0.0])
-
-
-def _close(points: Tensor) -> Tensor:  # (B, Q, P, 3)
-    """All columns meet at the crown."""
-    quarter = points.shape[1] // 4
-    a, b, c, d = points[:, ::quarter, 0].unbind(1)
-    crown = ((a + b + c + d) / 4)[:, None, None].expand(-1, points.shape[1], -1, -1)
-    return torch.cat([crown, points[:, :, 1:]], 2)

@@ -18,6 +18,30 @@ class HeadwearRule(NamedTuple):
     garment: float
 
 
+class Hat(NamedTuple):
+    """A kind of hat: numbers of `HeadwearParameters`, or ranges to draw them from."""
+
+    hat_row: tuple[float, float]
+    hat_tilt: tuple[float, float]
+    hat_gap_mm: tuple[float, float]
+    hat_crown_mm: tuple[float, float]
+    hat_square: tuple[float, float] | float
+    brim_mm: tuple[float, float] | float
+    brim_half_deg: tuple[float, float] | float
+    brim_droop: tuple[float, float] | float
+
+
+# With a visor on most; knitted; a brim all round, from trilby to sun hat; thick and
+# round, for the road or for work, with or without a peak.
+CAP = Hat((0.9, 1.06), (0.1, 0.3), (5, 8), (4, 18), (0.0, 0.5), (45, 75), (48, 70), (0.0, 0.5))
+BEANIE = Hat((0.9, 1.18), (0.15, 0.42), (5, 9), (2, 30), (0.0, 0.2), 0.0, 60.0, 0.0)
+BRIMMED = Hat((0.86, 1), (0.0, 0.25), (6, 10), (10, 40), (0.3, 1), (25, 110), 180.0, (-0.2, 0.5))
+HELMET = Hat((0.9, 1.25), (0.0, 0.35), (14, 28), (0, 20), 0.0, (0, 40), (60, 80), (-0.1, 0.2))
+# Drawn with equal chances; helmets are rare.
+HATS = (CAP,) * 4 + (BEANIE,) * 2 + (BRIMMED,) * 3 + (HELMET,)
+VISOR_SHARE = 0.9  # of the caps
+
+
 def draw_headwear(generator: np.random.Generator, rule: HeadwearRule) -> HeadwearParameters:
     """One sample's hat, hood, scarf and clothes."""
     uniform, chance = generator.uniform, lambda rate: float(generator.random() < rate)
@@ -25,10 +49,10 @@ def draw_headwear(generator: np.random.Generator, rule: HeadwearRule) -> Headwea
     headscarf = hood * chance(0.5)
     hat = chance(rule.hat / max(1 - rule.hood, 1e-9)) * (1 - hood)
     wrap = max(headscarf, chance(rule.wrap))
-    style = _HATS[generator.integers(len(_HATS))](generator)
+    hat_numbers = _draw_hat(generator, HATS[generator.integers(len(HATS))])
     return HeadwearParameters(
         hat_worn=np.float64(hat),
-        **{name: np.float64(value) for name, value in style.items()},
+        **hat_numbers,
         hat_slant=np.float64(generator.normal(0, 0.04)),
         hood_worn=np.float64(hood),
         hood_front_row=np.float64(uniform(0.4, 0.72)),
@@ -50,65 +74,10 @@ def draw_headwear(generator: np.random.Generator, rule: HeadwearRule) -> Headwea
     )
 
 
-def _cap(generator: np.random.Generator) -> dict[str, float]:
-    """A cap with a visor; at times worn back to front."""
-    uniform = generator.uniform
-    return {
-        "hat_row": uniform(0.9, 1.06),
-        "hat_tilt": uniform(0.1, 0.3),
-        "hat_gap_mm": uniform(5, 8),
-        "hat_crown_mm": uniform(4, 18),
-        "hat_square": uniform(0.0, 0.5),
-        "brim_mm": uniform(45, 75) * float(generator.random() < 0.9),
-        "brim_half_deg": uniform(48, 70),
-        "brim_droop": uniform(0.0, 0.5),
-    }
-
-
-def _beanie(generator: np.random.Generator) -> dict[str, float]:
-    """Knitted, without a brim."""
-    uniform = generator.uniform
-    return {
-        "hat_row": uniform(0.9, 1.18),
-        "hat_tilt": uniform(0.15, 0.42),
-        "hat_gap_mm": uniform(5, 9),
-        "hat_crown_mm": uniform(2, 30),
-        "hat_square": uniform(0.0, 0.2),
-        "brim_mm": 0.0,
-        "brim_half_deg": 60.0,
-        "brim_droop": 0.0,
-    }
-
-
-def _brimmed(generator: np.random.Generator) -> dict[str, float]:
-    """A brim all round: from trilby to sun hat."""
-    uniform = generator.uniform
-    return {
-        "hat_row": uniform(0.86, 1.0),
-        "hat_tilt": uniform(0.0, 0.25),
-        "hat_gap_mm": uniform(6, 10),
-        "hat_crown_mm": uniform(10, 40),
-        "hat_square": uniform(0.3, 1.0),
-        "brim_mm": uniform(25, 110),
-        "brim_half_deg": 180.0,
-        "brim_droop": uniform(-0.2, 0.5),
-    }
-
-
-def _helmet(generator: np.random.Generator) -> dict[str, float]:
-    """Thick and round, for the road or for work, with or without a peak."""
-    uniform = generator.uniform
-    return {
-        "hat_row": uniform(0.9, 1.25),
-        "hat_tilt": uniform(0.0, 0.35),
-        "hat_gap_mm": uniform(14, 28),
-        "hat_crown_mm": uniform(0, 20),
-        "hat_square": 0.0,
-        "brim_mm": uniform(0, 40),
-        "brim_half_deg": uniform(60, 80),
-        "brim_droop": uniform(-0.1, 0.2),
-    }
-
-
-# Drawn with equal chances; helmets are rare.
-_HATS = (_cap,) * 4 + (_beanie,) * 2 + (_brimmed,) * 3 + (_helmet,)
+def _draw_hat(generator: np.random.Generator, kind: Hat) -> dict[str, np.float64]:
+    drawn = {}
+    for name, value in zip(Hat._fields, kind, strict=True):
+        drawn[name] = np.float64(generator.uniform(*value) if isinstance(value, tuple) else value)
+        if name == "brim_mm" and kind is CAP:
+            drawn[name] *= generator.random() < VISOR_SHARE
+    return drawn

@@ -4,7 +4,9 @@ Letters: B batch, P points along, Q points across. Triangles are outward as thos
 from outside, in the y-up model frame, their corners run clockwise.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +21,7 @@ class Piece(NamedTuple):
 
     triangles: Tensor  # (t, 3), int64
     uv: Tensor  # (n, 2): across the pattern, along it (strands run along v)
-    two_sided: bool  # a sheet, seen from both sides
+    two_sided: Tensor  # (t,), bool: of a sheet, seen from both sides
 
 
 def sheet(
@@ -37,7 +39,8 @@ def sheet(
     u = torch.linspace(0, 1, num_across + closed)[:num_across]
     v = torch.linspace(0, 1, num_along)
     uv = torch.stack(torch.meshgrid(u, v, indexing="ij"), -1).reshape(-1, 2)
-    return Piece(_split(quads), uv, two_sided=True)
+    triangles = _split(quads)
+    return Piece(triangles, uv, torch.ones(len(triangles), dtype=torch.bool))
 
 
 def tube(num_around: int, num_along: int, *, ring: bool = False) -> Piece:
@@ -55,7 +58,9 @@ def tube(num_around: int, num_along: int, *, ring: bool = False) -> Piece:
         end = torch.stack([torch.zeros_like(inner), inner, inner + 1], -1)
         triangles += [start, end + (num_along - 1) * num_around]
     v, u = torch.meshgrid(torch.linspace(0, 1, num_along), around / num_around, indexing="ij")
-    return Piece(torch.cat(triangles), torch.stack([u, v], -1).reshape(-1, 2), two_sided=False)
+    triangles = torch.cat(triangles)
+    uv = torch.stack([u, v], -1).reshape(-1, 2)
+    return Piece(triangles, uv, torch.zeros(len(triangles), dtype=torch.bool))
 
 
 def sweep(
@@ -76,7 +81,7 @@ def sweep(
     tangent = unit(tangent)
     across = unit(side - (side * tangent).sum(-1, keepdim=True) * tangent)
     normal = torch.linalg.cross(across, tangent)
-    angle = torch.arange(num_around, device=path.device) * (2 * math.pi / num_around)
+    angle = torch.arange(num_around) * (2 * math.pi / num_around)
     points = (
         path[:, :, None]
         + across[:, :, None] * (width[:, :, None, None] * angle.cos()[:, None])
@@ -92,8 +97,8 @@ def superquadric(
     num_along: int,
 ) -> Tensor:
     """Points (B, along * around, 3), for `tube`, of a body about the origin whose axis is y."""
-    polar = torch.linspace(-0.49, 0.49, num_along, device=half_size.device) * math.pi
-    around = torch.arange(num_around, device=half_size.device) * (2 * math.pi / num_around)
+    polar = torch.linspace(-0.49, 0.49, num_along) * math.pi
+    around = torch.arange(num_around) * (2 * math.pi / num_around)
 
     def power(value: Tensor, exponent: Tensor) -> Tensor:
         return value.sign() * value.abs() ** exponent[:, None]
@@ -105,16 +110,20 @@ def superquadric(
     return (torch.stack([x, y, z], -1) * half_size[:, None, None]).flatten(1, 2)
 
 
-def join(pieces: list[Piece]) -> Piece:
-    """Several pieces as one list of triangles; sheets and solids do not mix."""
-    if len({piece.two_sided for piece in pieces}) != 1:
-        raise ValueError("pieces: got sheets and solids together, expected one of the two")
-    starts = [0]
-    for piece in pieces[:-1]:
-        starts.append(starts[-1] + len(piece.uv))
+def join(pieces: Sequence[Piece]) -> Piece:
+    """Several pieces as one list of triangles."""
+    starts = itertools.accumulate((len(piece.uv) for piece in pieces[:-1]), initial=0)
     triangles = [piece.triangles + start for piece, start in zip(pieces, starts, strict=True)]
     uv = torch.cat([piece.uv for piece in pieces])
-    return Piece(torch.cat(triangles), uv, pieces[0].two_sided)
+    return Piece(torch.cat(triangles), uv, torch.cat([piece.two_sided for piece in pieces]))
+
+
+def meet_at_crown(points: Tensor) -> Tensor:  # (B, Q, P, 3), Q divisible by 4
+    """The points with all columns starting at one place, the mean of four of their starts."""
+    quarter = points.shape[1] // 4
+    a, b, c, d = points[:, ::quarter, 0].unbind(1)
+    crown = ((a + b + c + d) / 4)[:, None, None].expand(-1, points.shape[1], -1, -1)
+    return torch.cat([crown, points[:, :, 1:]], 2)
 
 
 def where_worn(
@@ -125,10 +134,11 @@ def where_worn(
     return torch.where(worn[:, None, None] > 0.5, points, points.new_tensor(NOWHERE_MM))
 
 
-def smoothstep(low: float | Tensor, high: float | Tensor, value: Tensor) -> Tensor:
-    """0 below `low`, 1 above `high`, 3 t^2 - 2 t^3 between."""
-    share = ((value - low) / (high - low)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
+def select(batch, samples: Tensor):  # NamedTuples of tensors, nested, (B, ...); (b,), int64
+    """The same of some of the samples."""
+    if isinstance(batch, tuple):
+        return batch._make(select(field, samples) for field in batch)
+    return batch[samples]
 
 
 def unit(vector: Tensor) -> Tensor:  # (..., D)
