@@ -23,3 +23,14 @@ Angles are pitch, yaw, roll in the order of 3DDFA, radians unless a name ends in
 """
 
 __version__ = "0.3.0"
+
+
+def load(*arguments: object, **options: object) -> object:
+    """A reconstructor with its face attached: `prnet.reconstruction.loading.load`.
+
+    >>> faces = prnet.load()(picture)  # (H, W, 3), uint8 RGB
+    """
+    # Imported here, since whoever imports the package does not want torch for its version.
+    from prnet.reconstruction.loading import load as load_reconstructor
+
+    return load_reconstructor(*arguments, **options)

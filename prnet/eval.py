@@ -183,6 +183,8 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
         log.info("\n%s", table(report))
     for metric, reason in report["not_computed"].items():
         log.warning("%s not computed: %s", metric, reason)
+    if report.get("undetected"):
+        log.warning("faces that the detector missed: %s", name_list(report["undetected"]))
     if report["missing"]:
         log.warning("images without a prediction: %s", name_list(report["missing"]))
     if report["unknown"]:

@@ -11,28 +11,32 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
-VERBS = {"build", "compare", "eval", "fit", "tables", "train"}
+VERBS = {"build", "compare", "eval", "fit", "reconstruct", "tables", "train"}
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),
     "checkpoint": set(),
     "geometry": set(),
+    "detection": {"geometry"},
     "faces": {"geometry"},
     "synthetic": {"geometry", "faces"},
     "metrics": {"geometry"},
     "models": {"geometry", "faces", "checkpoint"},
     "losses": {"geometry", "faces"},
     "export": {"geometry", "faces", "models"},
-    "datasets": {"geometry", "faces", "synthetic"},
+    "datasets": {"geometry", "faces", "synthetic", "detection"},
     "drawing": {"geometry", "faces", "datasets"},
     "building": {"geometry", "faces", "synthetic", "datasets", "drawing", "export"},
     "evaluation": {"geometry", "faces", "datasets", "drawing", "metrics", "models"},
     "reports": {"drawing", "metrics", "evaluation"},
+    "reconstruction": {"geometry", "faces", "detection", "datasets", "drawing", "export", "models"},
     "papers": {"reports"},
     "training": {"geometry", "faces", "datasets", "drawing", "evaluation", "models", "losses"},
     "entry": set(),
 }
 ALLOWED["training"] |= {"checkpoint"}
 ALLOWED |= dict.fromkeys(VERBS, set(ALLOWED))  # no verb imports another
+ALLOWED["__init__"] = {"reconstruction"}  # the library's front, imported when it is called
+ALLOWED["__main__"] = set()
 ENTRY_POINTS = {*VERBS, "entry"}
 CONFIGURATION = {"hydra", "omegaconf"}
 

@@ -18,11 +18,17 @@ from prnet.datasets.fits import (
     read_fit,
 )
 from prnet.datasets.pictures import CropRule, decode_picture
+from prnet.detection.detector import shared_detector
+from prnet.detection.framing import framing_of_detection, framing_of_points, overlap
+from prnet.detection.tilt import find_faces
 from prnet.faces.face import Face
 from prnet.files import read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)
+
+# A detected box that shares less than this with the true one is another face's.
+LEAST_OVERLAP = 0.3
 
 
 @dataclass(eq=False)
@@ -98,7 +104,7 @@ class AFLW2000(TestSet):
                 f"{pair.fit}: no pt3d_68, the 68 landmarks of AFLW2000-3D; without them choose "
                 "protocol.landmarks=map, and for a network protocol.crop.source=box"
             )
-        image_from_model = network_input = None
+        image_from_model = network_input = detected = None
         if self.decodes or self.crop is not None:
             if not pair.picture.is_file():
                 raise FileNotFoundError(f"{pair.picture}: missing picture of {pair.fit.name}")
@@ -110,8 +116,11 @@ class AFLW2000(TestSet):
                 else:
                     shift = pixel_origin_shift("matlab", "zero_based")
                     framed = file.landmarks[:, :2] + np.array(shift)
+                tilt = 0.0
+                if self.crop.source == "detector":
+                    framed, tilt, detected = detected_corners(picture, framed)
                 network_input = framed_input(
-                    pair.picture, framed, self.crop, name=pair.name, decoded=picture
+                    pair.picture, framed, self.crop, name=pair.name, decoded=picture, tilt=tilt
                 )
         return EvaluationItem(
             name=pair.name,
@@ -122,7 +131,24 @@ class AFLW2000(TestSet):
             exp_params=torch.from_numpy(pad_params(file.fit.exp_params, self.num_exp)),
             image_from_model=image_from_model,
             network_input=network_input,
+            detected=detected,
         )
+
+
+def detected_corners(
+    picture: np.ndarray,  # (H, W, 3), uint8 RGB
+    truth: np.ndarray,  # (K, 2), image px, of the face that is asked for
+) -> tuple[np.ndarray, float, bool]:
+    """Two corners (2, 2) of the detected box that lies nearest to a face's, its tilt (rad), and
+    whether it is that face's at all; where it is not, the corners of the picture."""
+    framings = [framing_of_detection(one) for one in find_faces(shared_detector(), picture)]
+    wanted = framing_of_points(truth)
+    best = max(framings, key=lambda one: overlap(one, wanted), default=None)
+    if best is None or overlap(best, wanted) < LEAST_OVERLAP:
+        height, width = picture.shape[:2]
+        return np.array([[0.0, 0.0], [width - 1, height - 1]]), 0.0, False
+    half = best.size / 2
+    return np.stack([best.center - half, best.center + half]), best.tilt, True
 
 
 def require_named(table: Mapping[str, object], names: Sequence[str], *, source: object) -> None:

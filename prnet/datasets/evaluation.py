@@ -57,6 +57,7 @@ class EvaluationItem(NamedTuple):
     scan: Tensor | None = None  # (M, 3), float64, depth larger is nearer
     outer_eye: float | None = None  # px, 3D distance of the outer eye corners: the scan's unit
     angles: Tensor | None = None  # (3,), float64, rad: pitch, yaw, roll of the fit as it is stored
+    detected: bool | None = None  # a detector found the face; None: none was asked
 
 
 class EvaluationBatch(NamedTuple):
@@ -78,6 +79,7 @@ class EvaluationBatch(NamedTuple):
     outer_eye: list[float] | None = None  # B
     angles: Tensor | None = None  # (B, 3)
     visible: Tensor | None = None  # (B, Hp, Wp), uint8
+    detected: list[bool] | None = None  # B
 
     def to(self, device: torch.device | str) -> "EvaluationBatch":
         return EvaluationBatch(
@@ -95,6 +97,7 @@ def framed_input(
     *,
     name: str,
     decoded: np.ndarray | None = None,  # (H, W, 3), the picture in full, where it is at hand
+    tilt: float = 0.0,  # rad, clockwise, of the face
 ) -> NetworkInput:
     """The network input of one image.
 
@@ -102,9 +105,10 @@ def framed_input(
         OSError, ValueError: the picture cannot be read, or the points span less than a pixel.
     """
     center, size = crop_square(points, rule, seed_name=name)
+    options = {"source": source, "decoded": decoded, "tilt": tilt}
     return NetworkInput(
-        *picture_for_crop(source.read_bytes(), center, size, rule, source=source, decoded=decoded),
-        camera.invert_affine(crop_matrix(center, size, rule)),
+        *picture_for_crop(source.read_bytes(), center, size, rule, **options),
+        camera.invert_affine(crop_matrix(center, size, rule, tilt=tilt)),
     )
 
 
@@ -130,7 +134,8 @@ class TestSet(Dataset):
         landmarks whose mean it is; None: it has no points but the 68.
     truth_face: the face of the fits that its truth is made of; None: `no_face` says why.
     has_fits: whether there may be such a face.
-    takes_lists: whether a protocol may name boxes, yaw labels and images to exclude.
+    takes_lists: whether a protocol may name boxes, yaw labels and images to exclude, or have faces
+        detected.
     takes_predictions: whether saved predictions can be scored, or networks alone.
     options: of its configuration, which its constructor takes.
     """
@@ -255,6 +260,7 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
         visible=pad_visible([one.visible for one in inputs]) if pictured else None,
         scan=listed("scan"),
         outer_eye=listed("outer_eye"),
+        detected=listed("detected"),
         **{field: stack(field) for field in stacked},
     )
 

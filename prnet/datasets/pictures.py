@@ -125,12 +125,13 @@ def crop_square(
     return center, size
 
 
-def crop_matrix(center: np.ndarray, size: float, rule: CropRule) -> Tensor:
+def crop_matrix(center: np.ndarray, size: float, rule: CropRule, *, tilt: float = 0.0) -> Tensor:
     """`camera.crop_from_image` of one square, (4, 4), float64."""
     return camera.crop_from_image(
         torch.tensor(center, dtype=torch.float64),
         torch.tensor(size, dtype=torch.float64),
         span=rule.span,
+        tilt=torch.tensor(tilt, dtype=torch.float64) if tilt else None,
     )
 
 
@@ -142,12 +143,14 @@ def picture_for_crop(
     *,
     source: object,
     decoded: np.ndarray | None = None,  # (H, W, 3), the picture in full, where it is at hand
+    tilt: float = 0.0,  # rad, clockwise
 ) -> tuple[np.ndarray, Tensor]:
     """The picture, decoded no larger than its crop needs, and picture px -> crop px, (4, 4)."""
     reduction = reduction_for(size)
     if decoded is None or reduction > 1:
         decoded = decode_picture(data, source=source, reduction=reduction)
-    return decoded, crop_matrix(center, size, rule) @ image_from_picture(reduction)
+    crop_from_image = crop_matrix(center, size, rule, tilt=tilt)
+    return decoded, crop_from_image @ image_from_picture(reduction)
 
 
 def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) each

@@ -32,10 +32,12 @@ class SetChoice(NamedTuple):
         """
         require_choice("dataset", self.name, TEST_SETS)
         kind = TEST_SETS[self.name]
-        if not kind.takes_lists and (demands.boxes or demands.yaw_labels or demands.exclude):
+        detects = demands.crop is not None and demands.crop.source == "detector"
+        lists = demands.boxes or demands.yaw_labels or demands.exclude
+        if not kind.takes_lists and (lists or detects):
             raise ValueError(
-                f"dataset={self.name}: takes no protocol.crop.boxes, yaw labels or names to "
-                "exclude; choose protocol=default, or change these fields"
+                f"dataset={self.name}: takes no protocol.crop.boxes or source=detector, yaw labels "
+                "or names to exclude; choose protocol=default, or change these fields"
             )
         if self.options.get("subsets") is not None:
             raise ValueError(f"dataset.subsets: {self.name} has no sub-folders; leave it out")

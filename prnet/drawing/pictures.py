@@ -49,6 +49,8 @@ def to_picture(image: Tensor) -> np.ndarray:  # (3, H, W), RGB in [0, 1]
 def draw_landmarks(
     picture: np.ndarray,  # (H, W, 3), uint8
     landmarks: np.ndarray | Tensor,  # (68, 2 or more), order of iBUG
+    *,
+    stroke: float | None = None,  # px, width of a line; None: by the picture's size
 ) -> np.ndarray:
     """The 68 landmarks and the lines that join them, drawn at sub-pixel positions.
 
@@ -62,28 +64,31 @@ def draw_landmarks(
         raise ValueError("landmarks: hold coordinates that are not finite")
     drawn = _require_picture(picture).copy()
     fixed = _fixed_point(points, drawn)
+    stroke = stroke or _stroke(drawn)
     for first, end, closed in LANDMARK_LINES:
         cv2.polylines(
             drawn,
             [fixed[first:end]],
             closed,
             LINE_COLOUR,
-            thickness=max(round(_stroke(drawn)), 1),
+            thickness=max(round(stroke), 1),
             lineType=cv2.LINE_AA,
             shift=SUBPIXEL_BITS,
         )
-    return draw_points(drawn, points)
+    return draw_points(drawn, points, stroke=stroke)
 
 
 def draw_points(
     picture: np.ndarray,  # (H, W, 3), uint8
     points: np.ndarray | Tensor,  # (K, 2 or more); NaN is left out
+    *,
+    stroke: float | None = None,  # px, about half of a dot; None: by the picture's size
 ) -> np.ndarray:
     """Dots at sub-pixel positions."""
     drawn = _require_picture(picture).copy()
     places = _to_array(points)[:, :2]
     places = places[np.isfinite(places).all(1)]
-    radius = round(1.6 * _stroke(drawn) * 2**SUBPIXEL_BITS)
+    radius = round(1.6 * (stroke or _stroke(drawn)) * 2**SUBPIXEL_BITS)
     for x, y in _fixed_point(places, drawn).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     return drawn

@@ -79,12 +79,15 @@ def evaluate(
     )
     images: list[ScoredImage] = []
     overlaps: list[float] = []
+    detected: dict[str, bool] = {}
     reconstructions = Reconstructions(
         protocol.reconstruction, workers=workers_for(len(names), options.cores)
     )
     with source.running(test_set, protocol), reconstructions:
         for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not options.progress):
             batch = batch.to(device)
+            if batch.detected is not None:
+                detected |= zip(batch.names, batch.detected, strict=True)
             predicted = source.predict(batch, test_set, protocol)
             dense = any(p.dense is not None or p.surface is not None for _, p, *_ in predicted)
             dense &= protocol.scores_dense
@@ -121,6 +124,8 @@ def evaluate(
     if source.face is not None:
         report["face"] = source.face.describe()
     report |= source.notes()
+    if detected:
+        report["undetected"] = [name for name, found in detected.items() if not found]
     if overlaps:
         report["attention"] = {"iou": sum(overlaps) / len(overlaps), "count": len(overlaps)}
     if notes := test_set.notes():

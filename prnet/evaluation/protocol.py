@@ -49,7 +49,7 @@ CHOICES = {
     "z_alignment": Z_ALIGNMENTS,
     "normalizer": ("box_68", "box_points"),
     "yaw_source": ("pose_para", "labels"),
-    "crop.source": ("landmarks", "box"),
+    "crop.source": ("landmarks", "box", "detector"),
     "reconstruction.metric": tuple(RECONSTRUCTION_METRICS),
     "reconstruction.normalizer": NORMALIZERS,
     "reconstruction.direction": DIRECTIONS,
@@ -65,7 +65,8 @@ class FramingRule:
     """The square of the image that a network is given; see `prnet.datasets.pictures.CropRule`.
 
     `source` "landmarks" frames the ground-truth landmarks, "box" the rectangle of the file `boxes`
-    (CSV: name,left,top,right,bottom, image px).
+    (CSV: name,left,top,right,bottom, image px), "detector" what `prnet.detection` finds, tilt
+    taken out, as `prnet.reconstruct` does; a face that is not found is framed by the whole picture.
     """
 
     source: str

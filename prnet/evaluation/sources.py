@@ -168,8 +168,8 @@ class NetworkSource(Source):
         rotation = None
         if prediction.pose is not None and dense.pixels is not None:
             # A pose is of the model frame of the network's own face, which must be that of the
-            # truth. The crop is not turned: a rotation in the crop is one in the image.
-            rotation = prediction.pose.rotation.double()
+            # truth, and of the crop's y-up plane, which may be turned against the image's.
+            rotation = turn_of(batch.image_from_crop) @ prediction.pose.rotation.double()
         points, lacking = comparable(
             points.landmarks,
             dense,
@@ -242,6 +242,13 @@ class PredictionSource(Source):
             points = comparable(landmarks, dense, self.face, protocol, scanned=scanned)
             found.append(Predicted(slice(index, index + 1), *points))
         return found
+
+
+def turn_of(image_from_crop: Tensor) -> Tensor:  # (B, 4, 4)
+    """The rotation from the crop's y-up plane to the image's, (B, 3, 3)."""
+    flip = image_from_crop.new_tensor([1.0, -1.0, 1.0])
+    linear = image_from_crop[:, :3, :3] * flip * flip[:, None]
+    return linear / image_from_crop[:, 2, 2, None, None]
 
 
 @contextlib.contextmanager

@@ -127,9 +127,11 @@ def crop_from_image(
     size: Tensor,  # (...,), side of the square, px of the image
     *,
     span: float = 255.0,
+    tilt: Tensor | None = None,  # (...,), rad, clockwise in the image; None: upright
 ) -> Tensor:
     """Similarity that maps the square [center - size/2, center + size/2] to [0, span]^2, (..., 4,
-    4).
+    4). A square with a tilt is turned clockwise by it about its centre: what leans so in the image
+    is upright in the crop.
 
     Depth is scaled like x and y. PRN trains and infers with span 255 (corner pixel centres on the
     square's corners), SADRNet with 256; both for crops of 256 px.
@@ -139,7 +141,15 @@ def crop_from_image(
     matrix[..., 0, 0] = matrix[..., 1, 1] = matrix[..., 2, 2] = ratio
     matrix[..., :2, 3] = -ratio[..., None] * (center - size[..., None] / 2)
     matrix[..., 3, 3] = 1
-    return matrix
+    if tilt is None:
+        return matrix
+    # About the crop's middle: there = R (here - middle) + middle.
+    turn = torch.zeros_like(matrix)
+    turn[..., 0, 0] = turn[..., 1, 1] = tilt.cos()
+    turn[..., 0, 1], turn[..., 1, 0] = tilt.sin(), -tilt.sin()
+    turn[..., 2, 2] = turn[..., 3, 3] = 1
+    turn[..., :2, 3] = span / 2 * (1 - turn[..., :2, :2].sum(-1))
+    return turn @ matrix
 
 
 def box_from_points(

@@ -139,6 +139,8 @@ def to_markdown(report: Report) -> str:
         sections.append(f"Not computed: {title(metric, protocol)}: {reason}")
     for metric, names in report["left_out"].items():
         sections.append(f"Left out of {title(metric, protocol)}: {name_list(names)}")
+    if "undetected" in report:
+        sections.append(f"Faces that the detector missed: {name_list(report['undetected'])}")
     if report["missing"]:
         sections.append(f"Images without a prediction: {name_list(report['missing'])}")
     if report["unknown"]:

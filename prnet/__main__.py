@@ -1,0 +1,33 @@
+"""`prnet VERB ...` and `python -m prnet VERB ...`: the same as `python -m prnet.VERB ...`."""
+
+import runpy
+import sys
+
+VERBS = {
+    "reconstruct": "photos in, faces out",
+    "train": "train a network",
+    "eval": "score a network, or anybody's saved predictions",
+    "compare": "several methods beside each other",
+    "tables": "the papers' tables beside one's own numbers",
+    "build": "sets to train from, and test sets",
+    "fit": "68 landmarks of photos -> fits of a face model",
+}
+
+
+def main() -> None:
+    """Run the verb that the first argument names, with the others as its own."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in VERBS:
+        del sys.argv[1]
+        runpy.run_module(f"prnet.{verb}", run_name="__main__", alter_sys=True)
+        return
+    listed = "\n".join(f"  {name:12} {meaning}" for name, meaning in VERBS.items())
+    usage = f"usage: prnet VERB [KEY=VALUE ...]\n\n{listed}\n\nprnet VERB --help has its options."
+    if verb in ("-h", "--help"):
+        sys.stdout.write(usage + "\n")
+    else:
+        sys.exit(f"prnet: no verb {verb!r}\n{usage}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where the faces of a picture are: boxes, five points, and which way is up."""

@@ -1,0 +1,130 @@
+"""`python -m prnet.reconstruct`: photos in, faces out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, ListConfig
+
+from prnet.datasets.landmark_files import read_landmarks
+from prnet.detection.detector import FaceDetector
+from prnet.detection.framing import Framing, framing_of_points
+from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
+from prnet.files import read_csv
+from prnet.reconstruction.loading import load
+from prnet.reconstruction.outputs import require_outputs
+from prnet.reconstruction.run import (
+    Framer,
+    Settings,
+    find_photos,
+    reconstruct_photos,
+)
+
+log = logging.getLogger(__name__)
+
+BOX_COLUMNS = ("name", "left", "top", "right", "bottom")
+
+
+def whole_picture(_photo: Path, picture: np.ndarray) -> Sequence[Framing]:
+    """The picture is a crop already: its box is the face's with the margin of a crop."""
+    height, width = picture.shape[:2]
+    corners = np.array([[0, 0], [width - 1, height - 1]], dtype=np.float64)
+    center, half = corners.mean(0), (corners[1] - corners[0]) / 2 / 1.5
+    return [framing_of_points(np.stack([center - half, center + half]))]
+
+
+def given_boxes(file: Path) -> Framer:
+    """Boxes of the 68 landmarks, a CSV with name,left,top,right,bottom: px of the upright picture,
+    NAME as the photo's or its stem, several lines for several faces."""
+    rows = read_csv(file, BOX_COLUMNS, hint="give boxes=FILE.csv, or leave it out").rows
+    by_name = {name: values.reshape(2, 2) for name, values in rows.items()}
+
+    def framings(photo: Path, _picture: np.ndarray) -> Sequence[Framing]:
+        box = by_name.get(photo.name, by_name.get(photo.stem))
+        if box is None:
+            raise ValueError(f"{photo}: no line for it in {file}")
+        return [framing_of_points(box)]
+
+    return framings
+
+
+def given_landmarks(path: Path) -> Framer:
+    """68 landmarks of each photo, a table or a folder of files, px of the upright picture."""
+
+    def framings(photo: Path, _picture: np.ndarray) -> Sequence[Framing]:
+        found = [path] if path.is_file() else sorted(path.glob(f"{photo.stem}.*"))
+        for file in found:
+            points = read_landmarks(file).get(photo.stem)
+            if points is not None:
+                return [framing_of_points(points[~np.isnan(points).any(1)])]
+        raise ValueError(f"{photo}: no landmarks for it in {path}")
+
+    return framings
+
+
+def framer_of(boxes: str | None, landmarks: str | None) -> tuple[str, Framer | None]:
+    """Where boxes come from, in words, and how; None: the detector.
+
+    Raises:
+        ValueError: two sources at once.
+    """
+    if boxes is not None and landmarks is not None:
+        raise ValueError("give boxes= or landmarks=, not both")
+    if boxes == "whole":
+        return "boxes=whole", whole_picture
+    if boxes is not None:
+        return f"boxes={boxes}", given_boxes(Path(boxes))
+    if landmarks is not None:
+        return f"landmarks={landmarks}", given_landmarks(Path(landmarks))
+    return "detector", None
+
+
+def astronaut(output: Path) -> list[Path]:
+    """The photo that scikit-image carries, NASA's portrait of Eileen Collins, in the public
+    domain; written into the output folder to be looked at beside what is made of it."""
+    import skimage.data
+
+    from prnet.datasets.pictures import write_picture
+    from prnet.files import written_whole
+
+    path = output / "astronaut.jpg"
+    if not path.is_file():
+        with written_whole(path) as temporary:
+            write_picture(temporary, skimage.data.astronaut())
+    return [path]
+
+
+@hydra.main(config_path=CONFIG_DIR, config_name="reconstruct", version_base="1.3")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    output = Path(cfg.output)
+    names = list(cfg.outputs) if isinstance(cfg.outputs, ListConfig) else [str(cfg.outputs)]
+    settings = Settings(
+        str(cfg.checkpoint), require_outputs(names), "detector", float(cfg.detector.threshold)
+    )
+    framing, framer = framer_of(cfg.boxes, cfg.landmarks)
+    photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)
+    detector = FaceDetector(sides=list(cfg.detector.sides), threshold=settings.threshold)
+    reconstructor = load(
+        cfg.checkpoint,
+        data_dir=cfg.data_dir,
+        device=resolve_device(cfg.device),
+        detector=detector,
+        crop_scale=cfg.crop_scale,
+    )
+    content = reconstruct_photos(
+        photos, output, reconstructor, settings._replace(framing=framing), framer=framer
+    )
+    faces = [face for record in content["inputs"] for face in record["faces"]]
+    empty = [record["input"] for record in content["inputs"] if not record["faces"]]
+    log.info("%d faces of %d photos in %s", len(faces), len(content["inputs"]), output)
+    if empty:
+        log.warning("without a face: %d, listed in %s", len(empty), output / "faces.json")
+    if len(photos) == 1 and faces:
+        log.info("written: %s", ", ".join(str(output / name) for name in faces[0]["files"]))
+
+
+if __name__ == "__main__":
+    refuse_old_spellings(main)()

@@ -1,0 +1,1 @@
+"""From a photo to faces: framing, the network, meshes, textures and what is written of them."""

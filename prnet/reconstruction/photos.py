@@ -1,0 +1,63 @@
+"""Photos as every viewer shows them: any format that Pillow reads, EXIF's orientation applied, 8
+bits, RGB."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+ORIENTATION = 0x0112
+# More would take gigabytes to decode: 3 bytes a pixel, several copies.
+MOST_PIXELS = 400_000_000
+
+
+class Photo(NamedTuple):
+    """One picture."""
+
+    picture: np.ndarray  # (H, W, 3), uint8 RGB, upright
+    orientation: int  # EXIF's, as stored: 1 upright, 3 upside down, 6 and 8 on a side, ...
+
+
+def read_photo(path: Path | str) -> Photo:
+    """Read a picture; of an animated one the first frame, transparent parts over white.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, damaged, or larger than `MOST_PIXELS`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the check is ours
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} px are more than {MOST_PIXELS:.0e}; make it "
+                    "smaller"
+                )
+            orientation = int(image.getexif().get(ORIENTATION, 1))
+            upright = ImageOps.exif_transpose(image)
+            picture = np.asarray(_rgb(upright))
+    except Exception as error:  # noqa: BLE001 - on a damaged file Pillow raises nearly anything
+        raise ValueError(f"{path}: not a readable picture ({error})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    return Photo(np.ascontiguousarray(picture), orientation)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8 bits a channel, RGB."""
+    if image.mode.startswith(("I", "F")):  # 16 bits and more: their range, not their lowest byte
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 255 else 255.0
+        image = Image.fromarray((255 * values / top).clip(0, 255).astype(np.uint8))
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,240 @@
+"""From pictures to faces: detection, crops, the network, and everything in px of the picture.
+
+Frames and units are those of `prnet`; "picture" is the image frame of the photo as it was handed
+in. Letters: B faces, N vertices, T triangles, S shape and E expression coefficients.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from prnet.datasets.warp import warp_to_crop
+from prnet.detection.detector import FaceDetector
+from prnet.detection.framing import Framing, crop_from_picture, framing_of_detection
+from prnet.detection.tilt import find_faces
+from prnet.faces.face import Face
+from prnet.geometry import camera
+from prnet.geometry.align import umeyama
+from prnet.geometry.pose_parameters import split_parameters
+from prnet.models.network import Network
+from prnet.reconstruction.mesh import PredictedMesh, mesh_of
+from prnet.sample import Prediction
+
+# Side of the crop over the mean side of the landmarks' box, as in training.
+CROP_SCALE = 1.5
+CROP_SIZE = 256
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class HeadPose:
+    """Weak perspective: picture = F (scale rotation model + translation), F = diag(1, -1, 1)."""
+
+    scale: float  # px per model unit (micrometre)
+    rotation: np.ndarray  # (3, 3), det +1, model frame -> y-up image plane
+    translation: np.ndarray  # (3,), px of the y-up plane
+
+    @property
+    def angles_deg(self) -> np.ndarray:
+        """Pitch, yaw, roll, (3,): order and signs of 3DDFA (positive: nose up, nose to the left of
+        the picture, clockwise)."""
+        return camera.angles_from_rotation(torch.from_numpy(self.rotation)).rad2deg().numpy()
+
+
+@dataclass(frozen=True)
+class FaceReconstruction:
+    """One face of a picture; points in px of the picture, z toward the camera from the mesh's
+    farthest point."""
+
+    face: Face  # the face model
+    picture: np.ndarray  # (H, W, 3), uint8 RGB
+    framing: Framing  # the box that was looked at
+    confidence: float | None  # of the detector, 0 to 1; None: the box was given
+    vertices: np.ndarray  # (N, 3), float32
+    triangles: np.ndarray  # (T, 3), outward in the y-down image frame
+    texture_coords: np.ndarray  # (N, 2), u and v
+    landmarks: np.ndarray  # (68, 3), float32, order of iBUG
+    position_map: np.ndarray  # (3, 256, 256), float32
+    pose: HeadPose
+    shape_params: np.ndarray | None  # (S,); None: the network predicts a map
+    exp_params: np.ndarray | None  # (E,), as predicted
+
+
+class Reconstructor:
+    """A network with its face, and a detector.
+
+    >>> faces = prnet.load()(picture)
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        face: Face,
+        *,
+        detector: FaceDetector | None = None,
+        crop_scale: float = CROP_SCALE,
+        pixel_origin: str = "zero_based",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`model` becomes one of eval mode with `face` attached.
+
+        detector: what finds faces; None: one of its own, made when it is first needed.
+        crop_scale: side of the crop over the mean side of the landmarks' box.
+        pixel_origin: of the labels that the network learned from.
+        """
+        self.device = torch.device(device)
+        self.face = face.to(self.device)
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        self.model.set_face(self.face)
+        self.crop_scale = crop_scale
+        self.pixel_origin = pixel_origin
+        self._detector = detector
+
+    @property
+    def detector(self) -> FaceDetector:
+        if self._detector is None:
+            self._detector = FaceDetector()
+        return self._detector
+
+    def __call__(
+        self,
+        picture: np.ndarray,  # (H, W, 3), uint8 RGB
+    ) -> list[FaceReconstruction]:
+        """Every face of a picture, the largest first; none where none is found.
+
+        Raises:
+            ValueError: not a picture of that kind.
+        """
+        found = find_faces(self.detector, picture)
+        framings = [framing_of_detection(one) for one in found]
+        return self.framed(picture, framings, [one.detection.confidence for one in found])
+
+    @torch.inference_mode()
+    def framed(
+        self,
+        picture: np.ndarray,  # (H, W, 3), uint8 RGB
+        framings: Sequence[Framing],
+        confidences: Sequence[float] | None = None,
+    ) -> list[FaceReconstruction]:
+        """The faces in given boxes."""
+        results: list[FaceReconstruction] = []
+        for start in range(0, len(framings), BATCH_SIZE):
+            part = framings[start : start + BATCH_SIZE]
+            matrices = crop_from_picture(part, scale=self.crop_scale)
+            image = torch.cat([self._crop(picture, matrix) for matrix in matrices])
+            prediction = self.model(image.contiguous(memory_format=torch.channels_last))
+            mesh = mesh_of(prediction, self.face)
+            results += [
+                self._one(picture, prediction, mesh, matrix, index, framing)
+                for index, (matrix, framing) in enumerate(zip(matrices, part, strict=True))
+            ]
+        if confidences is None:
+            return results
+        pairs = zip(results, confidences, strict=True)
+        return [replace(one, confidence=confidence) for one, confidence in pairs]
+
+    def _crop(self, picture: np.ndarray, matrix: Tensor) -> Tensor:  # (4, 4)
+        """One network input, (1, 3, 256, 256), RGB in [0, 1]; large faces are averaged down first
+        as a decoder of JPEG would."""
+        reduced, picture_from_reduced = reduced_picture(picture, matrix)
+        tensor = torch.from_numpy(reduced).permute(2, 0, 1)[None].to(self.device)
+        return warp_to_crop(tensor, (matrix @ picture_from_reduced)[None].float().to(self.device))
+
+    def _one(
+        self,
+        picture: np.ndarray,
+        prediction: Prediction,
+        mesh: PredictedMesh,
+        matrix: Tensor,  # (4, 4), float64, picture px -> crop px
+        index: int,
+        framing: Framing,
+    ) -> FaceReconstruction:
+        picture_from_crop = camera.invert_affine(matrix)
+
+        def placed(points: Tensor) -> np.ndarray:  # (K, 3), crop px
+            there = camera.transform_points(picture_from_crop, points.double().cpu())
+            return camera.convert_origin(there, self.pixel_origin, "zero_based").float().numpy()
+
+        position_map = prediction.position_map[index]  # (3, H, W)
+        side = position_map.shape[-1]
+        flat = placed(position_map.flatten(1).T)
+        parameters = prediction.parameters
+        shape_params = exp_params = None
+        if parameters is not None:
+            own = split_parameters(parameters[index : index + 1], self.model.num_shape)
+            shape_params, exp_params = (c[0].cpu().numpy() for c in own[1:])
+        vertices = placed(mesh.vertices[index])
+        return FaceReconstruction(
+            face=self.face,
+            picture=picture,
+            framing=framing,
+            confidence=None,
+            vertices=vertices,
+            triangles=mesh.triangles.cpu().numpy(),
+            texture_coords=mesh.texture_coords.cpu().numpy(),
+            landmarks=placed(mesh.landmarks[index]),
+            position_map=np.ascontiguousarray(flat.T.reshape(3, side, side)),
+            pose=pose_of(vertices, self._model_points(prediction, index).cpu().numpy()),
+            shape_params=shape_params,
+            exp_params=exp_params,
+        )
+
+    def _model_points(self, prediction: Prediction, index: int) -> Tensor:
+        """The vertices of the mesh in the model frame, (N, 3): of the predicted coefficients, or,
+        where a map alone is predicted, of the mean face."""
+        model, uv = self.face.morphable_model, self.face.uv
+        if prediction.parameters is None:
+            return uv.at_texels(model.mean[None], uv.face_index)[0]
+        own = split_parameters(prediction.parameters[index : index + 1], model.num_shape)
+        return model(own.shape_params, own.exp_params)[0]
+
+
+def pose_of(
+    vertices: np.ndarray,  # (N, 3), picture px
+    model_points: np.ndarray,  # (N, 3), the same in the model frame
+) -> HeadPose:
+    """The rigid pose nearest to a mesh: a predicted camera may shear, a head does not."""
+    up = torch.from_numpy(vertices * [1.0, -1.0, 1.0])[None]
+    found = umeyama(torch.from_numpy(model_points.astype(np.float64))[None], up.double())
+    return HeadPose(float(found.scale[0]), found.rotation[0].numpy(), found.translation[0].numpy())
+
+
+def reduced_picture(
+    picture: np.ndarray,  # (H, W, 3), uint8 RGB
+    crop_from_picture: Tensor,  # (4, 4), float64
+) -> tuple[np.ndarray, Tensor]:
+    """The part of a picture that the crop shows, averaged down by 2, 4, ... while it still has the
+    crop's resolution, and (4, 4), float64, px of that -> px of the picture."""
+    height, width = picture.shape[:2]
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=torch.float64)
+    there = camera.transform_points(
+        camera.invert_affine(crop_from_picture), (CROP_SIZE - 1) * corners
+    )[:, :2].numpy()
+    side = float(np.linalg.norm(there[1] - there[0]))
+    step = 1
+    while side / (2 * step) >= CROP_SIZE:
+        step *= 2
+    # Whole blocks of `step` px around the crop; beyond the picture it is black.
+    low = np.clip(np.floor(there.min(0) / step - 1) * step, 0, [width - 1, height - 1])
+    high = np.clip(np.ceil(there.max(0) / step + 1) * step, low + 1, [width, height])
+    (left, top), (right, bottom) = low.astype(int), high.astype(int)
+    part = picture[top:bottom, left:right]
+    if step > 1:
+        rows, columns = -(-part.shape[0] // step), -(-part.shape[1] // step)
+        padded = cv2.copyMakeBorder(
+            part,
+            0,
+            rows * step - part.shape[0],
+            0,
+            columns * step - part.shape[1],
+            cv2.BORDER_REPLICATE,
+        )
+        part = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+    picture_from_part = torch.eye(4, dtype=torch.float64)
+    picture_from_part[0, 0] = picture_from_part[1, 1] = step
+    picture_from_part[0, 3], picture_from_part[1, 3] = left + (step - 1) / 2, top + (step - 1) / 2
+    return np.ascontiguousarray(part), picture_from_part

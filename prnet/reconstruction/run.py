@@ -1,0 +1,191 @@
+"""Many photos: what is read, what each face is called, what is done already, and faces.json."""
+
+import glob
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from prnet import __version__
+from prnet.detection.framing import Framing
+from prnet.files import read_json_object, write_json
+from prnet.reconstruction.outputs import pose_values, write_outputs
+from prnet.reconstruction.photos import SUFFIXES, read_photo
+from prnet.reconstruction.reconstructor import FaceReconstruction, Reconstructor
+
+log = logging.getLogger(__name__)
+
+INDEX = "faces.json"
+MORE = "more_faces"
+# faces.json is written anew so often, and at the end whatever happens.
+SAVE_SECONDS = 10.0
+
+# Boxes instead of the detector's: the framings of one photo.
+Framer = Callable[[Path, np.ndarray], Sequence[Framing]]
+
+
+class Settings(NamedTuple):
+    """What decides the files of a run."""
+
+    checkpoint: str
+    outputs: tuple[str, ...]
+    framing: str  # "detector", or what stands for it
+    threshold: float  # of the detector
+
+
+def find_photos(source: Path | str) -> list[Path]:
+    """The photos of a file, a folder (its sub-folders too) or a pattern, sorted.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = (one for one in path.rglob("*") if one.is_file())
+        found = [one for one in found if one.suffix.lower() in SUFFIXES]
+        expected = f"a picture with one of {', '.join(SUFFIXES)}"
+    else:
+        found = [Path(one) for one in glob.glob(str(source), recursive=True)]
+        found = [one for one in found if one.is_file()]
+        expected = "a file, a folder or a pattern such as 'photos/*.jpg'"
+    # Names that begin with a dot are no samples: thumbnails, and what killed writers leave.
+    found = sorted(one for one in found if not one.name.startswith("."))
+    if not found:
+        raise FileNotFoundError(f"input={source}: nothing found; expected {expected}")
+    return found
+
+
+def stems_of(photos: Sequence[Path]) -> dict[Path, str]:
+    """Photo -> how its files' names begin, all different: its own stem, with the suffix where two
+    photos differ by that alone, else with its folder or a number."""
+    stems: dict[Path, str] = {}
+    taken: set[str] = set()
+    for photo in photos:
+        ending = photo.suffix.lstrip(".").lower()
+        candidates = [photo.stem, f"{photo.stem}_{ending}", f"{photo.parent.name}_{photo.stem}"]
+        numbered = (f"{photo.stem}_{ending}_{number}" for number in range(2, len(photos) + 3))
+        stem = next(one for one in [*candidates, *numbered] if one.lower() not in taken)
+        stems[photo] = stem
+        taken.add(stem.lower())  # some file systems do not tell a from A
+    return stems
+
+
+def reconstruct_photos(
+    photos: Sequence[Path],
+    output: Path,
+    reconstructor: Reconstructor,
+    settings: Settings,
+    *,
+    framer: Framer | None = None,  # None: the detector
+    progress: bool = True,
+) -> dict:
+    """Write what `settings` names of every face of every photo; the content of OUTPUT/faces.json.
+
+    A photo whose record is there with all its files is skipped; one that cannot be read, or shows
+    no face, is listed with the reason. Left early, what is done is kept.
+    """
+    index = output / INDEX
+    done = _earlier(index, settings)
+    stems = stems_of(photos)
+    records: dict[str, dict] = {}
+    saved = time.monotonic()
+    try:
+        bar = tqdm(
+            photos, desc="reconstruct", unit="photo", disable=not progress or len(photos) < 2
+        )
+        for photo in bar:
+            record = done.get(str(photo))
+            if record is None or record["stem"] != stems[photo] or not _is_whole(output, record):
+                record = _photo(photo, stems[photo], output, reconstructor, settings, framer)
+            records[str(photo)] = record
+            if time.monotonic() - saved > SAVE_SECONDS:
+                saved = time.monotonic()
+                _save(index, settings, {**done, **records}.values())
+    finally:
+        content = _save(index, settings, {**done, **records}.values())
+    return content
+
+
+def _photo(
+    photo: Path,
+    stem: str,
+    output: Path,
+    reconstructor: Reconstructor,
+    settings: Settings,
+    framer: Framer | None,
+) -> dict:
+    """The record of one photo, its files written."""
+    record = {"input": str(photo), "stem": stem, "faces": []}
+    try:
+        read = read_photo(photo)
+        height, width = read.picture.shape[:2]
+        record |= {"width": width, "height": height, "orientation": read.orientation}
+        if framer is None:
+            faces = reconstructor(read.picture)
+        else:
+            faces = reconstructor.framed(read.picture, framer(photo, read.picture))
+    except (ValueError, OSError) as error:
+        log.warning("%s", error)
+        return record | {"why": str(error)}
+    if not faces:
+        log.warning("%s: no face found", photo)
+        return record | {"why": "no face found"}
+    for number, face in enumerate(faces, 1):
+        place = output / stem if number == 1 else output / MORE / f"{stem}_{number}"
+        files = write_outputs(face, place, settings.outputs)
+        record["faces"].append(_face(face, [path.relative_to(output) for path in files]))
+    return record
+
+
+def _face(face: FaceReconstruction, files: Iterable[Path]) -> dict:
+    low, high = face.landmarks[:, :2].min(0), face.landmarks[:, :2].max(0)
+    return {
+        "box": [round(float(value), 2) for value in (*low, *high)],
+        "confidence": None if face.confidence is None else round(face.confidence, 4),
+        "tilt_deg": round(float(np.degrees(face.framing.tilt)), 1),
+        "pose": pose_values(face),
+        "files": [path.as_posix() for path in files],
+    }
+
+
+def _earlier(index: Path, settings: Settings) -> dict[str, dict]:
+    """The records of an earlier run of the same settings, by input.
+
+    Raises:
+        ValueError: the folder is of another run.
+    """
+    if not index.is_file():
+        return {}
+    content = read_json_object(index)
+    if content.get("settings") != _plain_settings(settings):
+        raise ValueError(
+            f"{index}: of a run with {content.get('settings')}, this one has "
+            f"{_plain_settings(settings)}; choose another output= or delete it"
+        )
+    return {record["input"]: record for record in content["inputs"]}
+
+
+def _is_whole(output: Path, record: dict) -> bool:
+    files = [name for face in record["faces"] for name in face["files"]]
+    return bool(files) and all((output / name).is_file() for name in files)
+
+
+def _plain_settings(settings: Settings) -> dict:
+    return settings._asdict() | {"outputs": list(settings.outputs)}
+
+
+def _save(index: Path, settings: Settings, records: Iterable[dict]) -> dict:
+    content = {
+        "version": __version__,
+        "settings": _plain_settings(settings),
+        "pixel_origin": "zero_based, of the picture with its EXIF orientation applied",
+        "inputs": list(records),
+    }
+    write_json(index, content)
+    return content

@@ -1,0 +1,212 @@
+"""Folders of photos: names, records, reruns, and every file read back."""
+
+import csv
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from prnet.datasets.predictions import find_predictions, read_prediction
+from prnet.detection.framing import framing_of_points
+from prnet.reconstruction.outputs import WRITERS, require_outputs, write_outputs
+from prnet.reconstruction.run import Settings, find_photos, reconstruct_photos, stems_of
+
+SETTINGS = Settings("default", ("npz",), "detector", 0.6)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, astronaut) -> Path:
+    """One face, two faces, none, and what is no photo."""
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(astronaut).save(folder / "one.png")
+    half = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
+    group = np.zeros((512, 768, 3), np.uint8)
+    group[:, :512], group[128:384, 512:] = astronaut, half
+    (folder / "sub").mkdir()
+    Image.fromarray(group).save(folder / "sub" / "two.jpg", quality=95)
+    Image.new("RGB", (300, 200), (90, 120, 60)).save(folder / "none.png")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    (folder / "notes.txt").write_text("not a photo")
+    (folder / ".one.tmp.png").write_bytes(b"left by a killed writer")
+    return folder
+
+
+def run(
+    folder: Path, output: Path, reconstructor, settings: Settings = SETTINGS, **options
+) -> dict:
+    return reconstruct_photos(
+        find_photos(folder), output, reconstructor, settings, progress=False, **options
+    )
+
+
+def test_photos_are_found_in_folders_patterns_and_alone(photos, tmp_path):
+    names = [path.name for path in find_photos(photos)]
+    assert names == ["broken.jpg", "none.png", "one.png", "two.jpg"]
+    assert [p.name for p in find_photos(f"{photos}/*.png")] == ["none.png", "one.png"]
+    assert find_photos(photos / "one.png") == [photos / "one.png"]
+    with pytest.raises(FileNotFoundError, match="nothing found"):
+        find_photos(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"\.jpeg"):
+        find_photos(tmp_path)
+
+
+def test_stems_that_collide_get_names_of_their_own():
+    given = ["a.jpg", "a.png", "x/a.jpg", "y/A.jpg", "b.jpg", "z/x/a.jpg"]
+    stems = stems_of([Path(name) for name in given])
+    found = [stems[Path(name)] for name in given]
+    assert found[:3] == ["a", "a_png", "a_jpg"]
+    assert found[4] == "b"
+    assert len({stem.lower() for stem in found}) == len(given)
+
+
+def test_every_photo_is_recorded_and_nothing_is_lost(photos, tmp_path, reconstructor, caplog):
+    content = run(photos, tmp_path, reconstructor)
+    assert content == json.loads((tmp_path / "faces.json").read_text())
+    by_name = {Path(record["input"]).name: record for record in content["inputs"]}
+    assert {name: len(record["faces"]) for name, record in by_name.items()} == {
+        "broken.jpg": 0,
+        "none.png": 0,
+        "one.png": 1,
+        "two.jpg": 2,
+    }
+    assert "not a readable picture" in by_name["broken.jpg"]["why"]
+    assert by_name["none.png"]["why"] == "no face found"
+    files = [face["files"] for face in by_name["two.jpg"]["faces"]]
+    assert files == [["two.npz"], ["more_faces/two_2.npz"]]
+    large, small = (face["box"] for face in by_name["two.jpg"]["faces"])
+    assert large[2] - large[0] > 1.5 * (small[2] - small[0])
+    assert small[0] > 512 > large[2]
+    assert "broken.jpg" in caplog.text
+
+
+def test_a_rerun_skips_what_is_whole(photos, tmp_path, reconstructor, monkeypatch):
+    first = run(photos, tmp_path, reconstructor)
+    (tmp_path / "one.npz").unlink()
+    seen = []
+    call = type(reconstructor).__call__
+    monkeypatch.setattr(
+        type(reconstructor),
+        "__call__",
+        lambda self, picture: seen.append(picture.shape) or call(self, picture),
+    )
+    again = run(photos, tmp_path, reconstructor)
+    assert again["inputs"] == first["inputs"]
+    assert (tmp_path / "one.npz").is_file()
+    assert seen == [(200, 300, 3), (512, 512, 3)]  # the one without a face, and the lost one
+
+
+def test_what_is_done_is_kept_when_a_run_is_left(photos, tmp_path, reconstructor, monkeypatch):
+    def stop(*_arguments: object) -> list:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(WRITERS, "npz", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path, reconstructor)
+    content = json.loads((tmp_path / "faces.json").read_text())
+    assert [Path(record["input"]).name for record in content["inputs"]] == [
+        "broken.jpg",
+        "none.png",
+    ]
+
+
+def test_a_folder_of_other_settings_is_refused(photos, tmp_path, reconstructor):
+    run(photos / "none.png", tmp_path, reconstructor)
+    other = SETTINGS._replace(outputs=("npz", "ply"))
+    with pytest.raises(ValueError, match=r"faces\.json: of a run with.*choose another output"):
+        run(photos / "none.png", tmp_path, reconstructor, other)
+
+
+def test_given_boxes_need_no_detector(photos, tmp_path, reconstructor, her_face):
+    def framer(_photo: Path, _picture: np.ndarray) -> list:
+        return [framing_of_points(her_face.landmarks)]
+
+    settings = SETTINGS._replace(framing="boxes=a.csv")
+    content = run(photos / "one.png", tmp_path, reconstructor, settings, framer=framer)
+    (face,) = content["inputs"][0]["faces"]
+    assert face["confidence"] is None
+    found = np.load(tmp_path / "one.npz")["landmarks"]
+    assert np.abs(found - her_face.landmarks)[:, :2].max() < 4
+
+
+def test_the_evaluator_reads_the_folder_as_it_is(photos, tmp_path, reconstructor, her_face):
+    run(photos / "one.png", tmp_path, reconstructor)
+    found = find_predictions(tmp_path)
+    assert list(found) == ["one"]
+    prediction = read_prediction(found["one"])
+    np.testing.assert_array_equal(prediction.landmarks, her_face.landmarks)
+    assert prediction.landmarks_origin == "zero_based"
+
+
+@pytest.fixture(scope="module")
+def written(her_face, tmp_path_factory) -> Path:
+    """Everything there is, of her face."""
+    stem = tmp_path_factory.mktemp("written") / "a"
+    files = write_outputs(her_face, stem, list(WRITERS))
+    assert all(path.is_file() for path in files)
+    assert sorted(files) == sorted(stem.parent.iterdir())
+    return stem.parent
+
+
+def test_meshes_of_obj_and_ply_are_the_same_and_face_outward(written, her_face):
+    for name in ("a.obj", "a.ply"):
+        mesh = trimesh.load(written / name, process=False)
+        assert len(mesh.faces) == len(her_face.triangles)
+        assert 0.1 < np.ptp(mesh.vertices[:, 1]) < 0.4  # metres, y up
+        nose = mesh.vertices[np.argmax(mesh.vertices[:, 2])]
+        assert abs(nose[0]) < 0.01
+        facing = (mesh.face_normals[:, 2] * mesh.area_faces).sum()
+        assert facing > 0
+    obj = trimesh.load(written / "a.obj", process=False)
+    assert obj.visual.material.image.size == (512, 512)
+    colours = trimesh.load(written / "a.ply", process=False).visual.vertex_colors
+    x, y = np.rint(her_face.landmarks[30, :2]).astype(int)
+    at_nose = colours[np.argmin(np.abs(her_face.vertices - her_face.landmarks[30]).sum(1)), :3]
+    assert np.abs(at_nose.astype(int) - her_face.picture[y, x]).max() < 30
+
+
+def test_tables_and_maps_hold_what_they_say(written, her_face):
+    points = json.loads((written / "a_landmarks.json").read_text())["landmarks"]
+    np.testing.assert_allclose(points, her_face.landmarks, atol=1e-3)
+    pose = json.loads((written / "a_pose.json").read_text())
+    assert pose["yaw_deg"] == pytest.approx(her_face.pose.angles_deg[1], abs=0.01)
+    position_map = np.load(written / "a_position_map.npy")
+    row, column = her_face.face.uv.landmark_cells.numpy()[30]
+    assert np.abs(position_map[row, column] - her_face.landmarks[30]).max() < 1
+    depth = cv2.imread(str(written / "a_depth.png"), cv2.IMREAD_UNCHANGED)
+    assert depth.shape == her_face.picture.shape[:2]
+    x, y, z = her_face.landmarks[30]
+    assert depth[round(y), round(x)] / 64 == pytest.approx(z, abs=1.5)
+    assert depth[0, 0] == 0
+    values = json.loads((written / "a_arkit.json").read_text())
+    assert len(values) == 51
+    assert all(0 <= value <= 1 for value in values.values())
+    with (written / "a_arkit.csv").open() as file:
+        header, row = csv.reader(file)
+    assert float(row[header.index("JawOpen")]) == pytest.approx(values["jawOpen"], abs=1e-3)
+
+
+def test_unknown_outputs_are_refused_with_the_list():
+    with pytest.raises(ValueError, match=r"outputs: got 'stl', expected one of npz, glb"):
+        require_outputs(["npz", "stl"])
+    with pytest.raises(ValueError, match="none given"):
+        require_outputs([])
+    assert require_outputs(["glb", "glb"]) == ("glb",)
+
+
+@pytest.mark.skipif("GLTF_VALIDATOR" not in os.environ, reason="the folder of gltf-validator")
+def test_khronos_validator_finds_no_fault(written):
+    script = (
+        "const v=require(process.env.GLTF_VALIDATOR),fs=require('fs');"
+        "v.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))"
+        ".then(r=>console.log(JSON.stringify(r.issues)))"
+    )
+    command = ["node", "-e", script, str(written / "a.glb")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    issues = json.loads(done.stdout)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
