@@ -3,11 +3,7 @@
 import csv
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +27,7 @@ from prnet.eval import newest_checkpoint
 from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
+from tests.commands import run_commands
 from tests.evaluations import (
     NAMES,
     POINT_METRICS,
@@ -668,41 +665,15 @@ def test_files_without_landmarks_or_picture(tiny_data_dir, face, tmp_path):
         run(tmp_path, tmp_path, f"predictions={predictions}", "protocol.landmarks=map")
 
 
-def commands(*commands: list[str], cwd: Path) -> list[str]:
-    """What `python -m prnet.eval` says each time, its exit status last. One process for all of
-    them: it is the imports that take long."""
-    script = """
-        import json, runpy, sys
-        for arguments in json.loads(sys.argv[1]):
-            sys.argv[1:] = arguments
-            status = 0
-            try:
-                runpy.run_module("prnet.eval", run_name="__main__", alter_sys=True)
-            except SystemExit as error:
-                status = error.code
-            print(f"exit {status}", flush=True)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), json.dumps(commands)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout
-    return re.split(r"(?<=exit \d)\n", done.stdout)[:-1]
-
-
 def test_command(tiny_data_dir, tmp_path):
     """From another folder, paths relative to it; the table in the log, the files where asked; a
     mistake ends in one line."""
     save_landmarks(tmp_path / "mine", tiny_data_dir)
     data_dir = os.path.relpath(tiny_data_dir, tmp_path)
-    refused, done = commands(
-        ["dataset=aflw2000", "predictions=nowhere", "data_dir=here"],
+    refused, done = run_commands(
+        ["prnet.eval", "dataset=aflw2000", "predictions=nowhere", "data_dir=here"],
         [
+            "prnet.eval",
             "dataset=aflw2000",
             f"data_dir={data_dir}",
             "predictions=mine",

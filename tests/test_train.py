@@ -35,6 +35,7 @@ from prnet.training.matching import mismatch
 from prnet.training.run_files import keep_best
 from prnet.training.schedule import cosine_decay, step_decay
 from prnet.training.stop import StopSignal
+from tests.commands import run_commands
 from tests.evaluations import score_network
 from tests.plans import CPU, EXPERIMENTS, assert_equal_states, configuration, plan
 from tests.small_face import with_face
@@ -357,10 +358,12 @@ def test_default_command_trains_and_scores_without_any_file(tmp_path):
         "trainer.batch_size=2",
         "trainer.num_workers=0",
     ]
-    done = call([sys.executable, "-m", "prnet.train", *small, *train_settings], cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    done = call([sys.executable, "-m", "prnet.eval", *small, "report=r/report.json"], cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for said in run_commands(
+        ["prnet.train", *small, *train_settings],
+        ["prnet.eval", *small, "report=r/report.json"],
+        cwd=tmp_path,
+    ):
+        assert said.endswith("exit 0"), said[-2000:]
     written = sorted(path.name for path in (tmp_path / "r").iterdir())
     assert written == [
         "report.json",

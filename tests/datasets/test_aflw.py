@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from prnet.datasets.aflw import (
     AFLW,
@@ -15,9 +14,9 @@ from prnet.datasets.aflw import (
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.warp import warp_to_crop
-from prnet.entry import CONFIG_DIR
 from prnet.eval import run_evaluation
 from prnet.geometry import camera
+from tests.configurations import composed
 
 NAMES = ("image00002", "image00004", "image00006")
 YAWS_DEG = (-12.0, 45.0, 105.0)
@@ -182,9 +181,7 @@ def test_truth_scores_nothing_and_a_shift_what_it_is(aflw, tmp_path):
 
     def run(kind: str, *overrides: str) -> dict:
         fixed = ["dataset=aflw", f"data_dir={aflw}", "device=cpu", f"predictions={tmp_path / kind}"]
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            cfg = compose("eval", overrides=[*fixed, *overrides])
-        return run_evaluation(cfg, tmp_path)
+        return run_evaluation(composed("eval", *fixed, *overrides), tmp_path)
 
     report = run("same")
     assert report["metrics"]["nme_points_2d"]["mean"] == pytest.approx(0, abs=1e-9)

@@ -5,15 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from prnet.datasets.aflw import POINT_GROUPS
 from prnet.datasets.aflw_lfpa import AFLWLFPA, TABLE, read_annotations, read_table
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.pictures import CropRule, write_picture
-from prnet.entry import CONFIG_DIR
 from prnet.eval import run_evaluation
 from prnet.geometry import camera
+from tests.configurations import composed
 
 NAMES = ["a", "b/c"]
 YAWS_DEG = [10.0, -70.0]
@@ -133,9 +132,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
     def run(kind: str, *overrides: str) -> dict:
         fixed = ["dataset=aflw_lfpa", f"data_dir={lfpa}", "device=cpu"]
         fixed += [f"predictions={tmp_path / kind}", f"dataset.table={table}"]
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            cfg = compose("eval", overrides=[*fixed, *overrides])
-        return run_evaluation(cfg, tmp_path)
+        return run_evaluation(composed("eval", *fixed, *overrides), tmp_path)
 
     report = run("same")
     assert report["metrics"]["nme_points_2d"]["mean"] == pytest.approx(0, abs=1e-9)

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from prnet.datasets.training_sets import StepSampler, TrainingSets
 from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
+from tests.commands import run_commands
 from tests.tiny import HEIGHT, read_back, write_tiny_bfm, write_tiny_data_dir
 
 AUDIT_KEYS = {
@@ -365,34 +365,14 @@ def test_pixel_origin_moves_the_labels_not_the_picture(tiny_data_dir, tmp_path, 
 
 def test_build_command(tiny_data_dir, tmp_path):
     """The documented command, its files and its refusals, from another folder."""
-    # One process for all of the commands: it is the imports that take long.
-    script = """
-        import json, runpy, sys
-        for arguments in json.loads(sys.argv[1]):
-            sys.argv[1:] = arguments
-            status = 0
-            try:
-                runpy.run_module("prnet.build", run_name="__main__", alter_sys=True)
-            except SystemExit as error:
-                status = error.code
-            print(f"exit {status}", flush=True)
-    """
     commands = [
         ["dataset=300w_lp", "dataset.subsets=[IBUG]", "maps=true", "map_dtype=float16"],
         ["dataset=300w_lp", "dataset.subsets=[LFPW]", "output=other"],
         ["dataset=aflw"],
         ["dataset=afw"],
     ]
-    commands = [[f"data_dir={tiny_data_dir}", *arguments] for arguments in commands]
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), json.dumps(commands)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
-    done, refused, unbuilt, unknown, _ = re.split(r"(?<=exit \d)\n", process.stdout)
+    commands = [["prnet.build", f"data_dir={tiny_data_dir}", *arguments] for arguments in commands]
+    done, refused, unbuilt, unknown = run_commands(*commands, cwd=tmp_path)
     assert done.endswith("exit 0"), done
     output = tmp_path / "data" / "built" / "300w_lp"
     built = BuiltSet(output)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -17,10 +16,10 @@ from prnet.checkpoint import save_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import CONFIG_DIR, OLD_SPELLINGS
-from prnet.eval import run_evaluation
+from prnet.entry import OLD_SPELLINGS
 from prnet.train import main, read_settings, run
 from prnet.training.statistics import parameter_statistics
+from tests.evaluations import run as evaluated
 from tests.plans import EXPERIMENTS, assert_equal_states, configuration, train_as
 from tests.tiny import NUM_EXP, NUM_SHAPE
 
@@ -163,10 +162,8 @@ def test_evaluation_says_whose_landmarks(tiny_data_dir, built_dirs, face, tmp_pa
     save_checkpoint(tmp_path / "best.pt", {**header, "weights": trained["weights"]})
 
     def score(*words: str) -> dict:
-        settings = ["dataset=aflw2000", f"data_dir={tiny_data_dir}", "device=cpu"]
-        settings += ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return run_evaluation(compose("eval", overrides=[*settings, *words]), tmp_path)
+        settings = ["protocol.metrics=[nme_68_2d]", f"checkpoint={tmp_path / 'best.pt'}"]
+        return evaluated(tiny_data_dir, tmp_path, *settings, *words)
 
     given = f"landmarks={tiny_data_dir / 'AFLW2000'}"
     reports = [score(), score(given), score("landmark_map=empty")]
