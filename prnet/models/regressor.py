@@ -7,7 +7,6 @@ P = 12 + S + E.
 from typing import Literal, get_args
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
@@ -150,7 +149,10 @@ class TorchvisionRegressor(Regressor):
         """`shared`: the options of every `Regressor`."""
         super().__init__(**shared)
         require_choice("architecture", architecture, get_args(Architecture))
-        build = getattr(torchvision.models, architecture)
+        # Importing it takes two seconds, and most networks need none of it.
+        from torchvision import models
+
+        build = getattr(models, architecture)
         self.backbone: nn.Module = build(num_classes=self.num_parameters)
         for module in self.backbone.modules():
             if isinstance(module, nn.Dropout):

@@ -8,7 +8,6 @@ Letters: B batch, H W image side, s input side, P parameters.
 from typing import Literal, get_args
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
@@ -34,7 +33,9 @@ def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
     """torchvision's ResNet-50 with 2DASL's edits: other input channels, no stride in the last
     stage, and 7 x 7 average pooling of stride 2, which leaves one value of a 120 px input (of the
     8 x 8 features the last row and column are not seen). Larger inputs are averaged on."""
-    network = torchvision.models.resnet50(num_classes=num_outputs)
+    from torchvision import models  # as in `prnet.models.regressor`
+
+    network = models.resnet50(num_classes=num_outputs)
     network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     first = network.layer4[0]
@@ -46,7 +47,9 @@ def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
 def mobilenet_v2(in_channels: int, num_outputs: int) -> nn.Module:
     """torchvision's MobileNetV2 with other input channels and without dropout, whose draws a
     resumed run would not repeat: some 15 times less work, for CPUs."""
-    network = torchvision.models.mobilenet_v2(num_classes=num_outputs, dropout=0.0)
+    from torchvision import models
+
+    network = models.mobilenet_v2(num_classes=num_outputs, dropout=0.0)
     stem = nn.Conv2d(in_channels, 32, 3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
     network.features[0][0] = stem
