@@ -356,7 +356,8 @@ def test_matlab_7_3_and_damaged_files(source):
     path.unlink()
     # Version 2.0 in bytes 124-127, little-endian, is what makes a file a MATLAB 7.3 one.
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384))
-    with pytest.raises(ValueError, match=r"model_info.mat: not a readable MATLAB file \(MATLAB 7.3 format; save"):
+    message = r"model_info.mat: not a readable MATLAB file \(MATLAB 7.3 format; save"
+    with pytest.raises(ValueError, match=message):
         convert_bfm.convert(source)
     path.write_bytes(b"<html>404</html>" * 20)
     with pytest.raises(ValueError, match="model_info.mat: not a readable MATLAB file"):
