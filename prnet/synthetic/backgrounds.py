@@ -70,10 +70,7 @@ def procedural_background(generator: np.random.Generator, size: int) -> np.ndarr
     return _enlarged(canvas, size)
 
 
-def occluder(
-    generator: np.random.Generator,
-    size: int,
-) -> tuple[np.ndarray, np.ndarray]:
+def occluder(generator: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A flat thing in front of the camera: its colours and how much of each pixel it covers.
 
     Returns:

@@ -8,11 +8,7 @@ from torch import Tensor
 
 
 def octave_noise(
-    generator: np.random.Generator,
-    size: int,
-    cells: Sequence[int],
-    *,
-    persistence: float = 0.7,
+    generator: np.random.Generator, size: int, cells: Sequence[int], *, persistence: float = 0.7
 ) -> np.ndarray:
     """A field of mean 0 and standard deviation 1, (size, size), float32.
 

@@ -203,9 +203,9 @@ def test_expressions_are_plausible(exp_names: tuple[str, ...]) -> None:
         left, right = by_name[f"{base}Left"], by_name[f"{base}Right"]
         assert np.corrcoef(left, right)[0, 1] > 0.7
     # The weaker of two opposed muscles keeps a fifth of what it had.
-    for first, second in OPPOSED:
-        sides = [by_name.get(name, by_name.get(f"{name}Left")) for name in (first, second)]
-        assert np.minimum(*sides).max() < 0.6
+    for names in OPPOSED:
+        first, *others = (by_name.get(name, by_name.get(f"{name}Left")) for name in names)
+        assert all(np.minimum(first, other).max() < 0.6 for other in others)
     led = [k for k, name in enumerate(exp_names) if name.startswith(LED)]
     muscles = np.delete(weights, led, axis=1)
     assert abs((muscles.max(1) == 0).mean() - 0.15) < 0.04

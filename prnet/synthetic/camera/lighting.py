@@ -45,12 +45,7 @@ def soft_light(
     return polynomial[:, None] * color
 
 
-def draw_light(
-    generator: np.random.Generator,
-    *,
-    hard_share: float,
-    shadow_share: float,
-) -> Light:
+def draw_light(generator: np.random.Generator, *, hard_share: float, shadow_share: float) -> Light:
     """Sky and ground, one to four soft lights, and in a share of the samples a hard one."""
     sky, ground = _tint(generator, 0.12), _tint(generator, 0.2)
     up = np.array([0.0, -1.0, 0.0])

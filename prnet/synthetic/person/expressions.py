@@ -37,27 +37,18 @@ MOODS: tuple[tuple[float, dict[str, float]], ...] = (
     (0.7, {"mouthShrugLower": 0.7, "mouthShrugUpper": 0.5, "browInnerUp": 0.3}),
     (0.6, {"mouthPress": 0.7, "mouthDimple": 0.5}),
 )
-# Muscles that hardly pull at once: the weaker of two gives way.
+# Muscles that hardly pull at once, the first with each of the others: the weaker of two gives way.
 OPPOSED = (
-    ("mouthSmile", "mouthFrown"),
-    ("mouthSmile", "mouthPucker"),
+    ("mouthSmile", "mouthFrown", "mouthPucker"),
     ("mouthStretch", "mouthPucker"),
-    ("mouthFunnel", "mouthSmile"),
-    ("mouthRollLower", "mouthFunnel"),
-    ("mouthRollUpper", "mouthFunnel"),
+    ("mouthFunnel", "mouthSmile", "mouthRollLower", "mouthRollUpper"),
     ("mouthUpperUp", "mouthRollUpper"),
-    ("mouthLowerDown", "mouthRollLower"),
-    ("mouthLowerDown", "mouthPress"),
+    ("mouthLowerDown", "mouthRollLower", "mouthPress"),
     ("mouthUpperUp", "mouthPress"),
-    ("jawOpen", "mouthPress"),
-    ("jawOpen", "mouthRollLower"),
-    ("jawOpen", "mouthShrugLower"),
-    ("cheekPuff", "jawOpen"),
-    ("cheekPuff", "mouthUpperUp"),
-    ("cheekPuff", "mouthLowerDown"),
+    ("jawOpen", "mouthPress", "mouthRollLower", "mouthShrugLower"),
+    ("cheekPuff", "jawOpen", "mouthUpperUp", "mouthLowerDown"),
     ("browDown", "browOuterUp"),
-    ("eyeWide", "eyeBlink"),
-    ("eyeWide", "eyeSquint"),
+    ("eyeWide", "eyeBlink", "eyeSquint"),
     ("mouthLeft", "mouthRight"),
     ("jawLeft", "jawRight"),
 )
@@ -111,10 +102,10 @@ def _draw_muscles(names: Sequence[str], generator: np.random.Generator) -> dict[
     bases = sorted({_base(name) for name in names} - set(LED))
     for base in generator.choice(bases, generator.poisson(2.0)).tolist():
         total[base] = total.get(base, 0.0) + generator.beta(1.2, 2.5)
-    for first, second in OPPOSED:
-        if total.get(first, 0) and total.get(second, 0):
-            weaker = first if total[first] < total[second] else second
-            total[weaker] *= 0.2
+    for first, *others in OPPOSED:
+        for second in others:
+            if total.get(first, 0) and total.get(second, 0):
+                total[min(second, first, key=total.get)] *= 0.2
     return total
 
 

@@ -37,71 +37,35 @@ class SkinMaterial(NamedTuple):
     teeth_color: np.ndarray
 
 
-def linear(*srgb: int) -> np.ndarray:
-    """A colour given as 8-bit sRGB."""
-    encoded = np.array(srgb) / 255
+def linear(srgb: str) -> np.ndarray:
+    """A colour given as 8-bit sRGB in hexadecimal, rrggbb."""
+    encoded = np.array(list(bytes.fromhex(srgb))) / 255
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
+def linear_rows(srgb: str) -> np.ndarray:
+    """Several of them with spaces between, (K, 3)."""
+    return np.stack([linear(color) for color in srgb.split()])
+
+
 # From the fairest skin to the darkest: more melanin takes blue first, then green.
-TONE_RAMP = np.log(
-    [
-        linear(236, 203, 184),
-        linear(229, 188, 164),
-        linear(218, 170, 141),
-        linear(198, 147, 114),
-        linear(170, 120, 88),
-        linear(136, 92, 67),
-        linear(102, 67, 50),
-        linear(73, 49, 39),
-        linear(52, 36, 30),
-    ]
-)
+TONE_RAMP = np.log(linear_rows("eccbb8 e5bca4 daaa8d c69372 aa7858 885c43 664332 493127 34241e"))
 HAIR_COLORS = {
-    "black": linear(22, 18, 17),
-    "dark brown": linear(48, 34, 26),
-    "brown": linear(82, 58, 40),
-    "light brown": linear(124, 92, 64),
-    "blond": linear(190, 156, 108),
-    "red": linear(136, 66, 36),
-    "grey": linear(140, 136, 132),
-    "white": linear(214, 210, 204),
+    "black": linear("161211"),
+    "dark brown": linear("30221a"),
+    "brown": linear("523a28"),
+    "light brown": linear("7c5c40"),
+    "blond": linear("be9c6c"),
+    "red": linear("884224"),
+    "grey": linear("8c8884"),
+    "white": linear("d6d2cc"),
 }
 # Shares of the first six on fair skin and on dark.
 HAIR_SHARES = np.array([[0.14, 0.26, 0.24, 0.15, 0.15, 0.06], [0.86, 0.12, 0.02, 0, 0, 0]])
-IRIS_COLORS = np.stack(
-    [
-        linear(52, 33, 22),
-        linear(84, 56, 34),
-        linear(112, 88, 48),
-        linear(96, 108, 76),
-        linear(98, 124, 148),
-        linear(128, 140, 148),
-    ]
-)
+IRIS_COLORS = linear_rows("342116 543822 705830 606c4c 627c94 808c94")
 IRIS_SHARES = np.array([[0.15, 0.2, 0.15, 0.12, 0.25, 0.13], [0.8, 0.18, 0.02, 0, 0, 0]])
-LIPSTICKS = np.stack(
-    [
-        linear(168, 28, 38),
-        linear(122, 22, 42),
-        linear(196, 74, 96),
-        linear(206, 112, 112),
-        linear(150, 84, 76),
-        linear(88, 26, 44),
-    ]
-)
-EYE_SHADOWS = np.stack(
-    [
-        linear(62, 52, 52),
-        linear(28, 26, 30),
-        linear(112, 78, 62),
-        linear(150, 96, 104),
-        linear(70, 92, 138),
-        linear(96, 70, 122),
-        linear(188, 152, 110),
-        linear(70, 112, 92),
-    ]
-)
+LIPSTICKS = linear_rows("a81c26 7a162a c44a60 ce7070 96544c 581a2c")
+EYE_SHADOWS = linear_rows("3e3434 1c1a1e 704e3e 966068 465c8a 60467a bc986e 46705c")
 
 
 def draw_material(generator: np.random.Generator) -> SkinMaterial:
@@ -193,9 +157,7 @@ def _mixed_colors(first: np.ndarray, second: np.ndarray, share: float) -> np.nda
 
 
 def _lips(
-    generator: np.random.Generator,
-    tone: np.ndarray,
-    painted: bool,
+    generator: np.random.Generator, tone: np.ndarray, painted: bool
 ) -> tuple[np.ndarray, float]:
     """The colour of the lips and how much it covers; lipstick on many who are made up."""
     uniform = generator.uniform

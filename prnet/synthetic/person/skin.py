@@ -39,29 +39,18 @@ def redness_layer(chart: SkinChart, generator: np.random.Generator) -> np.ndarra
     field *= 1 + 0.35 * octave_noise(generator, chart.size, (8, 16, 32))
     field += 0.05 * tone[5] * octave_noise(generator, chart.size, (5, 10, 20, 40))
     if generator.uniform() < 0.25:
-        field += _dots(
-            chart,
-            generator,
-            count=int(generator.exponential(18)) + 1,
-            radius=(0.006, 0.028),
-            strength=(0.3, 1.0),
-        )
+        count = int(generator.exponential(18)) + 1
+        field += _dots(chart, generator, count=count, radius=(0.006, 0.028), strength=(0.3, 1.0))
     return field
 
 
 def spots_layer(chart: SkinChart, generator: np.random.Generator) -> np.ndarray:
     """Pigment: freckles over nose and cheeks, moles, patches of age."""
-    field = _dots(
-        chart, generator, count=generator.poisson(3), radius=(0.006, 0.02), strength=(0.4, 1)
-    )
+    moles = generator.poisson(3)
+    field = _dots(chart, generator, count=moles, radius=(0.006, 0.02), strength=(0.4, 1))
     if generator.uniform() < 0.2:
-        freckles = _dots(
-            chart,
-            generator,
-            count=int(generator.uniform(80, 600)),
-            radius=(0.004, 0.013),
-            strength=(0.1, 0.55),
-        )
+        count = int(generator.uniform(80, 600))
+        freckles = _dots(chart, generator, count=count, radius=(0.004, 0.013), strength=(0.1, 0.55))
         where = chart.blob(chart.between(28, 30, 0.3), (0.85, 0.4))
         field = np.maximum(field, freckles * np.clip(1.3 * where + 0.08, 0, 1))
     if generator.uniform() < 0.2:
@@ -159,21 +148,17 @@ def _forehead(chart, generator, age, wrinkle) -> None:
     """Lines across the forehead and two between the brows."""
     count = generator.poisson(4 * age**1.5)
     heights = np.sort(generator.uniform(0.15, 0.85, count))
-    left, right = chart.landmarks[19], chart.landmarks[24]
     for height in heights:
         dip = generator.normal(0.01, 0.015)
         ends = generator.uniform(-0.12, 0.12, 2)
         raised = np.array([0, -height * chart.unit])
-        wrinkle(
-            [
-                left + raised + [ends[0] * chart.unit, 0.03 * chart.unit],
-                chart.between(19, 24, 0.3) + raised,
-                chart.between(19, 24, 0.5) + raised + [0, dip * chart.unit],
-                chart.between(19, 24, 0.7) + raised,
-                right + raised + [ends[1] * chart.unit, 0.03 * chart.unit],
-            ],
-            generator.uniform(0.15, 0.8) * age,
-        )
+        # Place from brow to brow, and how far from the level there, x and y.
+        line = ((0, ends[0], 0.03), (0.3, 0, 0), (0.5, 0, dip), (0.7, 0, 0), (1, ends[1], 0.03))
+        points = [
+            chart.between(19, 24, place) + raised + [x * chart.unit, y * chart.unit]
+            for place, x, y in line
+        ]
+        wrinkle(points, generator.uniform(0.15, 0.8) * age)
     for brow, inward in ((21, 1), (22, -1)):
         strength = generator.uniform(-0.5, 0.9) * age
         top = chart.offset(brow, inward * 0.03, -0.12)

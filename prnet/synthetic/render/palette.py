@@ -86,9 +86,7 @@ def palettes_of(
         torch.stack([material.iris_color, material.sclera_color], 1),
         torch.stack(mouth, 1),
         with_body_colors(
-            batch.accessories.paint,
-            hair_color=material.hair_color,
-            skin_color=material.skin_tone,
+            batch.accessories.paint, hair_color=material.hair_color, skin_color=material.skin_tone
         ),
     )
     arrays = [column.contiguous().numpy() for column in columns]

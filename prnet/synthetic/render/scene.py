@@ -15,13 +15,7 @@ from prnet.faces.face import Face
 from prnet.geometry.rasterize import corners_of
 from prnet.synthetic.render.bank import MARGIN, texel_of
 from prnet.synthetic.render.normals import diagonals_of
-from prnet.synthetic.worn.accessories import (
-    CUTOUT,
-    LENS,
-    OPAQUE,
-    Accessories,
-    AccessoryParameters,
-)
+from prnet.synthetic.worn.accessories import CUTOUT, LENS, OPAQUE, Accessories, AccessoryParameters
 from prnet.synthetic.worn.patterns import KIND_NAMES
 
 # What is painted alike; also the order in which a layer's pixels are drawn.

@@ -8,13 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.synthetic.worn.hair import (
-    CONTROL_DEG,
-    NATURAL_END,
-    NUM_LOCKS,
-    NUM_WAVES,
-    HairParameters,
-)
+from prnet.synthetic.worn.hair import CONTROL_DEG, NATURAL_END, NUM_LOCKS, NUM_WAVES, HairParameters
 from prnet.synthetic.worn.head_chart import NUM_COLUMNS, row_at
 
 # Indices into CONTROL_DEG: the forehead up to its corners, and what a curtain of hair can cover.
@@ -38,18 +32,35 @@ class HairRule(NamedTuple):
     volume: float  # factor of all thicknesses
 
 
+class Style(NamedTuple):
+    """Numbers of `HairParameters`, or ranges to draw them from."""
+
+    top_mm: tuple[float, float]
+    side_mm: tuple[float, float]
+    hang: tuple[float, float] | float
+    edge: tuple[float, float]
+
+
+STYLES = {
+    "short": Style((4, 32), (2.5, 12), (0.2, 0.6), (0.1, 0.4)),
+    "medium": Style((6, 24), (6, 22), (0.5, 1.0), (0.3, 0.8)),
+    "long": Style((5, 22), (5, 20), (0.5, 1.0), (0.3, 0.8)),
+    "tied": Style((4, 15), (3, 8), 0.3, (0.1, 0.3)),
+}
+
+
 def draw_hair(generator: np.random.Generator, rule: HairRule) -> HairParameters:
     """One head of hair.
 
     Raises:
         ValueError: the styles' shares do not sum to 1.
     """
-    shares = np.array([rule.short, rule.medium, rule.long, rule.tied])
+    shares = np.array([getattr(rule, style) for style in STYLES])
     if abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"hair styles: shares sum to {shares.sum():.4f}, expected 1")
     uniform, chance = generator.uniform, lambda rate: float(generator.random() < rate)
     worn = chance(rule.worn)
-    style = ("short", "medium", "long", "tied")[generator.choice(4, p=shares)]
+    style = tuple(STYLES)[generator.choice(len(STYLES), p=shares)]
     curly = chance(rule.curly)
 
     end_row = np.tile(np.array(NATURAL_END), (2, 1))
@@ -60,7 +71,10 @@ def draw_hair(generator: np.random.Generator, rule: HairRule) -> HairParameters:
         end_row[:, 1:4] -= uniform(0.05, 0.22)
         end_row[:, 0] -= uniform(0.0, 0.15)
     end_row[:, 6] -= uniform(0, 0.25)
-    top, side, hang, edge = _SHAPES[style](generator, end_row)
+    _cut_style(generator, style, end_row)
+    top, side, hang, edge = (
+        uniform(*value) if isinstance(value, tuple) else value for value in STYLES[style]
+    )
     if style != "tied" and chance(rule.fringe):
         _cut_fringe(generator, end_row, curtain=style == "long" and generator.random() < 0.4)
         edge = max(edge, uniform(0.25, 0.7))
@@ -100,43 +114,22 @@ def draw_hair(generator: np.random.Generator, rule: HairRule) -> HairParameters:
     )
 
 
-def _shape_short(generator: np.random.Generator, end_row: np.ndarray) -> tuple[float, ...]:
-    """Changes end_row in place; gives thickness on top and at the sides, hang, edge."""
+def _cut_style(generator: np.random.Generator, style: str, end_row: np.ndarray) -> None:
+    """Where the strands of a style end; changes end_row in place."""
     uniform = generator.uniform
-    end_row[:, 10:] -= uniform(-0.05, 0.2)
-    if generator.random() < 0.3:  # over the upper ear
-        end_row[:, 7:9] += uniform(0.1, 0.3)
-    return uniform(4, 32), uniform(2.5, 12), uniform(0.2, 0.6), uniform(0.1, 0.4)
-
-
-def _shape_medium(generator: np.random.Generator, end_row: np.ndarray) -> tuple[float, ...]:
-    uniform = generator.uniform
-    length = row_at(uniform(-75, 0))
-    _cut_curtain(generator, end_row, length)
-    return uniform(6, 24), uniform(6, 22), uniform(0.5, 1.0), uniform(0.3, 0.8)
-
-
-def _shape_long(generator: np.random.Generator, end_row: np.ndarray) -> tuple[float, ...]:
-    uniform = generator.uniform
-    _cut_curtain(generator, end_row, row_at(uniform(-150, -95)))
-    if generator.random() < 0.25:  # behind the ears
-        for side in range(2) if generator.random() < 0.6 else [int(generator.random() < 0.5)]:
-            end_row[side, :9] = np.array(NATURAL_END)[:9]
-    return uniform(5, 22), uniform(5, 20), uniform(0.5, 1.0), uniform(0.3, 0.8)
-
-
-def _shape_tied(generator: np.random.Generator, end_row: np.ndarray) -> tuple[float, ...]:
-    uniform = generator.uniform
-    end_row[:, 6] -= uniform(0, 0.2)
-    return uniform(4, 15), uniform(3, 8), 0.3, uniform(0.1, 0.3)
-
-
-_SHAPES = {
-    "short": _shape_short,
-    "medium": _shape_medium,
-    "long": _shape_long,
-    "tied": _shape_tied,
-}
+    if style == "short":
+        end_row[:, 10:] -= uniform(-0.05, 0.2)
+        if generator.random() < 0.3:  # over the upper ear
+            end_row[:, 7:9] += uniform(0.1, 0.3)
+    elif style == "medium":
+        _cut_curtain(generator, end_row, row_at(uniform(-75, 0)))
+    elif style == "long":
+        _cut_curtain(generator, end_row, row_at(uniform(-150, -95)))
+        if generator.random() < 0.25:  # behind the ears
+            for side in range(2) if generator.random() < 0.6 else [int(generator.random() < 0.5)]:
+                end_row[side, :9] = np.array(NATURAL_END)[:9]
+    else:
+        end_row[:, 6] -= uniform(0, 0.2)
 
 
 def _cut_curtain(generator: np.random.Generator, end_row: np.ndarray, length: float) -> None:

@@ -91,11 +91,7 @@ class HeadChart:
         )  # (C R + E + 68, K)
         alone = torch.eye(1, corners).expand(68, -1)
         weights = torch.cat(
-            [
-                weights.flatten(0, 1),
-                functional.pad(outer_weights[*cell.t()], pad),
-                alone,
-            ]
+            [weights.flatten(0, 1), functional.pad(outer_weights[*cell.t()], pad), alone]
         )
         self.index, self.weights = index[:, 0], weights[:, :1]
         used = [weights[:, corner].nonzero().squeeze(1) for corner in range(1, corners)]

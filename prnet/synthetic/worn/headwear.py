@@ -87,10 +87,7 @@ class Headwear:
         return torch.where(parameters.hood_worn[:, None, None] > 0.5, under, hat)
 
     def hat_vertices(
-        self,
-        chart: HeadChart,
-        measured: Measured,
-        parameters: HeadwearParameters,
+        self, chart: HeadChart, measured: Measured, parameters: HeadwearParameters
     ) -> Tensor:
         """Vertices of `hat`, (B, n, 3), mm."""
         upward = chart.directions[..., 1]
@@ -127,10 +124,7 @@ class Headwear:
         return torch.cat([dome.flatten(1, 2), brim.flatten(1, 2)], 1)
 
     def hood_vertices(
-        self,
-        chart: HeadChart,
-        measured: Measured,
-        parameters: HeadwearParameters,
+        self, chart: HeadChart, measured: Measured, parameters: HeadwearParameters
     ) -> Tensor:
         """Vertices of `hood`, (B, n, 3), mm: the hood, then what is wrapped round the neck."""
         folds = _folds(chart, parameters)

@@ -24,12 +24,7 @@ class Piece(NamedTuple):
     two_sided: Tensor  # (t,), bool: of a sheet, seen from both sides
 
 
-def sheet(
-    num_across: int,
-    num_along: int,
-    *,
-    closed: bool = False,
-) -> Piece:
+def sheet(num_across: int, num_along: int, *, closed: bool = False) -> Piece:
     """A grid of points, (across, along) in row-major order; `closed`: the last column meets the
     first. Outward where columns run to the subject's left in front and rows run down."""
     columns = torch.arange(num_across if closed else num_across - 1)
