@@ -10,21 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 Piece = TypeVar("Piece")
 Tools = TypeVar("Tools")
 Result = TypeVar("Result")
 
 
-def worker_settings(num_workers: int, *, pin_memory: bool) -> dict:
-    """What a `DataLoader` of `num_workers` processes is given."""
-    return {
-        "num_workers": num_workers,
-        "pin_memory": pin_memory,
-        "persistent_workers": num_workers > 0,
-        "worker_init_fn": one_thread,
-        "multiprocessing_context": "spawn" if num_workers else None,
-    }
+def loader_of(
+    dataset: Dataset, collate: Callable, *, num_workers: int = 0, pin_memory: bool = False, **order
+) -> DataLoader:
+    """Batches of a data set made in `num_workers` processes; `order` is `batch_size`, for items in
+    their own order, or a `batch_sampler`."""
+    return DataLoader(
+        dataset,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=one_thread,
+        multiprocessing_context="spawn" if num_workers else None,
+        **order,
+    )
 
 
 def one_thread(_worker: int) -> None:

@@ -17,7 +17,7 @@ from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import save_checkpoint
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.evaluation import HeldOut, evaluation_loader
+from prnet.datasets.evaluation import HeldOut, collate_evaluation
 from prnet.datasets.fits import find_aflw2000
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.predictions import write_prediction
@@ -27,6 +27,7 @@ from prnet.eval import newest_checkpoint
 from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.models.prn import PRN
+from prnet.workers import loader_of
 from tests.commands import run_commands
 from tests.evaluations import (
     NAMES,
@@ -349,7 +350,7 @@ def aflw2000(data_dir, face, crop: CropRule, *, boxes=None) -> AFLW2000:
 
 
 def batches_of(test_set: AFLW2000) -> list:
-    return list(evaluation_loader(test_set, batch_size=4))
+    return list(loader_of(test_set, collate_evaluation, batch_size=4))
 
 
 def perfect_report(data_dir, face, protocol, crop) -> dict:
@@ -448,7 +449,8 @@ def test_network_sees_the_crop_that_its_output_is_mapped_back_from(tiny_data_dir
     ramp = np.stack([row, column, 0 * row], -1).astype(np.uint8)
     write_picture(tmp_path / "ramp.png", ramp)
     pairs = [pair._replace(picture=tmp_path / "ramp.png") for pair in find_aflw2000(tiny_data_dir)]
-    (batch,) = evaluation_loader(AFLW2000(pairs, crop=CropRule(jitter=0.1)), batch_size=6)
+    test_set = AFLW2000(pairs, crop=CropRule(jitter=0.1))
+    (batch,) = loader_of(test_set, collate_evaluation, batch_size=6)
     crop = 255 * warp_to_crop(batch.picture, batch.crop_from_picture)  # (6, 3, 256, 256)
     side = torch.arange(60.0, 200.0)
     points = torch.cartesian_prod(side, side, torch.zeros(1))
@@ -558,7 +560,8 @@ def test_held_out_samples_are_scored_against_their_fits(tiny_data_dir, face, tmp
     )
     built = BuiltSet(tmp_path / "built")
     held_out = HeldOut(built, np.array([1, 3, 4])).with_truth_face(face)
-    model = Scripted(true_maps(evaluation_loader(held_out, batch_size=2), face))
+    batches = loader_of(held_out, collate_evaluation, batch_size=2)
+    model = Scripted(true_maps(batches, face))
     report = score_network(model, held_out, face, shipped("default"))
     assert [row["name"] for row in report["images"]] == [built.names[i] for i in (1, 3, 4)]
     yaws_deg = [row["yaw_deg"] for row in report["images"]]
@@ -712,8 +715,9 @@ def test_help_names_every_protocol_and_option():
 
 def test_error_of_a_loader_process_is_what_it_said_there(tiny_data_dir, tmp_path):
     pairs = [pair._replace(fit=tmp_path / "lost.mat") for pair in find_aflw2000(tiny_data_dir)]
+    test_set = AFLW2000(pairs)
     with pytest.raises(FileNotFoundError) as caught:
-        next(iter(evaluation_loader(AFLW2000(pairs), batch_size=6, num_workers=1)))
+        next(iter(loader_of(test_set, collate_evaluation, batch_size=6, num_workers=1)))
     assert str(caught.value).count("\n") > 5
     assert in_one_line(caught.value).startswith(f"{tmp_path / 'lost.mat'}: missing; every picture")
     assert in_one_line(ValueError("a\nb")) == "a\nb"

@@ -11,13 +11,7 @@ import torch
 from prnet.building.audit import FULL_BASES, Audit
 from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.checks import require_choice
-from prnet.datasets.fits import (
-    HINT_300W_LP,
-    HINT_AFLW2000,
-    FacePair,
-    find_300w_lp,
-    find_aflw2000,
-)
+from prnet.datasets.fits import HINT_300W_LP, HINT_AFLW2000, FacePair, find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.records import (
     LoadedPair,

@@ -19,14 +19,7 @@ from prnet.building.scan_files import (
     require_trimesh,
 )
 from prnet.building.scan_fitting import fit_face
-from prnet.building.scan_rendering import (
-    MILLIMETRES,
-    RenderRule,
-    locate,
-    place,
-    render,
-    transform,
-)
+from prnet.building.scan_rendering import MILLIMETRES, RenderRule, locate, place, render, transform
 from prnet.datasets.florence import FOLDER, RULE_FILE, SUBJECT_FILE
 from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.drawing.pictures import tile

@@ -10,13 +10,7 @@ import torch
 
 from prnet.checks import name_list, require_finite
 from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
-from prnet.datasets.fits import (
-    FacePair,
-    find_aflw2000,
-    fit_matrix,
-    pad_params,
-    read_fit,
-)
+from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.detection.detector import shared_detector
 from prnet.detection.framing import framing_of_detection, framing_of_points, overlap

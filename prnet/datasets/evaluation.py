@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from prnet.datasets.attention_target import attention_target, silhouette
 from prnet.datasets.built import BuiltSet
@@ -28,7 +28,6 @@ from prnet.datasets.pictures import (
 from prnet.datasets.warp import warp_to_crop
 from prnet.faces.face import Face
 from prnet.geometry import camera
-from prnet.workers import worker_settings
 
 
 class NetworkInput(NamedTuple):
@@ -290,19 +289,3 @@ def true_attention(
         size=CROP_SIZE,
     )
     return attention_target(seen, covered, size=size)
-
-
-def evaluation_loader(
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """`EvaluationBatch`es of the items, in their order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        collate_fn=collate_evaluation,
-        **worker_settings(num_workers, pin_memory=pin_memory),
-    )

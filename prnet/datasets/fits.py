@@ -139,12 +139,7 @@ def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
     return vector
 
 
-def fit_matrix(
-    fit: Fit,
-    image_height: int,
-    *,
-    pixel_origin: str = "zero_based",
-) -> torch.Tensor:
+def fit_matrix(fit: Fit, image_height: int, *, pixel_origin: str = "zero_based") -> torch.Tensor:
     """`camera.image_from_model` of one fit, (4, 4), float64: model frame -> image px."""
     return camera.image_from_model(
         torch.tensor(fit.scale, dtype=torch.float64),
@@ -163,10 +158,7 @@ def pad_params(params: np.ndarray, count: int) -> np.ndarray:
     return padded
 
 
-def decode_vertices(
-    model: MorphableModel,
-    fit: Fit,
-) -> torch.Tensor:
+def decode_vertices(model: MorphableModel, fit: Fit) -> torch.Tensor:
     """Vertices of one fit in the model frame, (N, 3), in the model's precision."""
     dtype = model.mean.dtype
     shape_params = torch.from_numpy(pad_params(fit.shape_params, model.num_shape)).to(dtype)

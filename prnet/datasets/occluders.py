@@ -103,13 +103,7 @@ def noise_cover(
     return Cover((~covered[:, None]).float(), paint, covered)
 
 
-def shape_cover(
-    count: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    probability: float,
-) -> Cover:
+def shape_cover(count: int, size: int, generator: torch.Generator, *, probability: float) -> Cover:
     """One to three occluders over some images (SADRNet section III-B; numbers of the released
     code).
 

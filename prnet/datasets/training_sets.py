@@ -7,14 +7,13 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from prnet.datasets.built import BuiltSet, held_out, photo_ranks
 from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
 from prnet.sample import FitBatch, PosedFit
-from prnet.workers import worker_settings
 
 
 class TrainingData(ABC):
@@ -241,15 +240,3 @@ class StepSampler(Sampler):
                 batch = order[i * global_batch : (i + 1) * global_batch]
                 yield batch[self.rank :: self.world_size].tolist()
             epoch, step = epoch + 1, 0
-
-
-def training_loader(
-    sampler: StepSampler, num_workers: int, *, pin_memory: bool = False
-) -> DataLoader:
-    """Endless batches of `FitBatch` in the sampler's order."""
-    return DataLoader(
-        sampler.data.concatenated(),
-        batch_sampler=sampler,
-        collate_fn=collate_fits,
-        **worker_settings(num_workers, pin_memory=pin_memory),
-    )

@@ -66,14 +66,12 @@ def make_sample(
     if disturb is not None:
         image, covered = disturb(image)
     sample = FaceSample(image)
-    if "position_map" in targets:
+    if "position_map" in targets or ("attention" in targets and batch.visible is None):
         position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
+    if "position_map" in targets:
         sample = sample._replace(position_map=position_map)
     if "attention" in targets:
         if batch.visible is None:
-            position_map = sample.position_map
-            if position_map is None:
-                position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
             seen = silhouette(*decoder.points_of(position_map), size=image.shape[-1])
         else:
             seen = seen.squeeze(1)

@@ -1,6 +1,6 @@
 """What a network made of some test images, to look at: the first ones and the worst."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,11 +36,12 @@ class Gallery:
         self,
         images: Tensor,  # (B, 3, H, W), RGB in [0, 1]
         position_maps: Tensor,  # (B, 3, H, W), crop px
-        errors: Sequence[float],  # (B,)
+        errors: Mapping[str, Tensor],  # metric -> (B,)
     ) -> None:
-        """Look at one batch."""
+        """Look at one batch. The first metric tells the worst; where there is none, all are 0."""
+        ranks = next(iter(errors.values()), torch.zeros(len(images))).tolist()
         least = self.worst[-1].error if len(self.worst) == self.count else -float("inf")
-        for image, position_map, error in zip(images, position_maps, errors, strict=True):
+        for image, position_map, error in zip(images, position_maps, ranks, strict=True):
             if len(self.first) == self.count and error <= least:
                 continue
             shown = Shown(error, to_picture(image), position_map.float().cpu())
@@ -60,9 +61,3 @@ class Gallery:
             for shown, vertices in zip(row, uv.face_points(maps), strict=True):
                 pictures.append(draw_mesh(shown.photo, vertices, uv.grid_triangles))
         write_picture(path, tile(pictures, columns=len(self.first)))
-
-
-def errors_to_rank(scores: dict[str, Tensor], count: int) -> list[float]:  # metric -> (B,)
-    """One number an image to tell the worst by: its first metric; 0 where none is computed."""
-    values = next(iter(scores.values()), torch.zeros(count))
-    return values.tolist()

@@ -15,13 +15,8 @@ from tqdm import tqdm
 
 from prnet.checks import name_list
 from prnet.datasets.attention_target import attention_iou
-from prnet.datasets.evaluation import (
-    EvaluationBatch,
-    TestSet,
-    evaluation_loader,
-    true_attention,
-)
-from prnet.drawing.gallery import Gallery, errors_to_rank
+from prnet.datasets.evaluation import EvaluationBatch, TestSet, collate_evaluation, true_attention
+from prnet.drawing.gallery import Gallery
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.reconstructions import Reconstructions, workers_for
@@ -29,6 +24,7 @@ from prnet.evaluation.report import Report, ScoredImage, make_report
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
+from prnet.workers import loader_of
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +67,9 @@ def evaluate(
         test_set = test_set.with_truth_face(test_set.truth_face.to(device))
     names = source.names_of(test_set)
     yaw_labels = test_set.yaw_labels(names)
-    batches = evaluation_loader(
+    batches = loader_of(
         test_set.among(set(names)),
+        collate_evaluation,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         pin_memory=device.type == "cuda",
@@ -111,8 +108,7 @@ def evaluate(
                 if output is not None:
                     overlaps += attention_overlaps(output, batch, test_set.truth_face)
                     if options.gallery is not None:
-                        ranks = errors_to_rank(errors, len(scored))
-                        options.gallery.add(output.image, output.prediction.position_map, ranks)
+                        options.gallery.add(output.image, output.prediction.position_map, errors)
         reconstructions.finish(progress=options.progress)
     report = make_report(
         images,

@@ -9,11 +9,7 @@ import numpy as np
 from prnet.evaluation.protocol import Protocol
 
 
-def summarize(
-    errors: Sequence[float],
-    yaws_deg: Sequence[float],
-    protocol: Protocol,
-) -> dict:
+def summarize(errors: Sequence[float], yaws_deg: Sequence[float], protocol: Protocol) -> dict:
     """Means of one metric: of all images, of each bin, and over the bins that have images.
 
     `std_of_bins` is the population's (ddof 0) over the means of the bins, as 3DDFA reports it: how

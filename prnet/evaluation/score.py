@@ -32,11 +32,7 @@ class FacePoints(NamedTuple):
         return FacePoints(*(None if field is None else field[chosen] for field in self))
 
 
-def score(
-    prediction: FacePoints,
-    truth: FacePoints,
-    protocol: Protocol,
-) -> dict[str, Tensor]:
+def score(prediction: FacePoints, truth: FacePoints, protocol: Protocol) -> dict[str, Tensor]:
     """The protocol's metrics for which both sides have what they compare, {name: (B,)}, float64.
 
     Percent, or degrees for the head pose. Points are in the same pixel origin already, or
@@ -81,11 +77,7 @@ def _pose_errors(
     return pose_errors(prediction.rotation, truth.angles)
 
 
-def pose_left_out(
-    prediction: FacePoints,
-    truth: FacePoints,
-    protocol: Protocol,
-) -> Tensor | None:
+def pose_left_out(prediction: FacePoints, truth: FacePoints, protocol: Protocol) -> Tensor | None:
     """Images that the protocol leaves out of the head pose, (B,) bool; None where it has none."""
     turns = _pose_errors(prediction, truth, protocol)
     if not turns:

@@ -16,12 +16,7 @@ from prnet.checks import name_list, require_choice
 from prnet.datasets.evaluation import EvaluationBatch, TestSet
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import ImageOccluder
-from prnet.datasets.predictions import (
-    Topology,
-    find_predictions,
-    read_prediction,
-    write_prediction,
-)
+from prnet.datasets.predictions import Topology, find_predictions, read_prediction, write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.evaluation.points import (
     comparable,

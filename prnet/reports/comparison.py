@@ -214,10 +214,8 @@ def means_as_csv(found: Sequence[Comparison]) -> str:
 def pairs_as_csv(pairs: Sequence[Pair]) -> str:
     """A line a pair of methods and metric."""
     lines = [["dataset", "protocol", "metric", "first", "second", *PAIRED_COLUMNS]]
-    for (dataset, protocol, metric, _), first, second, test in pairs:
-        interval = test.difference
-        numbers = (interval.mean, interval.low, interval.high, test.p_value, test.standardized)
-        numbers += (test.share_lower, test.count)
+    for (dataset, protocol, metric, _), first, second, (interval, *others) in pairs:
+        numbers = (*interval, *others)
         lines.append([dataset, protocol, metric, first, second, *map(_text, numbers)])
     return csv_text(lines)
 

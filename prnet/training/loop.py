@@ -13,7 +13,8 @@ from torch import Tensor
 
 from prnet.checks import require_choice
 from prnet.datasets.augment import AugmentRule, augment
-from prnet.datasets.training_sets import StepSampler, TrainingData, training_loader
+from prnet.datasets.pictures import collate_fits
+from prnet.datasets.training_sets import StepSampler, TrainingData
 from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
@@ -26,6 +27,7 @@ from prnet.training.run_files import RunFiles
 from prnet.training.step_log import StepLog
 from prnet.training.stop import StopSignal
 from prnet.training.validation import Validation
+from prnet.workers import loader_of
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,13 @@ def train(
     network = processes.share(torch.compile(model) if plan.compile else model)
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)
-    loader = training_loader(sampler, plan.num_workers, pin_memory=device.type == "cuda")
+    loader = loader_of(
+        data.concatenated(),
+        collate_fits,
+        num_workers=plan.num_workers,
+        pin_memory=device.type == "cuda",
+        batch_sampler=sampler,
+    )
     batches = iter(loader)
 
     model.train()

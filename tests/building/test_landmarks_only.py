@@ -14,12 +14,13 @@ from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.landmark_files import find_landmarks, read_landmarks
 from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import CropRule, collate_fits
-from prnet.datasets.training_sets import StepSampler, TrainingSets, training_loader
+from prnet.datasets.training_sets import StepSampler, TrainingSets
 from prnet.datasets.warp import make_sample
 from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.landmark_map import MIRRORED_68
 from prnet.geometry.position_map import PositionMapDecoder
+from prnet.workers import loader_of
 from tests.tiny import AFLW2000_YAWS_DEG
 
 STILL = AugmentRule(rotation_deg=0, translation=0, scale=(1, 1), color=(1, 1), occlusion=0)
@@ -264,7 +265,7 @@ def test_sets_of_both_kinds_mix_by_ratio(built_dir, landmarks_dir, face):
     share = (~sets.fitted[order]).mean()
     assert share == pytest.approx(0.75, abs=0.05)
     sampler = StepSampler(sets, batch_size=4, seed=0)
-    batch = next(iter(training_loader(sampler, num_workers=0, pin_memory=False)))
+    batch = next(iter(loader_of(sets.concatenated(), collate_fits, batch_sampler=sampler)))
     np.testing.assert_array_equal(batch.has_fit.numpy(), sets.fitted[order[:4]])
     with pytest.raises(ValueError, match="not one training sample has a fit"):
         TrainingSets([landmarks_dir], face=face.describe())

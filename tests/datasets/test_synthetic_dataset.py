@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from prnet.building.frozen_worlds import freeze
 from prnet.datasets.evaluation import collate_evaluation
 from prnet.datasets.fits import decode_vertices, find_300w_lp, find_aflw2000, fit_matrix, read_fit
-from prnet.datasets.pictures import CropRule, decode_picture
+from prnet.datasets.pictures import CropRule, collate_fits, decode_picture
 from prnet.datasets.synthetic import (
     HELD_OUT_SEED_SHIFT,
     RenderedFaces,
@@ -21,13 +21,14 @@ from prnet.datasets.synthetic import (
     crop_from_rendered,
     held_out_faces,
 )
-from prnet.datasets.training_sets import StepSampler, training_loader
+from prnet.datasets.training_sets import StepSampler
 from prnet.datasets.warp import make_sample
 from prnet.drawing.contact_sheet import archive_samples
 from prnet.entry import CONFIG_DIR, shipped_dataset
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
+from prnet.workers import loader_of
 from tests.worlds import shipped_rule
 
 SIZE = 48
@@ -62,7 +63,7 @@ def test_epochs_follow_each_other_and_never_repeat(sets):
 
 def test_loader_renders_the_batch_the_sampler_names(sets):
     sampler = StepSampler(sets, batch_size=2, seed=0, start=1)
-    batch = next(iter(training_loader(sampler, num_workers=0)))
+    batch = next(iter(loader_of(sets.concatenated(), collate_fits, batch_sampler=sampler)))
     alone = sets.rendered.fits([2, 3])
     for got, expected in zip(batch, alone, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)

@@ -3,7 +3,7 @@
 import torch
 
 from prnet.datasets.pictures import decode_picture
-from prnet.drawing.gallery import Gallery, errors_to_rank
+from prnet.drawing.gallery import Gallery
 
 
 def fill(gallery: Gallery, face, errors: list[list[float]]) -> None:
@@ -13,8 +13,12 @@ def fill(gallery: Gallery, face, errors: list[list[float]]) -> None:
     for batch in errors:
         levels = torch.arange(number, number + len(batch)) / 100
         images = levels[:, None, None, None].expand(-1, 3, 256, 256)
-        gallery.add(images, mean.expand(len(batch), -1, -1, -1) + 128, batch)
+        gallery.add(images, mean.expand(len(batch), -1, -1, -1) + 128, ranked_by_the_first(batch))
         number += len(batch)
+
+
+def ranked_by_the_first(errors: list[float]) -> dict[str, torch.Tensor]:
+    return {"nme_68_2d": torch.tensor(errors), "nme_68_3d": -torch.tensor(errors)}
 
 
 def kept(shown) -> list[int]:
@@ -40,7 +44,7 @@ def test_fewer_images_than_places(face, tmp_path):
     assert picture[2 * 256, 0, 0] > picture[2 * 256, 256, 0]
 
 
-def test_images_are_ranked_by_the_first_metric():
-    scores = {"nme_68_2d": torch.tensor([3.0, 1.0]), "nme_68_3d": torch.tensor([0.0, 9.0])}
-    assert errors_to_rank(scores, 2) == [3.0, 1.0]
-    assert errors_to_rank({}, 2) == [0.0, 0.0]
+def test_without_a_metric_all_are_equal(face):
+    gallery = Gallery(face, count=2)
+    gallery.add(torch.zeros(2, 3, 256, 256), torch.zeros(2, 3, 256, 256), {})
+    assert [one.error for one in gallery.worst] == [0.0, 0.0]
