@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prnet.geometry.jacobi import proper_svd
+
 
 class Similarity(NamedTuple):
     """target = scale rotation source + translation, on column vectors."""
@@ -118,15 +120,11 @@ def nearest_rotation(
 class _NearestRotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, damping: float) -> Tensor:
-        # LAPACK refuses what is not finite, and with it the rest of the batch.
         finite = matrix.isfinite().all(-1).all(-1)[:, None, None]
         matrix = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
-        left, singular, right_t = torch.linalg.svd(matrix)
-        sign = torch.ones_like(singular)
-        sign[:, 2] = torch.linalg.det(left @ right_t).sign()
-        right_t = sign[..., None] * right_t
+        left, singular, right_t = proper_svd(matrix)
         ctx.damping = damping
-        ctx.save_for_backward(left, singular * sign, right_t)
+        ctx.save_for_backward(left, singular, right_t)
         return left @ right_t
 
     @staticmethod
