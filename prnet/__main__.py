@@ -10,6 +10,7 @@ VERBS = {
     "compare": "several methods beside each other",
     "tables": "the papers' tables beside one's own numbers",
     "build": "sets to train from, and test sets",
+    "export": "a network as ONNX, or as safetensors to share",
     "fit": "68 landmarks of photos -> fits of a face model",
 }
 

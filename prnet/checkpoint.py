@@ -1,23 +1,27 @@
 """Checkpoints: plain values and tensors in one file, written whole, read without running code.
 
-A checkpoint is a dictionary:
+`.pt` is what a training writes, `.safetensors` what is shared and shipped. Either is a dictionary:
 
 - `format`: 1
 - `model`: {"name": ..., plain values its constructor takes}
 - `weights`: the model's state_dict
 - `face`: what the model was trained for, plain values (optional)
-- `training`: what a run needs to go on: step, optimiser state (optional)
+- `training`: what a run needs to go on: step, optimiser state (optional; `.pt` alone)
+- `card`: what the weights are and where they come from, text (optional)
 
 and any other key with plain content. A file carries values, never code: text that a configuration
 would resolve, and keys that name something to call, are refused as it is read, and who makes a
 network of one picks the class by name among the package's own (`prnet.models.loading`).
 """
 
+import hashlib
+import json
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +29,15 @@ from prnet.checks import faults_listed
 from prnet.files import written_whole
 
 FORMAT = 1
+SHARED = ".safetensors"
 # Weights that come with the package; the name of a file without its suffix is as good as a path.
 WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
+# The best of them, which "default" stands for.
+DEFAULT = "mobile_frnet_synthetic"
+HUB = "hf://"
+# Keys of a safetensors file's own table of text: all but the weights as JSON, and the sha256 of the
+# tensors' bytes, since the format has no checksum.
+CONTENT, CHECKSUM = "prnet", "sha256"
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
@@ -41,32 +52,23 @@ def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
     content = {"format": FORMAT, **state}
     _require_plain(content, "checkpoint")
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)  # given a path, it would write the temporary name into the file
+        if Path(path).suffix == SHARED:
+            file.write(_as_safetensors(content))
+        else:
+            torch.save(content, file)  # given a path, it would write the temporary name into it
 
 
-def load_checkpoint(path: Path | str) -> dict:
-    """The checkpoint at `path`, or the shipped one of that name; tensors on the CPU.
+def load_checkpoint(source: Path | str) -> dict:
+    """The checkpoint that `find_checkpoint` finds; tensors on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, ModuleNotFoundError: as `find_checkpoint`.
         ValueError: not a checkpoint, damaged, of another format version, or with text in it that
             asks for code to be run.
     """
-    path = Path(path)
-    shipped = shipped_weights()
-    if not path.is_file() and str(path) in shipped:
-        path = shipped[str(path)]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME, and "
-            f"with the package come {', '.join(shipped)}"
-        )
+    path = find_checkpoint(source)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load compares no checksums
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == SHARED else _read_torch(path)
     except Exception as error:  # noqa: BLE001 - a damaged file makes both raise nearly anything
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -76,7 +78,8 @@ def load_checkpoint(path: Path | str) -> dict:
     if not isinstance(content, dict) or "format" not in content:
         found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
         raise ValueError(
-            f"{path}: a torch file, but not a checkpoint of prnet: no 'format' in {found}"
+            f"{path}: a torch file, but not a checkpoint of prnet: no 'format' in {found}; weights "
+            "of other projects become one by `python -m prnet.import_weights`"
         )
     if content["format"] != FORMAT:
         raise ValueError(
@@ -94,9 +97,99 @@ def load_checkpoint(path: Path | str) -> dict:
     return content
 
 
+def find_checkpoint(source: Path | str) -> Path:
+    """The file that is meant: "default", the best weights that come with the package; their name; a
+    file; a run's folder, whose best.pt it is, or one with a single safetensors file; or
+    "hf://USER/REPO", such a folder on the Hugging Face hub, downloaded once.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ModuleNotFoundError: huggingface_hub is needed and absent.
+    """
+    if str(source).startswith(HUB):
+        return _in_folder(_from_hub(str(source)), source)
+    path, shipped = Path(source), shipped_weights()
+    if path.is_dir():
+        return _in_folder(path, source)
+    if not path.is_file() and str(path) in {**shipped, "default": None}:
+        path = shipped[DEFAULT if str(path) == "default" else str(path)]
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME, and "
+            f"with the package come {', '.join(shipped)}"
+        )
+    return path
+
+
 def shipped_weights() -> dict[str, Path]:
     """The checkpoints that come with the package, by name (see ASSETS.md)."""
-    return {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.pt"))}
+    return {path.stem: path for path in sorted(WEIGHTS_DIR.glob(f"*{SHARED}"))}
+
+
+def _in_folder(folder: Path, source: Path | str) -> Path:
+    shared = sorted(folder.glob(f"*{SHARED}"))
+    if (folder / "best.pt").is_file():
+        return folder / "best.pt"
+    if len(shared) == 1:
+        return shared[0]
+    last = folder / "last.pt"
+    if last.is_file():
+        found = f"only last.pt, which a run goes on from; to take it all the same give {last}"
+    else:
+        found = f"{len(shared)} files of {SHARED}; name one" if shared else "nor safetensors"
+    raise FileNotFoundError(f"{source}: no best.pt in this folder, {found}")
+
+
+def _from_hub(address: str) -> Path:
+    """The folder in huggingface_hub's cache, of the safetensors alone."""
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'{address}: needs pip install "prnet[hub]"') from error
+    repository = address.removeprefix(HUB).strip("/")
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=f"*{SHARED}"))
+    except Exception as error:  # noqa: BLE001 - of the network, the hub, the name, the cache
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(
+            f"{address}: not to be had ({reason}); expected hf://USER/REPO and a network, or a "
+            "copy of an earlier download"
+        ) from error
+
+
+def _read_torch(path: Path) -> object:
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch.load compares no checksums
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _as_safetensors(content: Mapping[str, object]) -> bytes:
+    values = {key: value for key, value in content.items() if key != "weights"}
+    weights = {name: tensor.contiguous() for name, tensor in content["weights"].items()}
+    checksum = hashlib.sha256(_tensor_bytes(safetensors.torch.save(weights))).hexdigest()
+    try:
+        text = json.dumps(values)
+    except TypeError as error:
+        raise ValueError(f"only numbers and text go beside the weights ({error})") from error
+    return safetensors.torch.save(weights, {CONTENT: text, CHECKSUM: checksum})
+
+
+def _read_safetensors(path: Path) -> dict:
+    data = path.read_bytes()
+    weights = safetensors.torch.load(data)
+    facts = json.loads(data[8 : len(data) - len(_tensor_bytes(data))]).get("__metadata__", {})
+    if CONTENT not in facts:
+        raise ValueError(f"safetensors, but without the entry {CONTENT!r} that says what it is")
+    if facts.get(CHECKSUM) != hashlib.sha256(_tensor_bytes(data)).hexdigest():
+        raise ValueError("the tensors do not match their checksum")
+    return {**json.loads(facts[CONTENT]), "weights": weights}
+
+
+def _tensor_bytes(data: bytes) -> memoryview:
+    """What follows a safetensors file's header, whose length its first eight bytes give."""
+    return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: object) -> None:

@@ -29,6 +29,16 @@ def shipped_dataset(name: str) -> dict:
     return OmegaConf.to_container(config.dataset, resolve=True)
 
 
+# What a user can mend: values, files, a package that is not installed.
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    ModuleNotFoundError,
+    InstantiationException,
+)
+
+
 def one_line_errors(main: Callable) -> Callable:
     """Let a user's mistake end a command with one line and status 1.
 
@@ -39,7 +49,7 @@ def one_line_errors(main: Callable) -> Callable:
     def wrapped(cfg: object) -> object:
         try:
             return main(cfg)
-        except (ValueError, OSError, FloatingPointError, InstantiationException) as error:
+        except USER_ERRORS as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
             if isinstance(error, InstantiationException) and error.__cause__ is not None:

@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from prnet import checkpoint as checkpoint_module
-from prnet.checkpoint import describe_source, load_checkpoint, load_weights, save_checkpoint
+from prnet.checkpoint import (
+    describe_source,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 
 
 def small_model(width: int = 4) -> nn.Module:
@@ -169,8 +176,91 @@ def test_a_state_without_model_or_weights_is_not_written(tmp_path, key):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file; train writes best\.pt"):
         load_checkpoint(tmp_path / "gone.pt")
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load_checkpoint(tmp_path)
+
+
+def test_a_folder_is_its_best(tmp_path):
+    def refused(reason: str) -> None:
+        with pytest.raises(FileNotFoundError, match=f"no best.pt in this folder, {reason}"):
+            find_checkpoint(tmp_path)
+
+    refused("nor safetensors")
+    (tmp_path / "last.pt").touch()
+    refused(f"only last.pt, .* give {tmp_path}/last.pt")
+    (tmp_path / "a.safetensors").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "a.safetensors"
+    (tmp_path / "b.safetensors").touch()
+    (tmp_path / "last.pt").unlink()
+    refused("2 files of .safetensors; name one")
+    (tmp_path / "best.pt").touch()
+    assert find_checkpoint(str(tmp_path)) == tmp_path / "best.pt"
+
+
+def test_safetensors_round_trip(tmp_path):
+    """Bit for bit, whatever a tensor's memory layout and type."""
+    state = small_state() | {"face": {"name": "embedded", "vertices": 3}, "pixel_origin": "matlab"}
+    weights = state["weights"]
+    weights["0.weight"] = weights["0.weight"].to(memory_format=torch.channels_last)
+    weights["2.bias"] = weights["2.bias"].half()
+    save_checkpoint(tmp_path / "m.safetensors", state)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
+    assert loaded.keys() == {"format", *state}
+    assert_same({**loaded["weights"]}, {name: weights[name] for name in loaded["weights"]})
+    assert loaded["weights"].keys() == weights.keys()
+    assert loaded["model"] == state["model"]
+    assert loaded["face"] == state["face"]
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, small_state())
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    foreign = safetensors.torch.save({"a": torch.zeros(2)})
+    for content, reason in (
+        (b"", "."),
+        (whole[:-9], "."),
+        (whole[:40], "."),
+        (bytes(flipped), "the tensors do not match their checksum"),
+        (foreign, "without the entry 'prnet' that says what it is"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"m\.safetensors: not a checkpoint.*{reason}"):
+            load_checkpoint(path)
+
+
+def test_safetensors_carry_values_alone(tmp_path):
+    path = tmp_path / "m.safetensors"
+    state = small_state()
+    save_checkpoint(path, {**state, "face": {"name": "${oc.env:HOME}"}})
+    with pytest.raises(ValueError, match="is an interpolation; only values are read"):
+        load_checkpoint(path)
+    with pytest.raises(ValueError, match="only numbers and text go beside the weights"):
+        save_checkpoint(path, {**state, "training": {"random": torch.zeros(3)}})
+
+
+def test_a_repository_of_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
+    """Without a network, as after a download: the layout is huggingface_hub's own."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--somebody--faces"
+    commit = "0123456789012345678901234567890123456789"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    save_checkpoint(folder / "snapshots" / commit / "faces.safetensors", small_state())
+    loaded = load_checkpoint("hf://somebody/faces")
+    assert loaded["model"] == small_state()["model"]
+    for address in ("hf://somebody/else", "hf://no name"):
+        with pytest.raises(FileNotFoundError, match=f"^{address}: not to be had .*hf://USER/REPO"):
+            load_checkpoint(address)
+
+
+def test_the_hub_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModuleNotFoundError, match=r'hf://a/b: needs pip install "prnet\[hub\]"'):
+        load_checkpoint("hf://a/b")
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps({"format": 1})])

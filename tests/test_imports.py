@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
-VERBS = {"build", "compare", "eval", "fit", "reconstruct", "tables", "train"}
+VERBS = {"build", "compare", "eval", "export.__main__", "fit", "reconstruct", "tables", "train"}
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),
     "checkpoint": set(),
@@ -22,7 +22,7 @@ ALLOWED = {
     "metrics": {"geometry"},
     "models": {"geometry", "faces", "checkpoint"},
     "losses": {"geometry", "faces"},
-    "export": {"geometry", "faces", "models"},
+    "export": {"geometry", "faces", "models", "checkpoint"},
     "datasets": {"geometry", "faces", "synthetic", "detection"},
     "drawing": {"geometry", "faces", "datasets"},
     "building": {"geometry", "faces", "synthetic", "datasets", "drawing", "export"},
@@ -42,8 +42,10 @@ CONFIGURATION = {"hydra", "omegaconf"}
 
 
 def unit_of(module: str) -> str:
-    """`prnet.geometry.camera` -> `geometry`; `prnet` -> `__init__`."""
-    return [*module.split("."), "__init__"][1]
+    """`prnet.geometry.camera` -> `geometry`; `prnet` -> `__init__`; a room that is a verb too has
+    it in `prnet.ROOM.__main__`."""
+    parts = [*module.split("."), "__init__"]
+    return ".".join(parts[1:3]) if parts[2:3] == ["__main__"] else parts[1]
 
 
 def imported_modules(node: ast.AST) -> list[str]:

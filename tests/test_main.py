@@ -16,10 +16,10 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_verb_is_a_module():
     """A module with a `main` is listed, and what is listed is one."""
-    modules = {
-        path.stem for path in (ROOT / "prnet").glob("*.py") if "def main(" in path.read_text()
-    }
-    assert set(VERBS) == modules - {"__main__"}
+    package = ROOT / "prnet"
+    modules = {path.stem for path in package.glob("*.py") if "def main(" in path.read_text()}
+    rooms = {path.parent.name for path in package.glob("*/__main__.py")}
+    assert set(VERBS) == (modules | rooms) - {"__main__"}
 
 
 def test_verbs_are_listed_and_run():

@@ -1,61 +1,89 @@
-"""ONNX files of the networks that regress parameters, for runtimes without torch."""
+"""ONNX files of every network: an image in, a face out, for runtimes without torch.
+
+Letters: B batch, H side of crop and map, N vertices, P parameters.
+"""
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prnet.checks import require_choice
+from prnet.faces.face import Face
 from prnet.files import written_whole
-from prnet.models.regressor import Regressor
+from prnet.geometry.pose_parameters import crop_points
+from prnet.models.network import Network
 
-IMAGE, LANDMARK_MAP, PARAMETERS = "image", "landmark_map", "parameters"
+PRECISIONS = ("fp32", "fp16")
+IMAGE = "image"
+MAP_OUTPUTS = ("position_map", "landmarks")
+REGRESSOR_OUTPUTS = (*MAP_OUTPUTS, "vertices", "parameters")
 
 
-class ParametersAlone(nn.Module):
-    """What of a regressor needs no face model: image -> parameters."""
+class FaceNetwork(nn.Module):
+    """A network in eval mode with its face: what the file computes."""
 
-    def __init__(self, model: Regressor) -> None:
+    def __init__(self, model: Network, face: Face) -> None:
         super().__init__()
         self.model = model
+        self.uv = face.uv
+        model.set_face(face)
+        self.bases: nn.Module | None = None
+        if model.num_parameters is not None:
+            self.bases = face.morphable_model.truncated(model.num_shape, model.num_exp)
+        self.register_buffer("landmark_index", face.landmark_index)
+        # The texels that `Prediction.position_map` of a regressor has values at.
+        self.register_buffer("covered", face.uv.face_mask | face.uv.face_mask.flip(1))
 
-    def forward(
-        self,
-        image: Tensor,  # (B, 3, s, s), RGB in [0, 1]
-        landmark_map: Tensor | None = None,  # (B, 1, s, s), for a network that takes one
-    ) -> Tensor:
-        """(B, P), in their units."""
-        seen = self.model.prepare(image)
-        if landmark_map is not None:
-            seen = torch.cat([seen, landmark_map], 1)
-        return self.model.parameters_of(self.model.whitened(seen))
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what `forward` returns."""
+        return MAP_OUTPUTS if self.bases is None else REGRESSOR_OUTPUTS
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, H), RGB in [0, 1]
+        """Position map (B, 3, H, H), landmarks (B, 68, 3); of a network of parameters also
+        vertices (B, N, 3) and the parameters (B, P); crop px, float32."""
+        prediction = self.model(image)
+        if self.bases is None:
+            return prediction.position_map, self.uv.landmarks(prediction.position_map)
+        # From the vertices, not from the bases once more: the file has them once.
+        vertices = crop_points(self.bases, prediction.parameters)
+        position_map = self.uv.position_map(vertices) * self.covered
+        return position_map, vertices[:, self.landmark_index], vertices, prediction.parameters
 
 
-def example_inputs(model: Regressor, *, batch: int = 1) -> dict[str, Tensor]:
-    """Noise that `ParametersAlone` of this model takes, by the names of the file's inputs."""
-    side = model.input_side
-    inputs = {IMAGE: torch.rand(batch, 3, side, side)}
-    if model.input_channels > 3:
-        inputs[LANDMARK_MAP] = torch.rand(batch, model.input_channels - 3, side, side)
-    return inputs
+class Difference(NamedTuple):
+    """Of an ONNX file's answers from torch's."""
+
+    largest_px: float  # of any coordinate
+    landmarks_nme: float  # mean distance of the landmarks, % of their box
 
 
-def write_onnx(model: Regressor, path: Path | str) -> None:
-    """Write the network as ONNX: "image" (B, 3, s, s), RGB in [0, 1], of the crop at the network's
-    own side s -> "parameters" (B, P), any B; 2DASL's takes a "landmark_map" (B, 1, s, s) too.
+def write_onnx(
+    model: Network,
+    face: Face,
+    path: Path | str,
+    *,
+    precision: str = "fp32",
+    metadata: dict[str, str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> FaceNetwork:
+    """Write the network as ONNX, "image" (B, 3, H, H), any B, to what `FaceNetwork` returns.
 
-    The parameters are those of `prnet.geometry.pose_parameters`, whitening undone, in px of the
-    256 px crop. 2DASL's two passes are the caller's: the first with an empty map.
+    With "fp16" the layers that the network itself lets run in half precision have half weights; in
+    and out, and the geometry at the end, stay float32. `metadata` is written into the file, `say`
+    is told what is being done. Returns what the file computes, with the weights as they were.
 
     Raises:
         ModuleNotFoundError: the packages of `pip install "prnet[onnx]"` are missing.
-        ValueError: the model regresses no parameters.
+        ValueError: another precision, or the face is not the network's.
     """
-    if not isinstance(model, Regressor):
-        raise ValueError(
-            f"{type(model).__name__} predicts a map; only networks that regress parameters are "
-            "written as ONNX"
-        )
+    require_choice("precision", precision, PRECISIONS)
     try:
         import onnxscript  # noqa: F401 - torch's exporter fails without it, less clearly
     except ModuleNotFoundError as error:
@@ -64,16 +92,70 @@ def write_onnx(model: Regressor, path: Path | str) -> None:
         ) from error
     # Contiguous: the file describes tensors without a memory format.
     model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
-    network = ParametersAlone(model).eval()
-    inputs = example_inputs(model, batch=2)
-    program = torch.onnx.export(
-        network,
-        tuple(inputs.values()),
-        input_names=list(inputs),
-        output_names=[PARAMETERS],
-        dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),
+    network = FaceNetwork(model, face.to("cpu")).eval().requires_grad_(False)
+    side = face.uv.resolution
+    image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    traced = network if precision == "fp32" else in_half(network, image)
+    say("following the network")
+    with torch.no_grad():
+        program = torch.export.export(
+            traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+        )
+    say("translating it")
+    file = torch.onnx.export(
+        program,
+        input_names=[IMAGE],
+        output_names=list(network.outputs),
         dynamo=True,
         verbose=False,
     )
+    facts = {"precision": precision, "face": json.dumps(face.describe()), **(metadata or {})}
+    file.model.metadata_props.update(facts)
+    say("writing it")
     with written_whole(path) as temporary:
-        program.save(temporary)
+        file.save(temporary)
+    return network
+
+
+def in_half(network: FaceNetwork, image: Tensor) -> FaceNetwork:
+    """A copy with half weights in those layers that run under autocast; the network takes the
+    others out of it itself, since coordinates of 256 px in half precision are 1/4 px apart."""
+    network = copy.deepcopy(network)
+    allowed: list[nn.Module] = []
+
+    def note(layer: nn.Module, _inputs: tuple) -> None:
+        if torch.is_autocast_enabled("cpu"):
+            allowed.append(layer)
+
+    def convert(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(layer.weight.dtype) for tensor in inputs)
+
+    layers = [
+        part for part in network.modules() if isinstance(getattr(part, "weight", None), Tensor)
+    ]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        network(image[:1])
+    for handle in handles:
+        handle.remove()
+    for layer in layers:
+        if layer in allowed:
+            layer.half()
+        layer.register_forward_pre_hook(convert)
+    return network
+
+
+def difference(path: Path | str, network: FaceNetwork, images: Tensor) -> Difference:
+    """How far the file's answers to images (B, 3, H, H) are from the network's."""
+    import onnxruntime  # asked for once `write_onnx` has named the packages
+
+    with torch.inference_mode():
+        expected = [value.numpy() for value in network(images)]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(list(network.outputs), {IMAGE: images.numpy()})
+    count = 2 if network.bases is None else 3  # the parameters are no coordinates
+    largest = max(float(np.abs(a - b).max()) for a, b in zip(found[:count], expected, strict=False))
+    landmarks = expected[1][..., :2]
+    box = np.sqrt(np.ptp(landmarks, axis=1).prod(-1)).clip(1)  # (B,); 1 px: of no face
+    apart = np.linalg.norm(found[1] - expected[1], axis=-1).mean(1)
+    return Difference(largest, float((100 * apart / box).mean()))

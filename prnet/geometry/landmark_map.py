@@ -62,7 +62,7 @@ def landmark_map(
     )
     # An invisible point writes to a cell behind the map, which is cut off.
     cell = torch.where(visible, row * size + column, size * size)
-    flat = points.new_full((len(points), size * size + 1), BACKGROUND, dtype=torch.float32)
+    flat = points.new_full((points.shape[0], size * size + 1), BACKGROUND, dtype=torch.float32)
     flat.scatter_(1, cell, POINT)
     return flat[:, :-1].reshape(-1, 1, size, size)
 

@@ -33,7 +33,7 @@ class FaceParameters(NamedTuple):
     def crop_from_model(self) -> Tensor:
         """Model frame -> crop px, (B, 4, 4)."""
         pose = self.pose
-        matrix = pose.new_zeros(len(pose), 4, 4)
+        matrix = pose.new_zeros(pose.shape[0], 4, 4)
         matrix[:, :3] = pose * pose.new_tensor(FLIP)[:, None]
         matrix[:, 3, 3] = 1
         return matrix

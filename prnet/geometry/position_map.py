@@ -132,7 +132,7 @@ class PositionMapDecoder(nn.Module):
         if points.shape[-1] == side * side:
             maps = points
         else:
-            maps = points.new_zeros(len(points), 3, side * side)
+            maps = points.new_zeros(points.shape[0], 3, side * side)
             maps[:, :, self.texel_index] = points
         maps = maps.unflatten(-1, (side, side))
         if mirrored is not None:

@@ -222,7 +222,7 @@ class UVLayout(nn.Module):
         index = self.vertex_index.flatten(0, 1)[texels]  # (T, 3)
         weights = self.barycentric.flatten(0, 1)[texels].to(vertices.dtype)
         rows = sum(by_vertex[index[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
-        return rows.unflatten(1, (len(vertices), -1)).transpose(0, 1).contiguous()
+        return rows.unflatten(1, (vertices.shape[0], -1)).transpose(0, 1).contiguous()
 
     def landmarks(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The 68 landmarks at their cells, (B, 68, C), order of iBUG."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.faces.face import Face
+from prnet.faces.loading import load_face
 from prnet.models.compact import Compact
 from prnet.models.mobile_frnet import MobileFRNet
 from prnet.models.network import Network
@@ -79,6 +80,23 @@ def load_model(path: Path | str) -> tuple[Network, dict]:
     model = build_network(checkpoint["model"], source=path)
     load_weights(model, checkpoint["weights"], source=describe_source(path, checkpoint))
     return model, checkpoint
+
+
+def load_with_face(
+    path: Path | str, *, data_dir: Path | str = "data"
+) -> tuple[Network, Face, dict]:
+    """As `load_model`, with the face that the network was trained for between the two; the BFM is
+    read from `data_dir`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model` and `load_face`, or it is another face.
+    """
+    model, checkpoint = load_model(path)
+    name = (checkpoint.get("face") or {}).get("name", "bfm")
+    folder = Path(data_dir)
+    face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
+    require_same_face(checkpoint, face, source=path)
+    return model, face, checkpoint
 
 
 def require_same_face(checkpoint: Mapping[str, object], face: Face, *, source: object) -> None:

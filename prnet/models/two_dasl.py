@@ -140,7 +140,7 @@ class TwoDASL(Regressor):
             ValueError: another shape, no landmarks where they should be given, or no face yet.
         """
         picture = self.prepare(image)  # (B, 3, s, s)
-        chosen = empty = picture.new_full((len(picture), 1, *picture.shape[2:]), BACKGROUND)
+        chosen = empty = picture.new_full((picture.shape[0], 1, *picture.shape[2:]), BACKGROUND)
         source = "given" if self.training and self.landmark_map == "own" else self.landmark_map
         if source == "given":
             if landmarks is not None:

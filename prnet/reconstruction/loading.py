@@ -4,12 +4,8 @@ from pathlib import Path
 
 import torch
 
-from prnet.faces.loading import load_face
-from prnet.models.loading import load_model, require_same_face
+from prnet.models.loading import load_with_face
 from prnet.reconstruction.reconstructor import Reconstructor
-
-# The best weights that come with the package.
-DEFAULT = "mobile_frnet_synthetic"
 
 
 def load(
@@ -21,8 +17,8 @@ def load(
 ) -> Reconstructor:
     """A reconstructor.
 
-    checkpoint: "default", the name of weights that come with the package, or a file of
-        `prnet.train`.
+    checkpoint: as `prnet.checkpoint.find_checkpoint` takes it: "default", the best weights that
+        come with the package; their name; a file; a run's folder; "hf://USER/REPO".
     data_dir: where the BFM lies, for networks that were trained for it.
     options: as `Reconstructor` takes them.
 
@@ -30,11 +26,6 @@ def load(
         FileNotFoundError: no such file, or the face that the network needs is not there.
         ValueError: not a checkpoint, or of another face.
     """
-    path = DEFAULT if str(checkpoint) == "default" else checkpoint
-    model, content = load_model(path)
-    name = (content.get("face") or {}).get("name", "bfm")
-    folder = Path(data_dir)
-    face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
-    require_same_face(content, face, source=path)
+    model, face, content = load_with_face(checkpoint, data_dir=data_dir)
     origin = str(content.get("pixel_origin", "zero_based"))
     return Reconstructor(model, face, pixel_origin=origin, device=device, **options)

@@ -1,76 +1,153 @@
-"""ONNX files: a runtime without torch computes what torch does, for any number of faces."""
+"""ONNX files: a runtime without torch computes what torch does, of every network, for any batch."""
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
-from prnet.export.onnx import ParametersAlone, example_inputs, write_onnx
-from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
-from prnet.models.mobile_frnet import MobileBlock
-from prnet.models.prn import PRN
-from prnet.models.regressor import Regressor
+from prnet.entry import CONFIG_DIR, shipped_values
+from prnet.export.onnx import IMAGE, difference, in_half, write_onnx
+from prnet.faces.face import Face
+from prnet.models import mobile_frnet
+from prnet.models.loading import build_network
+from prnet.models.network import Network
+from tests.small_face import small_face
+from tests.tiny import tiny_face
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-
-class Small(Regressor):
-    """Each kind of layer of Mobile-FRNet once; three input channels, or four as 2DASL."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(num_shape=3, num_exp=2, input_side=32, channel_order="bgr")
-        self.features = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
-            MobileBlock(16, 24, expansion=6, stride=2, scales=4, sge_groups=64),
-            MobileBlock(24, 24, expansion=6, stride=1, scales=4, sge_groups=64),
-            SqueezeExcitation(24, reduction=2),
-        )
-        self.head = nn.Linear(24, self.num_parameters)
-        for module in self.modules():
-            if isinstance(module, SpatialGroupEnhance):
-                nn.init.normal_(module.weight)  # starts at 0, which would hide what it does
-
-    def whitened(self, image):
-        return self.head(self.features(image).mean((2, 3)))
+SIDE = 64
+NAMES = sorted(file.stem for file in Path(CONFIG_DIR, "model").glob("*.yaml"))
+NARROW = {"width": 2, "rank": 16, "grid": 16, "num_shape": 3, "num_exp": 2, "input_side": 32}
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_runtime_agrees_with_torch(channels, tmp_path):
+@pytest.fixture(scope="module")
+def face() -> Face:
+    small, tiny = small_face(SIDE), tiny_face()
+    triangles, landmarks = (
+        torch.from_numpy(index.astype(np.int64)) for index in (tiny.triangles, tiny.landmark_index)
+    )
+    return Face("tiny", small.morphable_model, small.uv, triangles, landmarks, {})
+
+
+@pytest.fixture
+def shallow(monkeypatch) -> None:
+    """Every kind of layer of the deep networks, but each few times."""
+
+    def resnet(num_classes: int, groups: int = 1) -> nn.Module:
+        width = {"groups": groups, "width_per_group": 16 // groups}
+        return models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], num_classes, **width)
+
+    stages = [[1, 16, 1, 1], [6, 24, 2, 2]]
+    monkeypatch.setattr(models, "resnet50", resnet)
+    monkeypatch.setattr(models, "resnext50_32x4d", lambda num_classes: resnet(num_classes, 4))
+    monkeypatch.setattr(
+        models,
+        "densenet121",
+        lambda num_classes: models.DenseNet(4, (2, 1, 1, 1), 8, 4, 0, num_classes),
+    )
+    monkeypatch.setattr(
+        models, "mobilenet_v2", lambda num_classes: models.MobileNetV2(num_classes, 0.5, stages)
+    )
+    monkeypatch.setattr(mobile_frnet, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2)))
+    monkeypatch.setattr(mobile_frnet, "LAST", 32)
+
+
+def network(name: str) -> Network:
+    """That of configs/model/NAME.yaml, small, with weights that let no layer pass unnoticed."""
+    configured = shipped_values("model", name)
+    values = {k: v for k, v in configured["network"].items() if k != "_target_"}
+    values |= {key: value for key, value in NARROW.items() if key in values}
+    if name == "2dasl":
+        values["input_side"] = 100
     torch.manual_seed(0)
-    model = Small(channels).eval()
-    model.set_statistics(torch.randn(17), torch.rand(17) + 1)
-    path = tmp_path / "face.onnx"
-    write_onnx(model, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    model = build_network({"name": configured["name"], **values}, source=name)
+    with torch.no_grad():
+        for layer in model.modules():
+            for parameter in layer.parameters(recurse=False):
+                if parameter.ndim == 1 or not parameter.any():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+    if model.num_parameters is not None:
+        scale = 0.6 * SIDE / 2.1e5
+        mean, std = torch.zeros(17), torch.full((17,), 0.1 * scale)
+        mean[[0, 5, 10]], mean[[3, 7]] = scale, torch.tensor([SIDE / 2, -SIDE / 2])
+        std[[3, 7]], std[12:15], std[15:] = 2.0, 1e4, 0.5
+        model.set_statistics(mean, std)
+    return model.train()  # as a checkpoint's is: the file is of eval mode
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
+    path, said = tmp_path / "face.onnx", []
+    computed = write_onnx(network(name), face, path, metadata={"by": "test"}, say=said.append)
     assert [file.name for file in tmp_path.iterdir()] == ["face.onnx"]
+    assert len(said) == 3
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (facts["by"], json.loads(facts["face"])["name"]) == ("test", "tiny")
     for batch in (1, 3):
-        inputs = example_inputs(model, batch=batch)
-        assert ("landmark_map" in inputs) == (channels == 4)
+        images = torch.rand(batch, 3, SIDE, SIDE)
+        found = dict(zip(computed.outputs, session.run(None, {IMAGE: images.numpy()}), strict=True))
         with torch.inference_mode():
-            expected = ParametersAlone(model)(*inputs.values())
-        assert len(expected.unique(dim=0)) == batch  # it sees the image
-        arrays = {name: values.numpy() for name, values in inputs.items()}
-        (found,) = session.run(["parameters"], arrays)
-        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+            prediction = computed.model(images)
+        assert found["position_map"].shape == (batch, 3, SIDE, SIDE)
+        assert found["landmarks"].shape == (batch, 68, 3)
+        assert len(np.unique(found["landmarks"].round(3), axis=0)) == batch  # it sees the image
+        assert np.abs(found["position_map"] - prediction.position_map.numpy()).max() < 1e-3
+        assert difference(path, computed, images).largest_px < 1e-3
+        if prediction.parameters is not None:
+            np.testing.assert_allclose(
+                found["parameters"], prediction.parameters.numpy(), rtol=1e-4, atol=1e-4
+            )
+            index = face.landmark_index.numpy()
+            assert np.array_equal(found["vertices"][:, index], found["landmarks"])
 
 
-def test_parameters_are_those_of_the_network():
-    """The wrapper leaves out no step of `forward`: the channels' order, the whitening."""
-    torch.manual_seed(0)
-    model = Small(3).train()
-    model.set_statistics(torch.randn(17), torch.rand(17) + 1)
-    model.features.eval()
-    image = example_inputs(model)["image"]
-    torch.testing.assert_close(ParametersAlone(model)(image), model(image).parameters)
+@pytest.mark.parametrize("name", ["mobile_frnet", "sadrnet", "compact"])
+def test_half_precision_is_close_and_half_as_large(name, face, shallow, tmp_path):
+    model = network(name)
+    for precision in ("fp32", "fp16"):
+        computed = write_onnx(model, face, tmp_path / precision, precision=precision)
+    images = torch.rand(2, 3, SIDE, SIDE)
+    apart = difference(tmp_path / "fp16", computed, images)
+    with torch.inference_mode():
+        landmarks = computed(images)[1][..., :2]
+    assert 0 < apart.landmarks_nme < 0.02 * (1 if name != "sadrnet" else 5), landmarks
+    half = in_half(computed, images)
+    sizes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in (half, computed)]
+    assert sizes[0] < 0.8 * sizes[1]
+    assert all(p.dtype == torch.float32 for p in computed.parameters())
 
 
-def test_networks_of_maps_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="PRN predicts a map; only networks that regress"):
-        write_onnx(PRN(width=1), tmp_path / "map.onnx")
-
-
-def test_missing_packages_are_named(monkeypatch, tmp_path):
+def test_missing_packages_are_named(face, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "prnet\[onnx\]"'):
-        write_onnx(Small(3), tmp_path / "face.onnx")
+        write_onnx(network("prn"), face, tmp_path / "face.onnx")
+
+
+def test_the_example_runs_without_the_package(face, shallow, tmp_path):
+    """A photo with a box in, the photo with its landmarks and their file out."""
+    write_onnx(network("mobile_frnet"), face, tmp_path / "face.onnx")
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), picture)
+    script = Path(__file__).parents[2] / "scripts" / "run_onnx.py"
+    words = ["face.onnx", "photo.png", "30", "20", "70", "60", "out.png"]
+    guard = "import sys, runpy; sys.modules['prnet'] = sys.modules['torch'] = None; "
+    code = guard + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    subprocess.run([sys.executable, "-c", code, script, *words], cwd=tmp_path, check=True)
+    drawn = cv2.imread(str(tmp_path / "out.png"))
+    assert drawn.shape == picture.shape
+    landmarks = np.loadtxt(tmp_path / "out.csv", delimiter=",")
+    assert landmarks.shape == (68, 3)
+    # The face of that network fills the crop, which is 1.5 times the box.
+    assert np.abs(landmarks[:, :2].mean(0) - [50, 40]).max() < 20
