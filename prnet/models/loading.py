@@ -14,6 +14,7 @@ from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.models.compact import Compact
 from prnet.models.mobile_frnet import MobileFRNet
+from prnet.models.mobilenet_v1 import MobileNetV1
 from prnet.models.network import Network
 from prnet.models.prn import PRN
 from prnet.models.regressor import TorchvisionRegressor
@@ -28,6 +29,7 @@ NETWORKS: dict[str, partial[Network]] = {
     "densenet121": partial(TorchvisionRegressor, architecture="densenet121"),
     "mobile_frnet": partial(MobileFRNet),
     "mobile_frnet_no_attention": partial(MobileFRNet, attention=False),
+    "mobilenet_v1": partial(MobileNetV1),
     "mobilenet_v2": partial(TorchvisionRegressor, architecture="mobilenet_v2"),
     "prn": partial(PRN),
     "resnet50": partial(TorchvisionRegressor, architecture="resnet50"),

@@ -3,10 +3,14 @@
 Letters: B batch, H W image side, P parameters, s the network's own input side.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prnet.faces.face import Face
+
+# Of the standardisation (x - mean) / sqrt(variance + 0.001) of SADRNet's released code.
+IMAGE_EPS = 1e-3
 
 
 class Network(nn.Module):
@@ -55,6 +59,12 @@ def require_image(image: Tensor, *, multiple_of: int) -> None:
             f"image: got shape {tuple(image.shape)}, expected (B, 3, H, W) with H and W "
             f"multiples of {multiple_of}"
         )
+
+
+def standardized(image: Tensor) -> Tensor:  # (B, 3, H, W)
+    """Every channel of every image at zero mean and unit variance."""
+    variance, mean = torch.var_mean(image, (2, 3), correction=0, keepdim=True)
+    return (image - mean) * (variance + IMAGE_EPS).rsqrt()
 
 
 def resized(

@@ -14,7 +14,7 @@ from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
 from prnet.models import prn
 from prnet.models.layers import chain
-from prnet.models.network import Network, require_image
+from prnet.models.network import Network, require_image, standardized
 from prnet.models.sadrnet_layers import Layers, Layout
 from prnet.models.self_alignment import DAMPING, Alignment, SelfAlignment, apply_pose
 from prnet.sample import Pose, Prediction
@@ -35,8 +35,6 @@ RELEASED_STD = 1e-3
 POSE_DEPENDENT_GAIN = 0.1
 DEFORMATION_GAIN = 0.01
 CROP_MIDDLE = (0.46, 0.46, 0.23)
-# Of the released standardisation (x - mean) / sqrt(variance + 0.001).
-IMAGE_EPS = 1e-3
 # The released code's unit of shape maps: 1.5e-5 of it is a micrometre.
 SHAPE_UNIT = 1 / 1.5e-5
 
@@ -233,8 +231,7 @@ class SADRNet(Network):
         """
         self._require(image)
         if self.standardize:
-            variance, mean = torch.var_mean(image, (2, 3), correction=0, keepdim=True)
-            image = (image - mean) * (variance + IMAGE_EPS).rsqrt()
+            image = standardized(image)
         features = self.low_level(self.stem(image))  # (B, C, h, w)
         logits = attention = None
         if self.attention is not None:

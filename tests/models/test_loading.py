@@ -123,7 +123,10 @@ def test_values_reach_the_constructor_as_they_are(tmp_path):
         ({"name": "os.mkdir"}, "of a model 'os.mkdir', expected one of 2dasl, compact, "),
         ({"name": ["prn"]}, r"of a model \['prn'\], expected"),
         ({}, "of a model None"),
-        ({"name": "prn", "depth": 3}, r"prn takes \['coordinate_scale', 'width'\], .* 'depth'"),
+        (
+            {"name": "prn", "depth": 3},
+            r"prn takes \['coordinate_scale', 'layout', .*'width'\], .* 'depth'",
+        ),
         ({"name": "prn", "width": [2]}, "model value width is a list, not plain"),
         ({"name": "prn", "width": "wide"}, "model prn does not take"),
     ],

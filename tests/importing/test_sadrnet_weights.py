@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from prnet.checkpoint import load_weights
-from prnet.export.sadrnet import read_released_sadrnet, released_names
+from prnet.importing.sadrnet import import_sadrnet, released_names
+from prnet.importing.states import Imported, read_state
 from prnet.models.sadrnet import SADRNet
 from tests.small_face import small_face
 
@@ -108,6 +109,10 @@ class Theirs(nn.Module):
         return a, *(self.run_deconvs(head, x, last_relu=False) for head in heads)
 
 
+def imported(path: Path) -> Imported:
+    return import_sadrnet(read_state(path))
+
+
 @pytest.fixture(scope="module")
 def theirs() -> Theirs:
     """Small, its statistics those of a trained network: no mean 0, no variance 1."""
@@ -136,7 +141,7 @@ def test_published_names_and_shapes() -> None:
     """The tensors of the public file at its width of 16, each where it has its shape here."""
     released = Theirs(16).state_dict()
     own = SADRNet(layout="released").state_dict()
-    names = released_names()
+    names = released_names().own
     constants = {"rebuilder.mean_posmap_tensor", "rebuilder.revert_operator"}
     assert names.keys() == released.keys() - constants
     assert sorted(names.values()) == sorted(own)
@@ -158,7 +163,7 @@ def test_published_names_and_shapes() -> None:
 def test_imported_network_computes_what_theirs_does(theirs, file: Path) -> None:
     small = small_face(64)
     model = SADRNet(layout="released", width=2, standardize=True, norm_momentum=0.5)
-    load_weights(model, read_released_sadrnet(file)[0], source=file)
+    load_weights(model, imported(file).weights, source=file)
     model.set_face(small)
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -176,14 +181,14 @@ def test_imported_network_computes_what_theirs_does(theirs, file: Path) -> None:
 
 
 def test_mean_face_comes_along(theirs, file: Path) -> None:
-    found = read_released_sadrnet(file)[1]
+    found = imported(file).mean_shape_map
     assert torch.equal(found, theirs.rebuilder.mean_posmap_tensor)
 
 
 def test_file_of_an_old_pytorch_is_read(theirs, tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=False)
-    weights = read_released_sadrnet(path)[0]
+    weights = imported(path).weights
     assert torch.equal(weights["stem.0.weight"], theirs.layer0.pipe[0].weight)
     assert weights["stem.1.num_batches_tracked"] == 7
 
@@ -205,15 +210,15 @@ def test_anything_but_every_tensor_is_refused(theirs, tmp_path: Path, change, me
     change(state)
     path = tmp_path / "other.pth"
     torch.save(state, path)
-    with pytest.raises(ValueError, match=rf"other\.pth: not the weights of SADRNv2.*{message}"):
-        read_released_sadrnet(path)
+    with pytest.raises(ValueError, match=rf"^not the weights of SADRNet.*{message}"):
+        imported(path)
 
 
 def test_another_width_is_refused_where_it_is_loaded(file: Path) -> None:
     with pytest.raises(ValueError, match=r"net_021.pth: weights do not fit SADRNet.*another shape"):
         load_weights(
             SADRNet(layout="released", width=4),
-            read_released_sadrnet(file)[0],
+            imported(file).weights,
             source=file,
         )
 
@@ -227,17 +232,17 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "net_021.pth"
     with pytest.raises(FileNotFoundError, match="net_021.pth: no such file"):
-        read_released_sadrnet(path)
+        imported(path)
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(ValueError, match="net_021.pth: not a readable torch file"):
-        read_released_sadrnet(path)
+    with pytest.raises(ValueError, match="net_021.pth: not a readable file of torch"):
+        imported(path)
     path.write_bytes(pickle.dumps({"layer0": Command()}))
-    with pytest.raises(ValueError, match="net_021.pth: not a readable torch file"):
-        read_released_sadrnet(path)
+    with pytest.raises(ValueError, match="net_021.pth: not a readable file of torch"):
+        imported(path)
     assert not Path("ran").exists()
     torch.save({"model": {"layer0": 1}}, path)
-    with pytest.raises(ValueError, match="got a dict, expected a state_dict of tensors"):
-        read_released_sadrnet(path)
+    with pytest.raises(ValueError, match=r"got \['layer0'\], expected a state_dict of tensors"):
+        imported(path)
     torch.save(torch.ones(3), path)
-    with pytest.raises(ValueError, match="got a Tensor, expected a state_dict of tensors"):
-        read_released_sadrnet(path)
+    with pytest.raises(ValueError, match="got Tensor, expected a state_dict of tensors"):
+        imported(path)
