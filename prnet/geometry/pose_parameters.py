@@ -20,10 +20,6 @@ from prnet.sample import PosedFit
 NUM_POSE = 12
 DEPTH = 11  # t_z
 FLIP = (1.0, -1.0, 1.0)
-# 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop. It holds
-# for every face in micrometres.
-SCALE_3DDFA = 5.7339936e-4
-MEAN_SCALE = SCALE_3DDFA * 256 / 120
 
 
 class FaceParameters(NamedTuple):

@@ -17,7 +17,6 @@ from prnet.faces.face import Face
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import (
     DEPTH,
-    MEAN_SCALE,
     NUM_POSE,
     FitParameters,
     posed_vertices,
@@ -27,6 +26,10 @@ from prnet.losses.loss import Loss, require_a_term, root
 from prnet.sample import FaceSample, Prediction
 
 Normalizer = Literal["max", "sum"]
+# 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop. It holds
+# for every face in micrometres.
+SCALE_3DDFA = 5.7339936e-4
+MEAN_SCALE = SCALE_3DDFA * 256 / 120
 WEIGHT_EPS = 1e-6
 # Spreads the start of the random vertices of successive batches over the whole mesh.
 SPREAD = 7919.0
@@ -87,12 +90,10 @@ def landmark_consistency(
 
 
 class ParameterLoss(Loss):
-    """Any sum of PDC, WPDC, VDC, Wing, landmark consistency and plain distances, averaged over the
-    batch.
+    """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the batch.
 
     PDC and WPDC compare whitened parameters; the others points in px of the 256 crop, with the
-    true t_z for the predicted, but for `shape`, which compares the faces before the camera, in px
-    at 3DDFA's mean scale. Points are the 68 landmarks and `num_random` other vertices, which
+    true t_z for the predicted. Points are the 68 landmarks and `num_random` other vertices, which
     change from batch to batch: a run of consecutive entries of a fixed shuffle, beginning where the
     batch itself says, so that a resumed run draws the same.
     """
@@ -111,8 +112,6 @@ class ParameterLoss(Loss):
         wing: float = 0.0,
         landmarks_2d: float = 0.0,
         landmarks_3d: float = 0.0,
-        distance: float = 0.0,
-        shape: float = 0.0,
         num_random: int = 132,
         normalizer: Normalizer = "max",
         wing_width: float = 10.0,
@@ -121,7 +120,7 @@ class ParameterLoss(Loss):
         """A term of coefficient 0 is left out.
 
         - `num_shape`, `num_exp`: the network's.
-        - `pdc`, ..., `shape`: the coefficients.
+        - `pdc`, ..., `landmarks_3d`: the coefficients.
         - `num_random`: vertices beside the 68 landmarks.
         - `normalizer`: see `wpdc_weights`.
         - `wing_width`, `wing_curvature`: px; see `wing`.
@@ -137,8 +136,6 @@ class ParameterLoss(Loss):
             "wing": wing,
             "landmarks_2d": landmarks_2d,
             "landmarks_3d": landmarks_3d,
-            "distance": distance,
-            "shape": shape,
         }
         require_a_term(self.coefficients)
         require_choice("normalizer", normalizer, get_args(Normalizer))
@@ -194,16 +191,8 @@ class ParameterLoss(Loss):
             "wing": lambda: wing(offset, **self.wing_shape).mean(),
             "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
             "landmarks_3d": lambda: landmark_consistency(at_landmarks).mean(),
-            "distance": lambda: root(offset.square().sum(-1)).mean(),
-            "shape": lambda: self._shape_distance(predicted, true, model),
         }
         return {name: value * terms[name]() for name, value in self.coefficients.items() if value}
-
-    def _shape_distance(self, predicted: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
-        """Mean distance of the points of two faces in the model frame, px at the mean scale."""
-        coefficients = (predicted - true)[:, NUM_POSE:]
-        offset = (coefficients @ model.basis.flatten(1)).unflatten(1, (-1, 3))
-        return MEAN_SCALE * root(offset.square().sum(-1)).mean()
 
     def _weights(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
         """Those of WPDC at the points of `model`, (B, P)."""

@@ -1,25 +1,30 @@
-"""The network that comes with the package: inverted residuals, and a head onto a rigid pose.
+"""The network of the weights that come with the package: inverted residuals, points, and the face
+nearest to them.
 
-Ours, of no paper. Letters: B batch, C channels, H W image side, s input side, P parameters.
+Ours, of no paper. Letters: B batch, C channels, H W image side, s input side, K points, P = 12 +
+S + E parameters.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prnet.geometry.pose_parameters import MEAN_SCALE, NUM_POSE
-from prnet.models.regressor import Regressor, start_near_mean_face
+from prnet.faces.face import Face
+from prnet.geometry.pose_parameters import NUM_POSE
+from prnet.geometry.spread_points import PointFit, spread_points
+from prnet.models.regressor import Regressor
+from prnet.sample import Prediction
 
 # Output channels, blocks, expansion inside them, and stride of the first.
 STAGES = ((24, 1, 2, 2), (32, 2, 4, 2), (64, 3, 4, 2), (96, 2, 4, 1), (160, 2, 4, 2))
 STRIDE = 32
 STEM = 16
 SQUEEZED = 32
-# Of the 9 raw numbers of a pose: two rows of a rotation, logarithm of the scale, translation.
-NUM_RAW_POSE = 9
-# The head's output of 1 changes the logarithm of the scale, and moves the face, by so much.
-UNIT_LOG_SCALE, UNIT_PX = 0.3, 60.0
+NUM_LANDMARKS = 68
+# The head's output of 1 is this many crop px, from the middle of the crop in x and y.
+UNIT_PX = 80.0
 CENTER_PX = 127.5
+MICROMETRES = 1000.0  # a millimetre
 
 
 class InvertedResidual(nn.Module):
@@ -46,28 +51,44 @@ class InvertedResidual(nn.Module):
 
 
 class Swift(Regressor):
-    """Inverted residuals, one fully connected layer that still sees where things are, and a head
-    onto pose, identity and expression together.
+    """Inverted residuals, one fully connected layer that still sees where things are, and a linear
+    head onto points of the face; pose and coefficients are those of the face nearest to them.
 
-    The pose is a rotation, a scale and a translation: no camera that shears can be predicted. Its
-    rotation is Gram and Schmidt's of two rows (Zhou et al., CVPR 2019).
+    Points learn a pose in fewer samples than a head onto the pose itself, and the fit to them is
+    rigid: no camera that shears can be predicted. Buffer: `point_index` (K,), their vertices.
     """
 
+    predicts = frozenset({"points"})
+
     def __init__(
-        self, *, width: float = 1.0, code: int = 256, input_side: int = 128, **shared: object
+        self,
+        *,
+        width: float = 1.0,
+        code: int = 256,
+        pairs: int = 150,
+        noise_mm: float = 10.0,
+        input_side: int = 128,
+        **shared: object,
     ) -> None:
         """
         - `width`: factor of all channels, which become multiples of 8.
         - `code`: numbers that a face is coded in before the head.
+        - `pairs`: of vertices that it predicts beside the 68 landmarks.
+        - `noise_mm`: error of the points that the fit to them expects; larger keeps faces nearer to
+          the mean.
         - `input_side`: px that the crop is averaged down to.
         - `shared`: the other options of every `Regressor`.
 
         Raises:
-            ValueError: the side is no multiple of 32.
+            ValueError: the side is no multiple of 32, or the noise is not above 0.
         """
         super().__init__(input_side=input_side, **shared)
-        if self.input_side % STRIDE:
-            raise ValueError(f"input_side: got {self.input_side}, expected a multiple of {STRIDE}")
+        if input_side % STRIDE:
+            raise ValueError(f"input_side: got {input_side}, expected a multiple of {STRIDE}")
+        if not noise_mm > 0:
+            raise ValueError(f"noise_mm: got {noise_mm}, expected a number above 0")
+        self.pairs = pairs
+        self.noise_mm = noise_mm
 
         def widened(channels: int) -> int:
             return max(8, round(width * channels / 8) * 8)
@@ -90,43 +111,68 @@ class Swift(Regressor):
                 )
                 channels = widened(out_channels)
         self.encoder = nn.Sequential(*layers, nn.Conv2d(channels, SQUEEZED, 1))
-        self.code = nn.Linear(SQUEEZED * (self.input_side // STRIDE) ** 2, code)
-        self.head = nn.Linear(code, NUM_RAW_POSE + self.num_parameters - NUM_POSE)
-        start_near_mean_face(self)
-        with torch.no_grad():  # the first and the second row of no rotation
-            self.head.bias[0] = self.head.bias[4] = 1
+        self.code = nn.Linear(SQUEEZED * (input_side // STRIDE) ** 2, code)
+        num_points = NUM_LANDMARKS + 2 * pairs
+        self.head = nn.Linear(code, 3 * num_points)
+        # All points start in the middle, where no noise has to be unlearnt.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("point_index", torch.zeros(num_points, dtype=torch.long))
+        self.fit: PointFit | None = None  # made when it is first asked for
 
-    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s)
-        """The raw numbers: 9 of the pose, then whitened coefficients, (B, 9 + S + E)."""
+    def set_face(self, face: Face) -> None:
+        """The face whose points these are; a network that was not trained yet chooses them.
+
+        Raises:
+            ValueError: it has fewer bases than the network coefficients.
+        """
+        super().set_face(face)
+        if not self.point_index.any():
+            self.point_index.copy_(spread_points(face, self.pairs))
+        self.point_model = face.morphable_model.truncated(self.num_shape, self.num_exp).at_vertices(
+            self.point_index
+        )
+        self.fit = None
+
+    def train(self, mode: bool = True) -> "Swift":
+        """As torch's; the fit is made anew, of the whitening there is by then."""
+        self.fit = None
+        return super().train(mode)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
+        """The points as they leave the head, (B, 3 K)."""
         return self.head(functional.relu(self.code(self.encoder(image).flatten(1))))
 
-    def parameters_of(self, whitened: Tensor) -> Tensor:  # (B, 9 + S + E)
-        """(B, P), float32 under autocast too."""
+    def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
+        """(B, K, 3), crop px, float32 under autocast too; depth from an origin of its own."""
         with torch.autocast(whitened.device.type, enabled=False):
-            raw, coefficients = whitened.to(self.parameter_std.dtype).split(
-                [NUM_RAW_POSE, whitened.shape[1] - NUM_RAW_POSE], 1
-            )
-            scale = MEAN_SCALE * torch.exp(UNIT_LOG_SCALE * raw[:, 6])
-            pose = torch.cat(
-                [
-                    scale[:, None, None] * gram_schmidt(raw[:, :3], raw[:, 3:6]),
-                    functional.pad(UNIT_PX * raw[:, 7:], (0, 1))[..., None],
-                ],
-                -1,
-            )
-            # From the middle of the crop, y up as all poses are.
-            center = pose.new_tensor([CENTER_PX, -CENTER_PX, 0.0])
-            pose = torch.cat([pose[..., :3], pose[..., 3:] + center[:, None]], -1)
-            coefficients = torch.addcmul(
-                self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:], coefficients
-            )
-            return torch.cat([pose.flatten(1), coefficients], 1)
+            offset = whitened.to(self.head.weight.dtype).unflatten(1, (-1, 3))
+            center = offset.new_tensor([CENTER_PX, CENTER_PX, 0.0])
+            return center + UNIT_PX * offset
 
+    def parameters_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
+        """Those of the face nearest to the points, (B, P).
 
-def gram_schmidt(first: Tensor, second: Tensor) -> Tensor:  # (B, 3), (B, 3)
-    """The rotation whose first row points along `first` and whose second lies in the plane of
-    both, (B, 3, 3)."""
-    first = functional.normalize(first, dim=1)
-    second = second - (first * second).sum(1, keepdim=True) * first
-    second = functional.normalize(second, dim=1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], 1)
+        Raises:
+            ValueError: no face yet.
+        """
+        if self.decoder is None:
+            raise ValueError("the network has no face yet: call set_face before eval mode")
+        points = self.points_of(whitened)
+        if self.fit is None:
+            spread = self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:]
+            noise = self.noise_mm * MICROMETRES
+            self.fit = PointFit(self.point_model, *spread, noise=noise).to(points.device)
+        with torch.autocast(points.device.type, enabled=False):
+            return self.fit(points)
+
+    def forward(self, image: Tensor) -> Prediction:  # (B, 3, H, H), RGB in [0, 1]
+        """Points; in eval mode the face nearest to them.
+
+        Raises:
+            ValueError: another shape, or eval mode without a face.
+        """
+        whitened = self.whitened(self.prepare(image))
+        if self.training:
+            return Prediction(points=self.points_of(whitened))
+        return self.complete(self.parameters_of(whitened))
