@@ -48,7 +48,7 @@ def test_the_fit_finds_pose_and_coefficients_of_exact_points(face: Face) -> None
     fit = PointFit(model, *spreads(face), noise=1e-2, rounds=60)
     found = fit(crop_points(model, true))
     torch.testing.assert_close(
-        crop_points(model, found), crop_points(model, true), atol=0.1, rtol=0
+        crop_points(model, found), crop_points(model, true), atol=0.3, rtol=0
     )
 
 
