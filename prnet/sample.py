@@ -86,5 +86,6 @@ class Prediction(NamedTuple):
     pose: Pose | None = None
     # (B, 12 + S + E): pose and coefficients, see `prnet.geometry.pose_parameters`
     parameters: Tensor | None = None
+    points: Tensor | None = None  # (B, K, 3), in training: crop px of some vertices, in any depth
     # (B, 12 + S + E), in training: what a second pass makes of the first one's landmarks (2DASL)
     cycle_parameters: Tensor | None = None

@@ -29,6 +29,7 @@ from embedded_face.identity import (
     shape_components,
 )
 from embedded_face.landmarks import Landmarks, mirrored_points, place_landmarks
+from embedded_face.proportions import with_proportions
 from embedded_face.topology import (
     REGION_NAMES,
     SURFACE_REGIONS,
@@ -69,7 +70,7 @@ def build(wheel: Wheel) -> dict[str, np.ndarray]:
     topology = cut_head(mesh, reference)
     skin = _vertices_of(topology, ("skin",))
     components = _shape_model(wheel, topology, mesh.vertices, reference)
-    mean = components.mean
+    mean = with_proportions(components.mean)
     eyeballs = _vertices_of(topology, ("eye_left", "eye_right")) & ~skin
     exp_names, exp_basis = read_expressions(
         wheel, topology.combination, topology.mirror_index, eyeballs

@@ -1,4 +1,5 @@
-"""Augmentation of PRN section 3.3 and SADRNet section III-E, batched on the device.
+"""Augmentation of PRN section 3.3 and SADRNet section III-E, and the film of poorer cameras,
+batched on the device.
 
 Only the similarity is drawn here; picture and position map are both made through it afterwards, so
 neither is resampled twice and the map stays exact, also where the face leaves the frame.
@@ -10,12 +11,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from prnet.datasets.occluders import NOISE_SIDES, draw_cover
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.warp import make_sample
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch
+
+# Half a grey level: darker values are raised to it before they are exponentiated.
+DARKEST = 1 / 512
 
 
 class AugmentRule(NamedTuple):
@@ -28,6 +33,12 @@ class AugmentRule(NamedTuple):
     scale: tuple[float, float] = (0.9, 1.2)  # uniform
     color: tuple[float, float] = (0.6, 1.4)  # gain of each channel, uniform
     color_probability: float = 1.0
+    exposure: tuple[float, float] = (1.0, 1.0)  # gain of all channels together, log-uniform
+    gamma: tuple[float, float] = (1.0, 1.0)  # exponent, log-uniform
+    grey: float = 0.0  # probability of no colour
+    blur: float = 0.0  # probability of fewer px than the crop has
+    blur_side: tuple[int, int] = (64, 200)  # px that the crop then has, uniform
+    noise: float = 0.0  # largest standard deviation of Gaussian noise, of white
     occlusion: float = 0.5  # probability of occluders over part of the image
     occluder: str = "noise"  # one of `prnet.datasets.occluders.OCCLUDERS`
     occlusion_size: tuple[float, float] = NOISE_SIDES  # sides of noise, of the input size
@@ -85,6 +96,52 @@ def scale_channels(
     return (image * gain).clamp(0, 1)
 
 
+def blurred(
+    image: Tensor,  # (B, 3, H, W), in [0, 1]
+    sides: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    probability: float,
+) -> Tensor:
+    """Some of the images with the detail of fewer px; of how many is drawn once a batch."""
+    device, full = image.device, image.shape[-1]
+    low, high = sides
+    share = torch.rand((), generator=generator, device=device).item()
+    side = min(full, low + round((high - low) * share))
+    small = functional.interpolate(image, size=side, mode="area")
+    soft = functional.interpolate(small, size=full, mode="bilinear", align_corners=False)
+    chosen = torch.rand(len(image), 1, 1, 1, generator=generator, device=device)
+    return torch.where(chosen < probability, soft, image)
+
+
+def developed(
+    image: Tensor,  # (B, 3, H, W), in [0, 1]
+    rule: AugmentRule,
+    generator: torch.Generator,
+) -> Tensor:
+    """Exposure, gamma, no colour and noise as the rule says; what it leaves out draws nothing."""
+    device = image.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        drawn = torch.rand(len(image), 1, 1, 1, generator=generator, device=device)
+        return low + (high - low) * drawn
+
+    def log_uniform(limits: tuple[float, float]) -> Tensor:
+        return uniform(math.log(limits[0]), math.log(limits[1])).exp()
+
+    if tuple(rule.gamma) != (1, 1):
+        image = image.clamp(min=DARKEST) ** log_uniform(rule.gamma)
+    if tuple(rule.exposure) != (1, 1):
+        image = (image * log_uniform(rule.exposure)).clamp(0, 1)
+    if rule.grey:
+        image = torch.where(uniform(0, 1) < rule.grey, image.mean(1, keepdim=True), image)
+    if rule.noise:
+        # Most pictures are nearly clean: the cube of a uniform number.
+        grain = torch.randn(image.shape, generator=generator, device=device)
+        image = (image + rule.noise * uniform(0, 1) ** 3 * grain).clamp(0, 1)
+    return image
+
+
 def augment(
     batch: FitBatch,
     decoder: PositionMapDecoder,
@@ -102,7 +159,10 @@ def augment(
     moved, mirrored = draw_similarity(len(batch.picture), rule, generator)
 
     def disturb(image: Tensor) -> tuple[Tensor, Tensor]:
+        if rule.blur:
+            image = blurred(image, rule.blur_side, generator, probability=rule.blur)
         image = scale_channels(image, rule.color, generator, probability=rule.color_probability)
+        image = developed(image, rule, generator)
         cover = draw_cover(
             rule.occluder,
             len(image),

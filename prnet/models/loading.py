@@ -19,6 +19,7 @@ from prnet.models.network import Network
 from prnet.models.prn import PRN
 from prnet.models.regressor import TorchvisionRegressor
 from prnet.models.sadrnet import SADRNet
+from prnet.models.swift import Swift
 from prnet.models.two_dasl import TwoDASL
 
 # The `name` of every file in configs/model, and what of its values the name alone decides. Values
@@ -35,6 +36,7 @@ NETWORKS: dict[str, partial[Network]] = {
     "resnet50": partial(TorchvisionRegressor, architecture="resnet50"),
     "resnext50": partial(TorchvisionRegressor, architecture="resnext50_32x4d"),
     "sadrnet": partial(SADRNet),
+    "swift": partial(Swift),
 }
 
 

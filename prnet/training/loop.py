@@ -19,6 +19,7 @@ from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
+from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
 from prnet.training.optimizer import make_optimizer
 from prnet.training.plan import Plan, batch_generator
@@ -71,9 +72,10 @@ def train(
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
     model.to(device, memory_format=memory_format)
     optimizer = make_optimizer(model, plan)
+    average = WeightAverage(model, plan.average)
     files = RunFiles(run_dir, header, order=plan.order(len(data), processes.size))
     if resume is not None:
-        files.go_on(resume, optimizer, loss_fn)
+        files.go_on(resume, optimizer, loss_fn, average)
     network = processes.share(torch.compile(model) if plan.compile else model)
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)
@@ -107,6 +109,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             sum(losses.values()).backward()
             optimizer.step()
+            average.update(step)
             taught = loss_fn.after_step(prediction, sample)
 
             # Report.
@@ -122,22 +125,23 @@ def train(
             if saving:
                 step_log.check()
             if validating and processes.is_first:
+                kept = average.model
                 if bn_batches:
                     images = training_images(data, decoder, rule, plan, step, device)
-                    recompute_batch_norm(model, itertools.islice(images, bn_batches))
+                    recompute_batch_norm(kept, itertools.islice(images, bn_batches))
                 if validate is not None:
-                    validation = validate(model)
+                    validation = validate(kept)
                     step_log.write_validation(validation, step)
-                    files.offer(model, validation.score)
+                    files.offer(kept, validation.score)
             if saving and processes.is_first:
-                files.save_last(step, model, optimizer, loss_fn)
+                files.save_last(step, model, optimizer, loss_fn, average)
             if validating:
                 processes.wait()
             if leaving:
                 log.warning("stopped by a signal; go on with resume=%s", run_dir / "last.pt")
                 return
     if processes.is_first and validate is None:
-        files.save_best(model)
+        files.save_best(average.model)
 
 
 def unreachable_share(

@@ -23,6 +23,7 @@ class Plan(NamedTuple):
     log_every: int  # steps
     validate_every: float  # epochs
     save_every: int  # steps
+    average: float  # decay a step of the averaged weights; 0: none
     recompute_batch_norm: str | int  # batches; auto: see `prnet.training.batch_norm`
     seed: int
 

@@ -9,6 +9,7 @@ from prnet.checkpoint import save_checkpoint
 from prnet.files import written_whole
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
+from prnet.training.average import WeightAverage
 
 
 class RunFiles:
@@ -21,7 +22,13 @@ class RunFiles:
         self.order = order
         self.best = float("inf")
 
-    def go_on(self, resume: dict, optimizer: torch.optim.Optimizer, loss_fn: Loss) -> None:
+    def go_on(
+        self,
+        resume: dict,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: Loss,
+        average: WeightAverage,
+    ) -> None:
         """Take the state of `last.pt`'s `training`, the network's weights apart.
 
         Raises:
@@ -34,10 +41,16 @@ class RunFiles:
             )
         optimizer.load_state_dict(resume["optimizer"])
         loss_fn.load_training_state(resume.get("loss", {}))
+        average.load_state(resume.get("average", {}))
         self.best = resume["best"]
 
     def save_last(
-        self, step: int, model: Network, optimizer: torch.optim.Optimizer, loss_fn: Loss
+        self,
+        step: int,
+        model: Network,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: Loss,
+        average: WeightAverage,
     ) -> None:
         """last.pt, after `step`."""
         training = {
@@ -46,6 +59,7 @@ class RunFiles:
             "best": self.best,
             "optimizer": optimizer.state_dict(),
             "loss": loss_fn.training_state(),
+            "average": average.state(),
         }
         state = {**self.header, "weights": model.state_dict(), "training": training}
         save_checkpoint(self.run_dir / "last.pt", state)

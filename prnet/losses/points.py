@@ -1,0 +1,68 @@
+"""The distance of predicted points from the true ones. Letters: B batch, K points."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from prnet.faces.face import Face
+from prnet.geometry.spread_points import mirrored_vertices, spread_points
+from prnet.losses.loss import Loss, root
+from prnet.sample import FaceSample, Prediction
+
+NUM_LANDMARKS = 68
+
+
+class PointsLoss(Loss):
+    """Mean Euclidean distance of landmarks and of the other points, half of each, in % of the
+    landmarks' box: what the NME measures, on the whole face.
+
+    Depth counts for `depth` of itself: one picture says least of it.
+    """
+
+    targets = frozenset({"fit"})
+    needs = frozenset({"points"})
+
+    def __init__(self, *, pairs: int = 150, depth: float = 0.5) -> None:
+        """
+        - `pairs`: of vertices beside the landmarks, the network's.
+        - `depth`: weight of a distance in depth.
+
+        Raises:
+            ValueError: no pairs, or a negative weight.
+        """
+        super().__init__()
+        if pairs < 1 or not 0 <= depth < math.inf:
+            raise ValueError(
+                f"loss: got pairs={pairs} and depth={depth}, expected at least 1 and 0"
+            )
+        self.pairs = pairs
+        self.depth = depth
+
+    def set_face(self, face: Face) -> None:
+        index = spread_points(face, self.pairs)
+        mirrored = torch.from_numpy(mirrored_vertices(face)).to(index.device)[index]
+        self.model = face.morphable_model.at_vertices(torch.cat([index, mirrored]))
+
+    def true_points(self, sample: FaceSample) -> Tensor:
+        """(B, K, 3), crop px; a mirrored sample shows each vertex where its mirror image was."""
+        fit = sample.fit
+        as_they_are, mirrored = self.model(fit.shape_params, fit.exp_params).chunk(2, 1)
+        vertices = torch.where(fit.mirrored[:, None, None], mirrored, as_they_are)
+        matrix = fit.crop_from_model
+        return torch.baddbmm(matrix[:, None, :3, 3], vertices, matrix[:, :3, :3].transpose(1, 2))
+
+    def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
+        """{"landmarks": scalar, "vertices": scalar}, each with its half."""
+        true = self.true_points(sample)
+        offset = prediction.points - true
+        # What is not observed is no target: the depth of the whole face.
+        depth = offset[..., 2:] - offset[..., 2:].mean(1, keepdim=True)
+        offset = torch.cat([offset[..., :2], self.depth * depth], -1)
+        low, high = true[:, :NUM_LANDMARKS, :2].aminmax(dim=1)
+        side = (high - low).prod(1).sqrt()  # (B,)
+        percent = 100 * root(offset.square().sum(-1)) / side[:, None]
+        at_landmarks, elsewhere = percent.split(
+            [NUM_LANDMARKS, percent.shape[1] - NUM_LANDMARKS], 1
+        )
+        return {"landmarks": at_landmarks.mean() / 2, "vertices": elsewhere.mean() / 2}

@@ -1,0 +1,178 @@
+"""The network of the weights that come with the package: inverted residuals, points, and the face
+nearest to them.
+
+Ours, of no paper. Letters: B batch, C channels, H W image side, s input side, K points, P = 12 +
+S + E parameters.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prnet.faces.face import Face
+from prnet.geometry.pose_parameters import NUM_POSE
+from prnet.geometry.spread_points import PointFit, spread_points
+from prnet.models.regressor import Regressor
+from prnet.sample import Prediction
+
+# Output channels, blocks, expansion inside them, and stride of the first.
+STAGES = ((24, 1, 2, 2), (32, 2, 4, 2), (64, 3, 4, 2), (96, 2, 4, 1), (160, 2, 4, 2))
+STRIDE = 32
+STEM = 16
+SQUEEZED = 32
+NUM_LANDMARKS = 68
+# The head's output of 1 is this many crop px, from the middle of the crop in x and y.
+UNIT_PX = 80.0
+CENTER_PX = 127.5
+MICROMETRES = 1000.0  # a millimetre
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise 3x3, projection, and a shortcut where the shape stays (Sandler et al.,
+    CVPR 2018)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, expansion: int, stride: int) -> None:
+        super().__init__()
+        hidden = expansion * in_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        return features + self.layers(features) if self.shortcut else self.layers(features)
+
+
+class Swift(Regressor):
+    """Inverted residuals, one fully connected layer that still sees where things are, and a linear
+    head onto points of the face; pose and coefficients are those of the face nearest to them.
+
+    Points learn a pose in fewer samples than a head onto the pose itself, and the fit to them is
+    rigid: no camera that shears can be predicted. Buffer: `point_index` (K,), their vertices.
+    """
+
+    predicts = frozenset({"points"})
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        code: int = 256,
+        pairs: int = 150,
+        noise_mm: float = 10.0,
+        input_side: int = 128,
+        **shared: object,
+    ) -> None:
+        """
+        - `width`: factor of all channels, which become multiples of 8.
+        - `code`: numbers that a face is coded in before the head.
+        - `pairs`: of vertices that it predicts beside the 68 landmarks.
+        - `noise_mm`: error of the points that the fit to them expects; larger keeps faces nearer to
+          the mean.
+        - `input_side`: px that the crop is averaged down to.
+        - `shared`: the other options of every `Regressor`.
+
+        Raises:
+            ValueError: the side is no multiple of 32, or the noise is not above 0.
+        """
+        super().__init__(input_side=input_side, **shared)
+        if input_side % STRIDE:
+            raise ValueError(f"input_side: got {input_side}, expected a multiple of {STRIDE}")
+        if not noise_mm > 0:
+            raise ValueError(f"noise_mm: got {noise_mm}, expected a number above 0")
+        self.pairs = pairs
+        self.noise_mm = noise_mm
+
+        def widened(channels: int) -> int:
+            return max(8, round(width * channels / 8) * 8)
+
+        channels = widened(STEM)
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+        for out_channels, blocks, expansion, stride in STAGES:
+            for block in range(blocks):
+                layers.append(
+                    InvertedResidual(
+                        channels,
+                        widened(out_channels),
+                        expansion=expansion,
+                        stride=stride if block == 0 else 1,
+                    )
+                )
+                channels = widened(out_channels)
+        self.encoder = nn.Sequential(*layers, nn.Conv2d(channels, SQUEEZED, 1))
+        self.code = nn.Linear(SQUEEZED * (input_side // STRIDE) ** 2, code)
+        num_points = NUM_LANDMARKS + 2 * pairs
+        self.head = nn.Linear(code, 3 * num_points)
+        # All points start in the middle, where no noise has to be unlearnt.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("point_index", torch.zeros(num_points, dtype=torch.long))
+        self.fit: PointFit | None = None  # made when it is first asked for
+
+    def set_face(self, face: Face) -> None:
+        """The face whose points these are; a network that was not trained yet chooses them.
+
+        Raises:
+            ValueError: it has fewer bases than the network coefficients.
+        """
+        super().set_face(face)
+        if not self.point_index.any():
+            self.point_index.copy_(spread_points(face, self.pairs))
+        self.point_model = face.morphable_model.truncated(self.num_shape, self.num_exp).at_vertices(
+            self.point_index
+        )
+        self.fit = None
+
+    def train(self, mode: bool = True) -> "Swift":
+        """As torch's; the fit is made anew, of the whitening there is by then."""
+        self.fit = None
+        return super().train(mode)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
+        """The points as they leave the head, (B, 3 K)."""
+        return self.head(functional.relu(self.code(self.encoder(image).flatten(1))))
+
+    def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
+        """(B, K, 3), crop px, float32 under autocast too; depth from an origin of its own."""
+        with torch.autocast(whitened.device.type, enabled=False):
+            offset = whitened.to(self.head.weight.dtype).unflatten(1, (-1, 3))
+            center = offset.new_tensor([CENTER_PX, CENTER_PX, 0.0])
+            return center + UNIT_PX * offset
+
+    def parameters_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
+        """Those of the face nearest to the points, (B, P).
+
+        Raises:
+            ValueError: no face yet.
+        """
+        if self.decoder is None:
+            raise ValueError("the network has no face yet: call set_face before eval mode")
+        points = self.points_of(whitened)
+        if self.fit is None:
+            spread = self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:]
+            noise = self.noise_mm * MICROMETRES
+            self.fit = PointFit(self.point_model, *spread, noise=noise).to(points.device)
+        with torch.autocast(points.device.type, enabled=False):
+            return self.fit(points)
+
+    def forward(self, image: Tensor) -> Prediction:  # (B, 3, H, H), RGB in [0, 1]
+        """Points; in eval mode the face nearest to them.
+
+        Raises:
+            ValueError: another shape, or eval mode without a face.
+        """
+        whitened = self.whitened(self.prepare(image))
+        if self.training:
+            return Prediction(points=self.points_of(whitened))
+        return self.complete(self.parameters_of(whitened))

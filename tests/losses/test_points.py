@@ -1,0 +1,88 @@
+"""The loss on points: zero at the truth, mirrored or not, and the NME's arithmetic away from it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prnet.faces.face import Face
+from prnet.geometry.spread_points import mirrored_vertices, spread_points
+from prnet.losses.points import PointsLoss
+from prnet.sample import FaceSample, PosedFit, Prediction
+from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
+
+PAIRS = 8
+
+
+def sample_of(*, mirrored: bool) -> FaceSample:
+    """Two faces; a mirrored one's matrix holds the mirror of x, as augmentation makes it."""
+    random = np.random.default_rng(0)
+    matrix = np.zeros((2, 4, 4))
+    matrix[:, 3, 3] = 1
+    for item, yaw in zip(matrix, (0.3, -1.4), strict=True):
+        item[:3, :3] = np.diag([1.0, -1, 1]) @ (1.1e-3 * tiny_rotation(0.1, yaw, -0.2))
+        item[:3, 3] = random.uniform(100, 150, 3)
+    if mirrored:
+        matrix = np.diag([-1.0, 1, 1, 1]) @ matrix
+        matrix[:, 0, 3] += 255
+    fit = PosedFit(
+        torch.from_numpy(random.normal(size=(2, NUM_SHAPE))).float(),
+        torch.from_numpy(random.normal(size=(2, NUM_EXP))).float(),
+        torch.from_numpy(matrix).float(),
+        torch.full((2,), mirrored),
+    )
+    return FaceSample(torch.zeros(2, 3, 8, 8), fit=fit)
+
+
+def seen_points(face: Face, sample: FaceSample) -> Tensor:
+    """Where a viewer sees them, written out: of a mirrored face, the mirror vertices' places."""
+    index = spread_points(face, PAIRS)
+    if sample.fit.mirrored[0]:
+        index = torch.from_numpy(mirrored_vertices(face))[index]
+    vertices = face.morphable_model(sample.fit.shape_params, sample.fit.exp_params)[:, index]
+    matrix = sample.fit.crop_from_model
+    return torch.einsum("bij,bkj->bki", matrix[:, :3, :3], vertices) + matrix[:, None, :3, 3]
+
+
+def loss_on(face: Face, **options: float) -> PointsLoss:
+    loss = PointsLoss(pairs=PAIRS, **options)
+    loss.set_face(face)
+    return loss
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_zero_at_the_truth_whatever_the_origin_of_depth(face: Face, mirrored: bool) -> None:
+    sample = sample_of(mirrored=mirrored)
+    points = seen_points(face, sample) + torch.tensor([0.0, 0.0, 30.0])
+    losses = loss_on(face)(Prediction(points=points), sample)
+    assert sum(losses.values()) < 1e-4
+    other = sample_of(mirrored=not mirrored)._replace(
+        fit=sample.fit._replace(mirrored=~sample.fit.mirrored)
+    )
+    assert sum(loss_on(face)(Prediction(points=points), other).values()) > 0.1
+
+
+def test_a_shift_costs_its_share_of_the_landmarks_box(face: Face) -> None:
+    sample = sample_of(mirrored=False)
+    true = seen_points(face, sample)
+    landmarks = true[:, :68, :2].numpy()
+    sides = np.sqrt(np.prod(np.ptp(landmarks, axis=1), axis=1))
+    losses = loss_on(face)(Prediction(points=true + torch.tensor([3.0, 4.0, 0.0])), sample)
+    expected = np.mean(100 * 5 / sides)
+    assert losses["landmarks"] + losses["vertices"] == pytest.approx(expected, rel=1e-4)
+    assert losses["landmarks"] == pytest.approx(expected / 2, rel=1e-4)
+
+
+def test_depth_counts_as_it_is_weighed(face: Face) -> None:
+    sample = sample_of(mirrored=False)
+    true = seen_points(face, sample)
+    deeper = true.clone()
+    deeper[..., 2] += torch.linspace(-5, 5, true.shape[1])
+    losses = [
+        float(sum(loss_on(face, depth=depth)(Prediction(points=deeper), sample).values()))
+        for depth in (0.0, 0.5, 1.0)
+    ]
+    assert losses[0] < 1e-4
+    assert losses[2] == pytest.approx(2 * losses[1], rel=1e-3)
+    with pytest.raises(ValueError, match="pairs=0"):
+        PointsLoss(pairs=0)
