@@ -23,6 +23,7 @@ from prnet.export.gltf import Animation
 from prnet.files import csv_text, write_json, write_text, written_whole
 from prnet.reconstruction.arkit import (
     LIVE_LINK_COLUMNS,
+    BoundedExpression,
     bounded_expression,
     live_link_row,
     time_code,
@@ -68,21 +69,26 @@ class Performance:
 
     @functools.cached_property
     def coefficients(self) -> np.ndarray:
-        """ARKit's, from 0 to 1, (F, E).
-
-        Raises:
-            ValueError: the network or the face has none.
-        """
-        if not self.exp_params:
-            raise ValueError(
-                "outputs=arkit: the network predicts a position map; use one of parameters"
-            )
-        bounded = bounded_expression(self.best.face)
+        """ARKit's, from 0 to 1, (F, E); raises as `require_coefficients`."""
+        bounded = require_coefficients(self.best)
         return np.stack([bounded(one) for one in self.exp_params])
 
     def angles_deg(self) -> np.ndarray:
         """Pitch, yaw, roll, (F, 3)."""
         return np.stack([pose.angles_deg for pose in self.poses])
+
+
+def require_coefficients(face: FaceReconstruction) -> BoundedExpression:
+    """What bounds ARKit's coefficients.
+
+    Raises:
+        ValueError: the network or the face has none.
+    """
+    if face.exp_params is None:
+        raise ValueError(
+            "outputs=arkit: the network predicts a position map; use one of parameters"
+        )
+    return bounded_expression(face.face)
 
 
 def write_performance(
@@ -130,7 +136,7 @@ def _glb(one: Performance, stem: Path, fps: float) -> list[Path]:
     places[:, 2] = 0
     weights = None
     face = one.best
-    if one.exp_params:
+    if one.exp_params and face.face.exp_names is not None:
         weights = one.coefficients
         face = replace(face, shape_params=np.mean(one.shape_params, 0))
     quaternions = Rotation.from_matrix(rotations).as_quat(canonical=False)

@@ -18,7 +18,7 @@ from prnet.reconstruction.outputs import MORE, face_record, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
 from prnet.reconstruction.reconstructor import Reconstructor
 from prnet.reconstruction.video import SUFFIXES as VIDEO_SUFFIXES
-from prnet.reconstruction.video import is_camera, is_video
+from prnet.reconstruction.video import VideoReader, is_camera, is_video
 from prnet.reconstruction.video_run import VideoSettings, reconstruct_video
 
 log = logging.getLogger(__name__)
@@ -167,13 +167,20 @@ def _video(
     try:
         if framer is not None:
             raise ValueError(f"{video}: {settings.framing} is for photos; leave it out")
-        options = settings.outputs, settings.video
-        return reconstruct_video(video, stem, output, reconstructor, *options, progress=progress)
+        reader = VideoReader(video)
     except (ValueError, OSError) as error:
         if is_camera(video):
             raise
         log.warning("%s", error)
         return {"input": str(video), "stem": stem, "faces": [], "why": str(error)}, False
+    options = settings.outputs, settings.video
+    with reader:
+        record, stopped = reconstruct_video(
+            reader, output / stem, reconstructor, *options, progress=progress
+        )
+    if "why" in record:
+        log.warning("%s: %s", video, record["why"])
+    return {"input": str(video), "stem": stem} | record, stopped
 
 
 def _earlier(index: Path, settings: Settings) -> dict[str, dict]:

@@ -6,7 +6,7 @@ faces apart when they meet, and finds one again, is where it was heading and its
 face's own UV layout, which do not change as a head turns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -34,6 +34,11 @@ from prnet.reconstruction.texture import colours_at
 LOOK_SIDE, LOOK_SCALE = 160, 2.4
 # Boxes that share less are not of one face; two faces whose boxes share more are one.
 SAME, MERGED = 0.3, 0.45
+# A face fits the box in which the detector sees it when the two share so much.
+FITTING = 0.45
+# A face that has moved or grown by more since the last frame, share of its box, is looked at once
+# more, in a crop around where it is.
+FAR = 0.12
 # Faces whose boxes share more have met: neither's colours are learned from then.
 MEETING = 0.05
 # How fast what is remembered of colours and speed follows.
@@ -122,6 +127,8 @@ class Tracker:
         time_s: float,  # later than at the call before
     ) -> list[TrackedFace]:
         """The faces of the next frame, by number."""
+        oldest = time_s - self.following.remember
+        self._tracks = [track for track in self._tracks if track.live or track.seen_s >= oldest]
         live = [track for track in self._tracks if track.live]
         followed = dict(self._followed(picture, live))
         self._part(followed, time_s)
@@ -130,37 +137,39 @@ class Tracker:
         self._until_search -= 1
         if lost or self._until_search < 0:
             self._until_search = self.following.detect_every - 1
-            faces |= self._searched(picture, time_s, faces, followed)
+            faces |= self._searched(picture, time_s, faces)
         self._learn(faces, time_s)
         return [TrackedFace(number, faces[number]) for number in sorted(faces)]
 
-    def _followed(self, picture: np.ndarray, live: Sequence[_Track]):
-        """Number -> the face as it follows from the last frame, None where it is lost."""
-        faces = self.reconstructor.framed(picture, [track.framing for track in live])
-        for track, face in zip(live, faces, strict=True):
-            confidence = self._confidence(picture, face, track.framing)
+    def _followed(
+        self, picture: np.ndarray, live: Sequence[_Track]
+    ) -> Iterator[tuple[int, FaceReconstruction | None]]:
+        """Number and face as it follows from the last frame, None where it is lost."""
+        framings = [track.framing for track in live]
+        faces = self.reconstructor.framed(picture, framings)
+        landed = [_landed(face) for face in faces]
+        far = [i for i, framing in enumerate(framings) if _moved(framing, landed[i]) > FAR]
+        again = self.reconstructor.framed(picture, [landed[i] for i in far])
+        for i, face in zip(far, again, strict=True):
+            faces[i], landed[i], framings[i] = face, _landed(face), landed[i]
+        for track, face, framing, crop in zip(live, faces, landed, framings, strict=True):
+            fits = framing is not None and overlap(framing, crop) >= SAME
+            confidence = self._confidence(picture, framing) if fits else 0.0
             kept = confidence >= self.following.keep_confidence
             yield track.number, replace(face, confidence=confidence) if kept else None
 
-    def _confidence(self, picture: np.ndarray, face: FaceReconstruction, last: Framing) -> float:
-        """The detector's, of a face where the landmarks are; 0 where it sees none."""
-        try:
-            framing = framing_of_landmarks(face.landmarks, last.tilt)
-        except ValueError:
-            return 0.0
-        if overlap(framing, last) < SAME:
-            return 0.0
+    def _confidence(self, picture: np.ndarray, framing: Framing) -> float:
+        """The detector's, of a face that is where the landmarks are; 0 where it sees none."""
         matrix = crop_from_picture([framing], scale=LOOK_SCALE, span=LOOK_SIDE - 1.0)[0]
         part, picture_from_part = reduced_picture(picture, matrix)
         look_from_part = (matrix @ picture_from_part).numpy()[:2, [0, 1, 3]]
         look = cv2.warpAffine(part, look_from_part, (LOOK_SIDE, LOOK_SIDE))
-        middle = np.full(2, (LOOK_SIDE - 1) / 2)
-        here = Framing(middle, LOOK_SIDE / LOOK_SCALE)
+        here = Framing(np.full(2, (LOOK_SIDE - 1) / 2), LOOK_SIDE / LOOK_SCALE)
         found = self.reconstructor.detector.at_side(look, LOOK_SIDE, threshold=0.05)
         fitting = [
             one.confidence
             for one in found
-            if overlap(framing_of_detection(FoundFace(one, 0.0)), here) >= SAME
+            if overlap(framing_of_detection(FoundFace(one, 0.0)), here) >= FITTING
         ]
         return max(fitting, default=0.0)
 
@@ -183,7 +192,6 @@ class Tracker:
         picture: np.ndarray,
         time_s: float,
         faces: dict[int, FaceReconstruction],
-        followed: dict[int, FaceReconstruction | None],
     ) -> dict[int, FaceReconstruction]:
         """Number -> face of what the detector finds beside those that are followed."""
         found = find_faces(self.reconstructor.detector, picture)
@@ -195,7 +203,11 @@ class Tracker:
                 framings.append(framing)
                 confidences.append(one.detection.confidence)
         new = self.reconstructor.framed(picture, framings, confidences)
-        new = [face for face in new if all(_share(face, one) < MERGED for one in faces.values())]
+        new = [
+            face
+            for face in new
+            if _landed(face) and all(_share(face, one) < MERGED for one in faces.values())
+        ]
         away = [track for track in self._tracks if track.number not in faces]
         result = {}
         for index, track in self._recognised(new, away, time_s).items():
@@ -226,7 +238,7 @@ class Tracker:
         return {int(i): away[j] for i, j in pairs if np.isfinite(cost[i, j])}
 
     def _learn(self, faces: dict[int, FaceReconstruction], time_s: float) -> None:
-        """Take this frame into what is known, and forget who is gone for long."""
+        """Take this frame into what is known."""
         for track in self._tracks:
             face = faces.get(track.number)
             if face is None:
@@ -239,8 +251,6 @@ class Tracker:
                 track.velocity = track.velocity + 3 * LEARNING * (moved - track.velocity)
                 track.colours = track.colours + LEARNING * (colours_of(face) - track.colours)
             track.framing, track.seen_s, track.live = framing, time_s, True
-        oldest = time_s - self.following.remember
-        self._tracks = [track for track in self._tracks if track.live or track.seen_s >= oldest]
 
     def _track(self, number: int) -> _Track:
         return next(track for track in self._tracks if track.number == number)
@@ -257,6 +267,22 @@ def framing_of_landmarks(landmarks: np.ndarray, last_tilt: float) -> Framing:  #
     tilt = tilt_of(np.stack([*eyes, landmarks[30, :2], landmarks[48, :2], landmarks[54, :2]]))
     least = LEAST_TILT if last_tilt == 0 else 0.6 * LEAST_TILT
     return framing_of_points(landmarks, tilt=tilt if abs(tilt) >= least else 0.0)
+
+
+def _landed(face: FaceReconstruction) -> Framing | None:
+    """The next crop by a face's landmarks; None where they span nothing."""
+    try:
+        return framing_of_landmarks(face.landmarks, face.framing.tilt)
+    except ValueError:
+        return None
+
+
+def _moved(before: Framing, after: Framing | None) -> float:
+    """How far a box went and how much its size changed, share of its side."""
+    if after is None:
+        return 0.0
+    apart = np.abs(after.center - before.center).max() / before.size
+    return float(max(apart, abs(np.log(after.size / before.size))))
 
 
 def colours_of(face: FaceReconstruction) -> np.ndarray:

@@ -118,16 +118,13 @@ class VideoReader:
         return seconds if math.isfinite(seconds) else 0.0
 
     def shortage(self, frames_read: int) -> str | None:
-        """What is wrong with a file that ended after so many frames; None: nothing."""
+        """What is wrong where the frames ended after so many; None: nothing."""
         if self.is_camera:
-            return f"{self.source}: gives no more frames"
+            return "the camera gives no more frames"
         if frames_read == 0:
-            return f"{self.source}: a video without a frame that can be read"
+            return "a video without a frame that can be read"
         if self.num_frames is not None and frames_read < WHOLE * self.num_frames:
-            return (
-                f"{self.source}: cut off or damaged, {frames_read} of {self.num_frames} frames "
-                "could be read"
-            )
+            return f"cut off or damaged, {frames_read} of {self.num_frames} frames could be read"
         return None
 
 

@@ -1,7 +1,10 @@
 """One video or camera, from its frames to the files of every face and the overlay."""
 
 import contextlib
+import itertools
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +15,15 @@ from tqdm import tqdm
 
 from prnet.drawing.pictures import draw_landmarks, draw_mesh
 from prnet.reconstruction.outputs import MORE, face_record
-from prnet.reconstruction.performance import Performance, write_performance
+from prnet.reconstruction.performance import (
+    Performance,
+    require_coefficients,
+    write_performance,
+)
 from prnet.reconstruction.reconstructor import FaceReconstruction, Reconstructor
 from prnet.reconstruction.smoothing import FaceSmoother, Smoothing
 from prnet.reconstruction.tracking import Following, Tracker
-from prnet.reconstruction.video import VideoReader, VideoWriter, is_camera
+from prnet.reconstruction.video import Frame, VideoReader, VideoWriter
 
 log = logging.getLogger(__name__)
 
@@ -39,98 +46,109 @@ class VideoSettings(NamedTuple):
         return self._asdict() | {"following": self.following._asdict(), "smoothing": smoothing}
 
 
-class Interrupted(NamedTuple):
-    """How a run went that Ctrl-C may have ended."""
+@dataclass
+class _Watched:
+    """What came of the frames."""
 
-    record: dict
-    stopped: bool
+    performances: dict[int, Performance] = field(default_factory=dict)
+    num_frames: int = 0
+    size: tuple[int, int] = (0, 0)  # width, height, px
+    time_s: float = 0.0  # of the last frame
+    stopped: bool = False  # by Ctrl-C
 
 
 def reconstruct_video(
-    source: Path,
-    stem: str,
-    output: Path,
+    reader: VideoReader,
+    stem: Path,  # folder and the start of the files' names
     reconstructor: Reconstructor,
     outputs: tuple[str, ...],
     settings: VideoSettings,
     *,
     progress: bool = True,
-) -> Interrupted:
-    """Write what is asked for of every face of a video; its record for faces.json.
+) -> tuple[dict, bool]:
+    """Write what is asked for of every face of a video; what faces.json says of it, and whether
+    Ctrl-C ended it.
 
-    Whatever ends it early, a damaged file, a full disk or Ctrl-C, what was done before is written
-    and the record says why.
+    If it ends early, by Ctrl-C or because the file is cut off or damaged, what was done before is
+    written, and the record says why; a camera has no other end.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a video, or one without a frame.
+        ValueError: `outputs` that the network has not.
     """
-    performances: dict[int, Performance] = {}
-    record: dict = {"input": str(source), "stem": stem}
-    stopped, files, last = False, [], None
+    limit, folder, files = settings.max_frames, stem.parent, []
+    overlay = None
     with contextlib.ExitStack() as opened:
-        reader = opened.enter_context(VideoReader(source))
-        overlay = None
         if "overlay" in outputs:
-            path = output / f"{stem}_overlay.mp4"
-            overlay = opened.enter_context(VideoWriter(path, reader.fps))
-            files.append(path)
-        limit = settings.max_frames
-        total = min(filter(None, (limit, reader.num_frames)), default=None)
-        bar = opened.enter_context(
-            tqdm(reader, desc=source.name, unit="frame", total=total, disable=not progress)
+            overlay = VideoWriter(stem.with_name(f"{stem.name}_overlay.mp4"), reader.fps)
+            opened.enter_context(overlay)
+            files.append(overlay.path.name)
+        bar = tqdm(
+            itertools.islice(reader, limit),
+            desc=Path(reader.source).name,
+            unit="frame",
+            total=min(filter(None, (limit, reader.num_frames)), default=None),
+            disable=not progress,
         )
-        tracker = Tracker(reconstructor, settings.following)
-        smoothers: dict[int, FaceSmoother] = {}
-        try:
-            for frame in bar:
-                tracked = tracker(frame.picture, frame.time_s)
-                shown = {}
-                for number, raw in tracked:
-                    face = raw
-                    if settings.smoothing is not None:
-                        smoother = smoothers.setdefault(number, FaceSmoother(settings.smoothing))
-                        face = smoother(raw, frame.time_s)
-                    performances.setdefault(number, Performance(number)).add(frame, raw, face)
-                    shown[number] = face
-                if overlay is not None:
-                    overlay.write(drawn(frame.picture, shown), frame.time_s)
-                last = frame
-                if limit is not None and frame.index + 1 >= limit:
-                    break
-        except KeyboardInterrupt:
-            stopped = True
-        if last is None:
-            why = reader.shortage(0)
-            raise ValueError(why if why and not stopped else f"{source}: stopped before a frame")
-    num_frames = last.index + 1
-    record |= {
-        "width": last.picture.shape[1],
-        "height": last.picture.shape[0],
-        "fps": round(reader.fps, 4),
-        "frames": num_frames,
-        "seconds": round(last.time_s, 3),
-        "faces": [],
-    }
-    least = min(LEAST_FRAMES, num_frames)
-    kept = [one for one in performances.values() if len(one.frames) >= least]
+        frames = opened.enter_context(bar)
+        watched = _watch(frames, reconstructor, settings, overlay, arkit="arkit" in outputs)
+    least = min(LEAST_FRAMES, watched.num_frames)
+    kept = [one for one in watched.performances.values() if len(one.frames) >= least]
+    faces = []
     for rank, one in enumerate(sorted(kept, key=lambda one: -one.prominence)):
-        place = output / stem if rank == 0 else output / MORE / f"{stem}_{one.number}"
+        place = stem if rank == 0 else folder / MORE / f"{stem.name}_{one.number}"
         written = write_performance(one, place, outputs, fps=reader.fps)
-        record["faces"].append(
-            _face(one, [path.relative_to(output).as_posix() for path in written])
-        )
-    record["files"] = [path.relative_to(output).as_posix() for path in files]
-    whole = limit is not None and num_frames >= limit
-    why = None if whole else reader.shortage(num_frames)
-    if stopped and not is_camera(source):
-        why = f"{source}: stopped after {num_frames} frames"
-    if not kept and why is None:
-        why = f"{source}: no face found"
-    if why is not None and not (stopped and is_camera(source)):
-        log.warning("%s", why)
-        record["why"] = why.removeprefix(f"{source}: ")
-    return Interrupted(record, stopped)
+        faces.append(_face(one, [path.relative_to(folder).as_posix() for path in written]))
+    record = {
+        "width": watched.size[0],
+        "height": watched.size[1],
+        "fps": round(reader.fps, 4),
+        "frames": watched.num_frames,
+        "seconds": round(watched.time_s, 3),
+        "files": files,
+        "faces": faces,
+    }
+    why = None
+    if watched.stopped and not reader.is_camera:
+        why = f"stopped after {watched.num_frames} frames"
+    elif not watched.stopped and watched.num_frames != limit:
+        why = reader.shortage(watched.num_frames)
+    if not faces and why is None:
+        why = "no face found"
+    return record | ({} if why is None else {"why": why}), watched.stopped
+
+
+def _watch(
+    frames: Iterable[Frame],
+    reconstructor: Reconstructor,
+    settings: VideoSettings,
+    overlay: VideoWriter | None,
+    *,
+    arkit: bool,
+) -> _Watched:
+    """The faces of all frames, until they or the user's patience end."""
+    watched = _Watched()
+    tracker = Tracker(reconstructor, settings.following)
+    smoothers: dict[int, FaceSmoother] = {}
+    try:
+        for frame in frames:
+            shown = {}
+            for number, raw in tracker(frame.picture, frame.time_s):
+                face = raw
+                if arkit and not watched.performances:
+                    require_coefficients(raw)  # now, not after the last frame
+                if settings.smoothing is not None:
+                    smoother = smoothers.setdefault(number, FaceSmoother(settings.smoothing))
+                    face = smoother(raw, frame.time_s)
+                one = watched.performances.setdefault(number, Performance(number))
+                one.add(frame, raw, face)
+                shown[number] = face
+            if overlay is not None:
+                overlay.write(drawn(frame.picture, shown), frame.time_s)
+            watched.num_frames, watched.time_s = frame.index + 1, frame.time_s
+            watched.size = frame.picture.shape[1::-1]
+    except KeyboardInterrupt:
+        watched.stopped = True
+    return watched
 
 
 def _face(one: Performance, files: list[str]) -> dict:
