@@ -139,9 +139,9 @@ def _glb(one: Performance, stem: Path, fps: float) -> list[Path]:
     if one.exp_params and face.face.exp_names is not None:
         weights = one.coefficients
         face = replace(face, shape_params=np.mean(one.shape_params, 0))
-    quaternions = Rotation.from_matrix(rotations).as_quat(canonical=False)
+    quaternions = Rotation.from_matrix(rotations).as_quat()
     # The shorter way from each key to the next: q and -q are one rotation.
-    turns = np.cumprod(np.sign((quaternions[1:] * quaternions[:-1]).sum(1)))
+    turns = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1))
     quaternions[1:] *= turns[:, None]
     write_face_glb(path, face, animation=Animation(times, weights, quaternions, places))
     return [path]

@@ -15,8 +15,6 @@ from prnet.reconstruction.reconstructor import FaceReconstruction, HeadPose
 
 # Of the low-pass filter of the speed, Hz: the paper's.
 SPEED_CUTOFF = 1.0
-# Yaw of 90 degrees has no angles; the rotation itself is filtered, its speed in these, rad.
-TURN = 1.0
 
 
 class Strength(NamedTuple):
@@ -31,16 +29,17 @@ class Strength(NamedTuple):
 
 
 class Smoothing(NamedTuple):
-    """How much the pose is smoothed, and the face in its own frame; speeds are in sides of the
-    face's box, radians, and units of coefficients, a second."""
+    """How much each of a face's parts is smoothed. Speeds are in sides of the face's box, radians
+    and units of coefficients a second."""
 
-    pose: Strength = Strength(1.0, 6.0)
-    face: Strength = Strength(0.6, 3.0)
+    pose: Strength = Strength(0.5, 30.0)
+    points: Strength = Strength(1.0, 40.0)  # of the mesh, in the frame of the head
+    coefficients: Strength = Strength(1.0, 10.0)
 
     @classmethod
-    def of(cls, pose: dict, face: dict) -> "Smoothing":
+    def of(cls, **values: dict) -> "Smoothing":
         """Raises ValueError unless cutoffs are above and betas not below 0."""
-        made = cls(Strength(**pose), Strength(**face))
+        made = cls(**{name: Strength(**value) for name, value in values.items()})
         for name, strength in made._asdict().items():
             if not (strength.min_cutoff > 0 and strength.beta >= 0):
                 raise ValueError(
@@ -105,7 +104,7 @@ class RotationOneEuro:
             seconds = time_s - self.time_s
             turn = (new * self.value.inv()).as_rotvec()
             self.speed += share_of_new(SPEED_CUTOFF, seconds) * (turn / seconds - self.speed)
-            speed = float(np.linalg.norm(self.speed)) / TURN
+            speed = float(np.linalg.norm(self.speed))
             share = share_of_new(self.strength.cutoff(speed), seconds)
             self.value = Rotation.from_rotvec(share * turn) * self.value
         self.time_s = time_s
@@ -120,7 +119,8 @@ class FaceSmoother:
     def __init__(self, smoothing: Smoothing) -> None:
         self._place, self._size = OneEuro(smoothing.pose), OneEuro(smoothing.pose)
         self._rotation = RotationOneEuro(smoothing.pose)
-        self._points, self._coefficients = OneEuro(smoothing.face), OneEuro(smoothing.face)
+        self._points = OneEuro(smoothing.points)
+        self._coefficients = OneEuro(smoothing.coefficients)
 
     def __call__(self, face: FaceReconstruction, time_s: float) -> FaceReconstruction:
         """The face with its vertices, landmarks, pose and coefficients smoothed; its position map

@@ -168,21 +168,19 @@ class VideoWriter:
     has it."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        """The file appears, whole, when the block that the writer is used in ends."""
+        """The file appears, whole, when the block that the writer is used in ends; without a frame
+        there is none."""
         self.path, self.fps = path, fps
         self._writer: cv2.VideoWriter | None = None
         self._written = 0
         self._whole = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._temporary = self._whole.enter_context(written_whole(self.path))
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.release()
-        if self._writer is None and error[0] is None:
-            self._temporary.touch()
         self._whole.__exit__(*error)
 
     def write(self, picture: np.ndarray, time_s: float) -> None:
@@ -192,9 +190,10 @@ class VideoWriter:
             OSError: the video cannot be encoded or written.
         """
         if self._writer is None:
+            temporary = self._whole.enter_context(written_whole(self.path))
             size = picture.shape[1::-1]
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._temporary), code, self.fps, size)
+            self._writer = cv2.VideoWriter(str(temporary), code, self.fps, size)
             if not self._writer.isOpened():
                 raise OSError(f"{self.path}: a video of {size} px could not be opened to write")
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

@@ -75,13 +75,12 @@ def reconstruct_video(
     Raises:
         ValueError: `outputs` that the network has not.
     """
-    limit, folder, files = settings.max_frames, stem.parent, []
+    limit, folder = settings.max_frames, stem.parent
     overlay = None
     with contextlib.ExitStack() as opened:
         if "overlay" in outputs:
             overlay = VideoWriter(stem.with_name(f"{stem.name}_overlay.mp4"), reader.fps)
             opened.enter_context(overlay)
-            files.append(overlay.path.name)
         bar = tqdm(
             itertools.islice(reader, limit),
             desc=Path(reader.source).name,
@@ -104,7 +103,7 @@ def reconstruct_video(
         "fps": round(reader.fps, 4),
         "frames": watched.num_frames,
         "seconds": round(watched.time_s, 3),
-        "files": files,
+        "files": [overlay.path.name] if overlay is not None and watched.num_frames else [],
         "faces": faces,
     }
     why = None

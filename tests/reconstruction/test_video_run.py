@@ -167,30 +167,32 @@ def test_the_glb_plays_the_shapes_and_the_head(made):
     assert places[0].tolist() == [0, 0, 0]
 
 
-def test_a_network_of_maps_gives_a_head_that_turns(
-    made, film, tmp_path, reconstructor, monkeypatch
-):
-    """The same network with its coefficients kept to itself."""
+@pytest.mark.parametrize("kind", ["maps", "bfm"])
+def test_without_arkit_shapes_the_mesh_turns(kind, film, tmp_path, reconstructor, monkeypatch):
+    """The same network with its coefficients, or their names, kept to itself."""
     framed = type(reconstructor).framed
 
-    def as_maps(self, *arguments):
+    def without(self, *arguments):
         faces = framed(self, *arguments)
-        return [replace(f, shape_params=None, exp_params=None) for f in faces]
+        if kind == "maps":
+            return [replace(face, shape_params=None, exp_params=None) for face in faces]
+        bfm = self.face._replace(name="bfm", exp_names=None)
+        return [replace(face, face=bfm) for face in faces]
 
-    monkeypatch.setattr(type(reconstructor), "framed", as_maps)
-    record = run(film, tmp_path, reconstructor, outputs=("glb", "npz"))
+    monkeypatch.setattr(type(reconstructor), "framed", without)
+    limited = VideoSettings(max_frames=3)
+    record = run(film, tmp_path, reconstructor, outputs=("glb", "npz"), video=limited)
     assert record["faces"][0]["files"] == ["head.glb", "head.npz"]
     player, track = Player(tmp_path / "head.glb"), np.load(tmp_path / "head.npz")
-    assert "exp_params" not in track
-    assert {c["target"]["path"] for c in player.animation["channels"]} == {
-        *("rotation", "translation")
-    }
-    _, rotations = player.keys("rotation")
-    np.testing.assert_allclose(
-        Rotation.from_quat(rotations).as_matrix(), track["rotation"], atol=1e-6
-    )
-    with pytest.raises(ValueError, match="predicts a position map"):
-        run(film, tmp_path / "other", reconstructor, outputs=("arkit",))
+    assert ("exp_params" in track) == (kind == "bfm")
+    moved = {channel["target"]["path"] for channel in player.animation["channels"]}
+    assert moved == {"rotation", "translation"}
+    found = Rotation.from_quat(player.keys("rotation")[1]).as_matrix()
+    np.testing.assert_allclose(found, track["rotation"], atol=1e-6)
+    message = "predicts a position map" if kind == "maps" else "no ARKit coefficients"
+    with pytest.raises(ValueError, match=message):
+        run(film, tmp_path / "other", reconstructor, outputs=("arkit", "overlay"))
+    assert not list((tmp_path / "other").glob("*overlay*"))
 
 
 @pytest.mark.skipif("GLTF_VALIDATOR" not in os.environ, reason="the folder of gltf-validator")
@@ -294,6 +296,14 @@ def test_what_ends_early_or_shows_nothing_is_listed(film, tmp_path, reconstructo
     assert by_name["nobody.mp4"]["why"] == "no face found"
     assert "not a video that OpenCV reads" in by_name["text.mp4"]["why"]
     assert "cut.avi: cut off or damaged" in caplog.text
+
+
+def test_a_video_without_a_frame_leaves_nothing(film, tmp_path, reconstructor, monkeypatch):
+    monkeypatch.setattr(video.VideoReader, "__iter__", lambda _self: iter(()))
+    record = run(film, tmp_path, reconstructor, outputs=("npz", "overlay"))
+    assert record["why"] == "a video without a frame that can be read"
+    assert record["faces"] == record["files"] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.json"]
 
 
 def test_boxes_are_for_photos(film, tmp_path, reconstructor):
