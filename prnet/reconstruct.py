@@ -1,4 +1,4 @@
-"""`python -m prnet.reconstruct`: photos in, faces out."""
+"""`python -m prnet.reconstruct`: photos and videos in, faces out."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.detection.detector import FaceDetector
@@ -21,6 +21,9 @@ from prnet.reconstruction.run import (
     find_photos,
     reconstruct_photos,
 )
+from prnet.reconstruction.smoothing import Smoothing
+from prnet.reconstruction.tracking import Following
+from prnet.reconstruction.video_run import VideoSettings
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,18 @@ def framer_of(boxes: str | None, landmarks: str | None) -> tuple[str, Framer | N
     return "detector", None
 
 
+def video_settings(video: DictConfig, smoothing: DictConfig | bool) -> VideoSettings:
+    """Raises ValueError for a value out of its range."""
+    values = OmegaConf.to_container(video)
+    limit = values.pop("max_frames")
+    if limit is not None and limit < 1:
+        raise ValueError(f"video.max_frames: got {limit}, expected 1 or more")
+    if smoothing is True or smoothing is None:
+        raise ValueError(f"smoothing: got {smoothing}, expected its values or false")
+    made = Smoothing.of(**OmegaConf.to_container(smoothing)) if smoothing else None
+    return VideoSettings(Following(**values).checked(), made, limit)
+
+
 def astronaut(output: Path) -> list[Path]:
     """The photo that scikit-image carries, NASA's portrait of Eileen Collins, in the public
     domain; written into the output folder to be looked at beside what is made of it."""
@@ -102,7 +117,11 @@ def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     names = list(cfg.outputs) if isinstance(cfg.outputs, ListConfig) else [str(cfg.outputs)]
     settings = Settings(
-        str(cfg.checkpoint), require_outputs(names), "detector", float(cfg.detector.threshold)
+        str(cfg.checkpoint),
+        require_outputs(names),
+        "detector",
+        float(cfg.detector.threshold),
+        video_settings(cfg.video, cfg.smoothing),
     )
     framing, framer = framer_of(cfg.boxes, cfg.landmarks)
     photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)
@@ -119,11 +138,12 @@ def main(cfg: DictConfig) -> None:
     )
     faces = [face for record in content["inputs"] for face in record["faces"]]
     empty = [record["input"] for record in content["inputs"] if not record["faces"]]
-    log.info("%d faces of %d photos in %s", len(faces), len(content["inputs"]), output)
+    log.info("%d faces of %d inputs in %s", len(faces), len(content["inputs"]), output)
     if empty:
         log.warning("without a face: %d, listed in %s", len(empty), output / "faces.json")
     if len(photos) == 1 and faces:
-        log.info("written: %s", ", ".join(str(output / name) for name in faces[0]["files"]))
+        names = [*faces[0]["files"], *content["inputs"][0].get("files", [])]
+        log.info("written: %s", ", ".join(str(output / name) for name in names))
 
 
 if __name__ == "__main__":

@@ -49,8 +49,9 @@ class Animation(NamedTuple):
     """Key frames, joined by lines."""
 
     times: np.ndarray  # (K,), seconds, ascending
-    weights: np.ndarray  # (K, M)
+    weights: np.ndarray | None = None  # (K, M); None: without morph targets
     rotations: np.ndarray | None = None  # (K, 4), unit quaternions x, y, z, w; None: at rest
+    translations: np.ndarray | None = None  # (K, 3), metres; None: at rest
 
 
 def write_glb(
@@ -186,10 +187,13 @@ def _material(material: Material, images: list[dict], buffer: _Buffer) -> dict:
 
 def _animation(animation: Animation, buffer: _Buffer) -> dict:
     times = buffer.accessor(np.asarray(animation.times, np.float32), "SCALAR", bounds=True)
-    values = [("weights", buffer.accessor(animation.weights.astype(np.float32).ravel(), "SCALAR"))]
+    values = []
+    if animation.weights is not None:
+        values.append(("weights", buffer.accessor(animation.weights.ravel(), "SCALAR")))
     if animation.rotations is not None:
-        rotations = animation.rotations.astype(np.float32)
-        values.append(("rotation", buffer.accessor(rotations, "VEC4")))
+        values.append(("rotation", buffer.accessor(animation.rotations, "VEC4")))
+    if animation.translations is not None:
+        values.append(("translation", buffer.accessor(animation.translations, "VEC3")))
     return {
         "name": "performance",
         "samplers": [
@@ -232,9 +236,7 @@ def _require(
         expected["morph offsets"] = (morphs.offsets, (num, count, 3))
         expected["morph weights"] = (morphs.weights, (num,))
     if animation is not None:
-        if morphs is None:
-            raise ValueError("an animation of weights needs morph targets")
-        expected["animation weights"] = (animation.weights, (len(animation.times), num))
+        expected |= _animated(animation, 0 if morphs is None else len(morphs.names))
     for what, (values, shape) in expected.items():
         if values.shape != shape:
             raise ValueError(f"{what}: got shape {values.shape}, expected {shape}")
@@ -248,3 +250,22 @@ def _require(
             raise ValueError(f"triangles: got shape {triangles.shape}, expected (T, 3), T > 0")
         if triangles.min() < 0 or triangles.max() >= count:
             raise ValueError(f"triangles: an index is not one of the {count} vertices")
+
+
+def _animated(animation: Animation, num_morphs: int) -> dict[str, tuple[np.ndarray, tuple]]:
+    """What an animation holds, and the shapes it has to have."""
+    keys = len(animation.times)
+    if not keys or not (np.diff(animation.times) > 0).all():
+        raise ValueError("animation times: expected at least one, each later than the one before")
+    if animation.weights is not None and not num_morphs:
+        raise ValueError("an animation of weights needs morph targets")
+    named = {
+        "animation times": (animation.times, (keys,)),
+        "animation weights": (animation.weights, (keys, num_morphs)),
+        "animation rotations": (animation.rotations, (keys, 4)),
+        "animation translations": (animation.translations, (keys, 3)),
+    }
+    named = {what: pair for what, pair in named.items() if pair[0] is not None}
+    if len(named) == 1:
+        raise ValueError("an animation of nothing: give weights, rotations or translations")
+    return named

@@ -129,3 +129,15 @@ def live_link_row(
     numbers = [float(known.get(name, 0.0)) for name in LIVE_LINK_SHAPES]
     numbers += [yaw, pitch, roll] + [0.0] * 6
     return [timecode, str(len(LIVE_LINK_SHAPES)), *(f"{number:.6f}" for number in numbers)]
+
+
+def time_code(time_s: float, fps: float) -> str:
+    """Live Link Face's, HH:MM:SS:FF.mmm: whole frames of the rounded rate, without drops, and
+    thousandths of a frame."""
+    rate = max(round(fps), 1)
+    thousandths = round(time_s * fps * 1000)
+    frames, part = divmod(thousandths, 1000)
+    seconds, frame = divmod(frames, rate)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.{part:03d}"

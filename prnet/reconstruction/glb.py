@@ -38,7 +38,7 @@ def write_face_glb(
     face: FaceReconstruction,
     *,
     texture: Texture | None = None,  # None: `texture_of` the face
-    animation: Animation | None = None,
+    animation: Animation | None = None,  # of a video; weights only where there are coefficients
 ) -> None:
     """PATH.glb of one face: metres, +Y up, looking toward +Z, turned to the front.
 
@@ -50,7 +50,7 @@ def write_face_glb(
     if face.face.name == embedded.NAME and face.exp_params is not None:
         _write_head(path, face, texture, animation)
     else:
-        _write_mesh(path, face, texture)
+        _write_mesh(path, face, texture, animation)
 
 
 def _write_head(
@@ -97,7 +97,9 @@ def the_head() -> embedded.Head:
     return embedded.load_head()
 
 
-def _write_mesh(path: Path | str, face: FaceReconstruction, texture: Texture) -> None:
+def _write_mesh(
+    path: Path | str, face: FaceReconstruction, texture: Texture, animation: Animation | None
+) -> None:
     vertices = frontal_vertices(face)
     triangles = torch.from_numpy(face.triangles)
     normals = -vertex_normals(torch.from_numpy(vertices)[None], triangles)[0].numpy()
@@ -109,6 +111,7 @@ def _write_mesh(path: Path | str, face: FaceReconstruction, texture: Texture) ->
         _unit(normals),
         np.column_stack([coords[:, 0], 1 - coords[:, 1]]),
         [Part(face.triangles[:, ::-1], Material("skin", texture=encoded(texture.picture)))],
+        animation=animation,
     )
 
 

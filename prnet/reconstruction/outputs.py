@@ -19,7 +19,7 @@ camera. Meshes are turned to the front, metres, y up.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,7 @@ from prnet.reconstruction.reconstructor import FaceReconstruction
 from prnet.reconstruction.texture import colours_at, texture_of
 
 DEFAULT = ("npz", "glb", "overlay")
+MORE = "more_faces"  # the folder of all faces of a picture but the first
 DEPTH_STEPS = 64  # a px
 
 
@@ -155,6 +156,18 @@ def pose_values(face: FaceReconstruction) -> dict:
         "roll_deg": roll,
         "px_per_metre": round(face.pose.scale / METRES, 2),
         "translation_px": [round(float(value), 2) for value in face.pose.translation],
+    }
+
+
+def face_record(face: FaceReconstruction, files: Iterable[str]) -> dict:
+    """What faces.json says of a face."""
+    low, high = face.landmarks[:, :2].min(0), face.landmarks[:, :2].max(0)
+    return {
+        "box": [round(float(value), 2) for value in (*low, *high)],
+        "confidence": None if face.confidence is None else round(face.confidence, 4),
+        "tilt_deg": round(float(np.degrees(face.framing.tilt)), 1),
+        "pose": pose_values(face),
+        "files": list(files),
     }
 
 

@@ -1,4 +1,5 @@
-"""Many photos: what is read, what each face is called, what is done already, and faces.json."""
+"""Many photos and videos: what is read, what each face is called, what is done already, and
+faces.json."""
 
 import glob
 import logging
@@ -13,14 +14,16 @@ from tqdm import tqdm
 from prnet import __version__
 from prnet.detection.framing import Framing
 from prnet.files import read_json_object, write_json
-from prnet.reconstruction.outputs import pose_values, write_outputs
+from prnet.reconstruction.outputs import MORE, face_record, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
-from prnet.reconstruction.reconstructor import FaceReconstruction, Reconstructor
+from prnet.reconstruction.reconstructor import Reconstructor
+from prnet.reconstruction.video import SUFFIXES as VIDEO_SUFFIXES
+from prnet.reconstruction.video import VideoReader, is_camera, is_video
+from prnet.reconstruction.video_run import VideoSettings, reconstruct_video
 
 log = logging.getLogger(__name__)
 
 INDEX = "faces.json"
-MORE = "more_faces"
 # faces.json is written anew so often, and at the end whatever happens.
 SAVE_SECONDS = 10.0
 
@@ -35,25 +38,27 @@ class Settings(NamedTuple):
     outputs: tuple[str, ...]
     framing: str  # "detector", or what stands for it
     threshold: float  # of the detector
+    video: VideoSettings = VideoSettings()
 
 
 def find_photos(source: Path | str) -> list[Path]:
-    """The photos of a file, a folder (its sub-folders too) or a pattern, sorted.
+    """The photos and videos of a file, a folder (its sub-folders too) or a pattern, sorted; a
+    camera.
 
     Raises:
         FileNotFoundError: there is none.
     """
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or is_camera(source):
         return [path]
     if path.is_dir():
         found = (one for one in path.rglob("*") if one.is_file())
-        found = [one for one in found if one.suffix.lower() in SUFFIXES]
-        expected = f"a picture with one of {', '.join(SUFFIXES)}"
+        found = [one for one in found if one.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)]
+        expected = f"a picture or video with one of {', '.join((*SUFFIXES, *VIDEO_SUFFIXES))}"
     else:
         found = [Path(one) for one in glob.glob(str(source), recursive=True)]
         found = [one for one in found if one.is_file()]
-        expected = "a file, a folder or a pattern such as 'photos/*.jpg'"
+        expected = "a file, a folder, camera:0 or a pattern such as 'photos/*.jpg'"
     # Names that begin with a dot are no samples: thumbnails, and what killed writers leave.
     found = sorted(one for one in found if not one.name.startswith("."))
     if not found:
@@ -67,9 +72,10 @@ def stems_of(photos: Sequence[Path]) -> dict[Path, str]:
     stems: dict[Path, str] = {}
     taken: set[str] = set()
     for photo in photos:
+        own = photo.stem.replace(":", "_")  # a camera's
         ending = photo.suffix.lstrip(".").lower()
-        candidates = [photo.stem, f"{photo.stem}_{ending}", f"{photo.parent.name}_{photo.stem}"]
-        numbered = (f"{photo.stem}_{ending}_{number}" for number in range(2, len(photos) + 3))
+        candidates = [own, f"{own}_{ending}", f"{photo.parent.name}_{own}"]
+        numbered = (f"{own}_{ending}_{number}" for number in range(2, len(photos) + 3))
         stem = next(one for one in [*candidates, *numbered] if one.lower() not in taken)
         stems[photo] = stem
         taken.add(stem.lower())  # some file systems do not tell a from A
@@ -85,10 +91,11 @@ def reconstruct_photos(
     framer: Framer | None = None,  # None: the detector
     progress: bool = True,
 ) -> dict:
-    """Write what `settings` names of every face of every photo; the content of OUTPUT/faces.json.
+    """Write what `settings` names of every face of every photo and video; the content of
+    OUTPUT/faces.json.
 
-    A photo whose record is there with all its files is skipped; one that cannot be read, or shows
-    no face, is listed with the reason. Left early, what is done is kept.
+    What has a record with all its files is skipped, but for a camera; what cannot be read, or
+    shows no face, is listed with the reason. Left early, what is done is kept.
     """
     index = output / INDEX
     done = _earlier(index, settings)
@@ -96,14 +103,17 @@ def reconstruct_photos(
     records: dict[str, dict] = {}
     saved = time.monotonic()
     try:
-        bar = tqdm(
-            photos, desc="reconstruct", unit="photo", disable=not progress or len(photos) < 2
-        )
+        bar = tqdm(photos, desc="reconstruct", unit="file", disable=not progress or len(photos) < 2)
         for photo in bar:
-            record = done.get(str(photo))
+            record, stopped = done.get(str(photo)), False
             if record is None or record["stem"] != stems[photo] or not _is_whole(output, record):
-                record = _photo(photo, stems[photo], output, reconstructor, settings, framer)
+                one = photo, stems[photo], output, reconstructor, settings, framer
+                record, stopped = (
+                    _video(*one, progress) if is_video(photo) else (_photo(*one), False)
+                )
             records[str(photo)] = record
+            if stopped:
+                break
             if time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
                 _save(index, settings, {**done, **records}.values())
@@ -139,19 +149,38 @@ def _photo(
     for number, face in enumerate(faces, 1):
         place = output / stem if number == 1 else output / MORE / f"{stem}_{number}"
         files = write_outputs(face, place, settings.outputs)
-        record["faces"].append(_face(face, [path.relative_to(output) for path in files]))
+        names = [path.relative_to(output).as_posix() for path in files]
+        record["faces"].append(face_record(face, names))
     return record
 
 
-def _face(face: FaceReconstruction, files: Iterable[Path]) -> dict:
-    low, high = face.landmarks[:, :2].min(0), face.landmarks[:, :2].max(0)
-    return {
-        "box": [round(float(value), 2) for value in (*low, *high)],
-        "confidence": None if face.confidence is None else round(face.confidence, 4),
-        "tilt_deg": round(float(np.degrees(face.framing.tilt)), 1),
-        "pose": pose_values(face),
-        "files": [path.as_posix() for path in files],
-    }
+def _video(
+    video: Path,
+    stem: str,
+    output: Path,
+    reconstructor: Reconstructor,
+    settings: Settings,
+    framer: Framer | None,
+    progress: bool,
+) -> tuple[dict, bool]:
+    """The record of one video, its files written, and whether Ctrl-C ended it."""
+    try:
+        if framer is not None:
+            raise ValueError(f"{video}: {settings.framing} is for photos; leave it out")
+        reader = VideoReader(video)
+    except (ValueError, OSError) as error:
+        if is_camera(video):
+            raise
+        log.warning("%s", error)
+        return {"input": str(video), "stem": stem, "faces": [], "why": str(error)}, False
+    options = settings.outputs, settings.video
+    with reader:
+        record, stopped = reconstruct_video(
+            reader, output / stem, reconstructor, *options, progress=progress
+        )
+    if "why" in record:
+        log.warning("%s: %s", video, record["why"])
+    return {"input": str(video), "stem": stem} | record, stopped
 
 
 def _earlier(index: Path, settings: Settings) -> dict[str, dict]:
@@ -173,11 +202,13 @@ def _earlier(index: Path, settings: Settings) -> dict[str, dict]:
 
 def _is_whole(output: Path, record: dict) -> bool:
     files = [name for face in record["faces"] for name in face["files"]]
-    return bool(files) and all((output / name).is_file() for name in files)
+    files += record.get("files", [])
+    unfinished = "why" in record or is_camera(record["input"])
+    return not unfinished and bool(files) and all((output / name).is_file() for name in files)
 
 
 def _plain_settings(settings: Settings) -> dict:
-    return settings._asdict() | {"outputs": list(settings.outputs)}
+    return settings._asdict() | {"outputs": list(settings.outputs), "video": settings.video.plain()}
 
 
 def _save(index: Path, settings: Settings, records: Iterable[dict]) -> dict:
