@@ -17,7 +17,8 @@ from prnet.reconstruction.texture import texture_of
 
 WHOLE = "face"
 PARTS = (WHOLE, "eyes", "nose", "mouth")
-TEXTURE_SIZE = 1024
+# Side of the texture over the size of the target's face, and its bounds.
+TEXELS_A_PX, LEAST_TEXTURE, MOST_TEXTURE = 2.5, 256, 1024
 # How far parts reach beyond the model's own regions and the whole face beyond its brows, share of
 # the UV layout's side; how far it stays away from the jaw line, share of the way to the nose: there
 # lie hair and what is behind, whose tone the blending would carry into the face.
@@ -56,15 +57,18 @@ def swap_face(
     """
     picture = target.picture if picture is None else picture
     height, width = picture.shape[:2]
-    pasted, region = picture.copy(), np.zeros((height, width), np.uint8)
     seen = seen_values(
         target.vertices, target.triangles, target.texture_coords, height=height, width=width
     )
-    texture = texture_of(source, size=TEXTURE_SIZE)
-    pasted[seen.rows, seen.columns] = texture_colours(texture, seen.values)
+    region = np.zeros((height, width), np.uint8)
     region[seen.rows, seen.columns] = _looked_up(parts_mask(target.face, parts), seen.values)
     if not region.any():
         return picture.copy()
+    size = np.clip(TEXELS_A_PX * target.framing.size, LEAST_TEXTURE, MOST_TEXTURE)
+    pasted = picture.copy()
+    pasted[seen.rows, seen.columns] = texture_colours(
+        texture_of(source, size=round(size)), seen.values
+    )
     return _blended(pasted, picture, region, size=target.framing.size)
 
 
