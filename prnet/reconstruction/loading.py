@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from prnet.faces.loading import load_face
+from prnet.checks import require_choice
+from prnet.faces.loading import FACES, load_face
 from prnet.models.loading import load_model, require_same_face
 from prnet.reconstruction.reconstructor import Reconstructor
 
@@ -34,7 +35,11 @@ def load(
     model, content = load_model(path)
     name = (content.get("face") or {}).get("name", "bfm")
     folder = Path(data_dir)
-    face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
+    require_choice(f"{path}: face that it was trained for", name, FACES)
+    try:
+        face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: trained for face={name}; {error}") from error
     require_same_face(content, face, source=path)
     origin = str(content.get("pixel_origin", "zero_based"))
     return Reconstructor(model, face, pixel_origin=origin, device=device, **options)

@@ -42,9 +42,10 @@ from prnet.datasets.fits import (
 from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_axes, draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
+from prnet.faces.face import Face
 from prnet.files import write_json, written_whole
 from prnet.geometry.camera import transform_points
-from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, live_link_row
+from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
 from prnet.reconstruction.coefficients import named_coefficients
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
@@ -74,6 +75,17 @@ def require_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
     if not outputs:
         raise ValueError(f"outputs: none given, choose among {', '.join(WRITERS)}")
     return tuple(dict.fromkeys(outputs))
+
+
+def require_possible(outputs: Sequence[str], face: Face, *, gives_parameters: bool) -> None:
+    """Raise ValueError where a network of this face cannot give one of the outputs."""
+    if "fit" in outputs and not gives_parameters:
+        raise ValueError(FIT_NEEDS)
+    if "arkit" in outputs:
+        try:
+            bounded_expression(face)
+        except ValueError as error:
+            raise ValueError(f"outputs=arkit: {error}") from error
 
 
 def _named(stem: Path, ending: str) -> Path:
