@@ -47,6 +47,22 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_folder(path: Path | str) -> None:
+    """Make a folder and see that files can be written there.
+
+    Raises:
+        OSError: they cannot; names the folder and says why.
+    """
+    try:
+        with written_whole(Path(path) / "probe") as temporary:
+            temporary.touch()
+        (Path(path) / "probe").unlink()
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); choose another output folder"
+        ) from error
+
+
 def write_json(path: Path | str, content: object) -> None:
     """Write plain values; NaN and infinity raise ValueError, since JSON has neither."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -14,7 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prnet.building.resumable import log_reasons, some_reasons
-from prnet.datasets.fits import decode_vertices, find_300w_lp, fit_matrix, pad_params, write_fit
+from prnet.datasets.fits import (
+    BFM_FILE_LENGTHS,
+    decode_vertices,
+    find_300w_lp,
+    fit_matrix,
+    pad_params,
+    write_fit,
+)
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
@@ -30,8 +37,6 @@ log = logging.getLogger(__name__)
 
 # The folder beside fit.json that `find_300w_lp` takes as a sub-set.
 SUBSET = "Fitted"
-# Lengths of the coefficient vectors in 300W-LP's files, whatever the model at hand holds.
-BFM_FILE_LENGTHS = (199, 29)
 
 
 class FitOptions(NamedTuple):

@@ -12,9 +12,9 @@ from prnet.datasets.landmark_files import read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
 from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
-from prnet.files import read_csv
+from prnet.files import read_csv, require_folder
 from prnet.reconstruction.loading import load
-from prnet.reconstruction.outputs import require_outputs
+from prnet.reconstruction.outputs import require_outputs, require_possible
 from prnet.reconstruction.run import (
     Framer,
     Settings,
@@ -124,6 +124,7 @@ def main(cfg: DictConfig) -> None:
         video_settings(cfg.video, cfg.smoothing),
     )
     framing, framer = framer_of(cfg.boxes, cfg.landmarks)
+    require_folder(output)
     photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)
     detector = FaceDetector(sides=list(cfg.detector.sides), threshold=settings.threshold)
     reconstructor = load(
@@ -133,6 +134,8 @@ def main(cfg: DictConfig) -> None:
         detector=detector,
         crop_scale=cfg.crop_scale,
     )
+    gives_parameters = reconstructor.model.num_parameters is not None
+    require_possible(settings.outputs, reconstructor.face, gives_parameters=gives_parameters)
     content = reconstruct_photos(
         photos, output, reconstructor, settings._replace(framing=framing), framer=framer
     )

@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
-VERBS = {"build", "compare", "eval", "export.__main__", "fit", "reconstruct", "tables", "train"}
+VERBS = {
+    "build", "compare", "eval", "export.__main__", "fit", "reconstruct", "swap", "tables", "train",
+}
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),
     "checkpoint": set(),

@@ -26,6 +26,8 @@ SUBSETS_300W_LP = tuple(
 )
 # Folders of the official archive that hold no samples.
 NOT_SUBSETS = ("Code", "landmarks")
+# Lengths of the coefficient vectors in 300W-LP's files, whatever the model at hand holds.
+BFM_FILE_LENGTHS = (199, 29)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 HINT_AFLW2000 = "unpack AFLW2000-3D so that DATA_DIR/AFLW2000/image00002.jpg and .mat exist"
 HINT_300W_LP = "unpack 300W-LP so that DATA_DIR/300W_LP/AFW/*.jpg and *.mat exist"

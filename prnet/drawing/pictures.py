@@ -33,6 +33,8 @@ LANDMARK_LINES = (
 LINE_COLOUR = (255, 255, 255)
 POINT_COLOUR = (0, 220, 60)
 MESH_COLOUR = (150, 190, 255)
+# Of the head's axes: to the subject's left, up, forward.
+AXIS_COLOURS = ((230, 50, 50), (60, 200, 60), (60, 100, 255))
 # A mesh whose triangles' boxes cover the picture more often than this is not drawn: a face's cover
 # it once, those of an untrained network ten thousand times, which takes seconds to draw.
 MOST_COVERS = 100
@@ -91,6 +93,24 @@ def draw_points(
     radius = round(1.6 * (stroke or _stroke(drawn)) * 2**SUBPIXEL_BITS)
     for x, y in _fixed_point(places, drawn).tolist():
         cv2.circle(drawn, (x, y), radius, POINT_COLOUR, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    return drawn
+
+
+def draw_axes(
+    picture: np.ndarray,  # (H, W, 3), uint8
+    origin: np.ndarray,  # (2 or more,)
+    axes: np.ndarray,  # (3, 2 or more), from the origin, z toward the camera
+    *,
+    stroke: float | None = None,  # px, width of a line; None: by the picture's size
+) -> np.ndarray:
+    """Three arrows from one point, red, green and blue, the one that points away first."""
+    drawn = _require_picture(picture).copy()
+    ends = np.stack([np.broadcast_to(origin, axes.shape), origin + axes], 1)
+    thickness = max(round(stroke or _stroke(drawn)), 1)
+    for index in np.argsort(axes[:, -1], kind="stable"):
+        start, end = _fixed_point(ends[index], drawn).tolist()
+        options = {"line_type": cv2.LINE_AA, "shift": SUBPIXEL_BITS, "tipLength": 0.15}
+        cv2.arrowedLine(drawn, start, end, AXIS_COLOURS[index], thickness, **options)
     return drawn
 
 

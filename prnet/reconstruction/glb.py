@@ -13,7 +13,7 @@ import torch
 from prnet.export.gltf import Animation, Material, Morphs, Part, write_glb
 from prnet.faces import embedded
 from prnet.geometry.mesh import vertex_normals
-from prnet.reconstruction.arkit import bounded_expression
+from prnet.reconstruction.coefficients import named_coefficients
 from prnet.reconstruction.reconstructor import FaceReconstruction
 from prnet.reconstruction.texture import Texture, texture_of
 
@@ -43,11 +43,11 @@ def write_face_glb(
     """PATH.glb of one face: metres, +Y up, looking toward +Z, turned to the front.
 
     With the embedded face the whole head at rest, its 51 ARKit shapes as morph targets set to the
-    photo's expression, eyeballs, teeth and tongue; with any other face, or a network of maps, the
-    mesh that was predicted, without morph targets.
+    photo's expression, eyeballs, teeth and tongue; of a network of maps the head that lies nearest
+    to its map. With any other face the mesh that was predicted, without morph targets.
     """
     texture = texture or texture_of(face)
-    if face.face.name == embedded.NAME and face.exp_params is not None:
+    if face.face.name == embedded.NAME:
         _write_head(path, face, texture, animation)
     else:
         _write_mesh(path, face, texture, animation)
@@ -58,8 +58,8 @@ def _write_head(
 ) -> None:
     head = the_head()
     model = head.morphable_model
-    bounded = bounded_expression(face.face)
-    shape_params = torch.from_numpy(face.shape_params).float()[None]
+    found = named_coefficients(face)
+    shape_params = torch.from_numpy(found.shape_params)[None]
     vertices = model(shape_params, shape_params.new_zeros(1, model.num_exp))[0]
     triangles = head.triangles
     chart = head.uv_coords.numpy()
@@ -86,7 +86,7 @@ def _write_head(
         coords,
         parts,
         name="head",
-        morphs=Morphs(bounded.names, offsets, bounded(face.exp_params)),
+        morphs=Morphs(found.names, offsets, found.exp_params),
         animation=animation,
     )
 

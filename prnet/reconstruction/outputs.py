@@ -8,14 +8,19 @@
 | obj          | STEM.obj, .mtl, .png    | the mesh with its texture                             |
 | ply          | STEM.ply                | the mesh with the photo's colours at its vertices     |
 | landmarks    | STEM_landmarks.json     | the 68 points                                         |
-| pose         | STEM_pose.json          | angles, rotation, scale, translation                  |
+| pose         | STEM_pose.json, .jpg    | angles, rotation, scale, translation; the axes drawn  |
 | arkit        | STEM_arkit.json, .csv   | the 51 coefficients; a line of Live Link Face's       |
 | texture      | STEM_texture.png, _seen | the photo in UV space; which texels it shows          |
 | position_map | STEM_position_map.npy   | (256, 256, 3), x y z in px of the picture             |
 | depth        | STEM_depth.png          | 16 bits, z from the farthest point, 1/64 px           |
+| pncc         | STEM_pncc.png           | which point of the mean face is seen, 3DDFA's code    |
+| frontal      | STEM_frontal.png        | the textured mesh from the front                      |
+| fit          | fits/STEM.mat           | coefficients and pose in 300W-LP's format             |
 
 Points are in px of the picture as every viewer shows it, pixel centres at integers, z toward the
-camera. Meshes are turned to the front, metres, y up.
+camera. Meshes are turned to the front, metres, y up: obj and ply are the frontalised mesh. A fit is
+of the network's own face: with the BFM other programs read it as they read 300W-LP, with the
+embedded face its coefficients mean nothing to them, and `face=embedded` reads it.
 """
 
 import csv
@@ -27,19 +32,32 @@ import numpy as np
 import torch
 
 from prnet.checks import require_choice
+from prnet.datasets.fits import (
+    BFM_FILE_LENGTHS,
+    decode_vertices,
+    fit_matrix,
+    pad_params,
+    write_fit,
+)
 from prnet.datasets.pictures import write_picture
-from prnet.drawing.pictures import draw_landmarks, draw_mesh
+from prnet.drawing.pictures import draw_axes, draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
+from prnet.faces.face import Face
 from prnet.files import write_json, written_whole
-from prnet.geometry.rasterize import rasterize
+from prnet.geometry.camera import transform_points
 from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
+from prnet.reconstruction.coefficients import named_coefficients
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
+from prnet.reconstruction.rendering import coordinate_code, frontal_picture, seen_values
 from prnet.reconstruction.texture import colours_at, texture_of
+from prnet.sample import Fit
 
 DEFAULT = ("npz", "glb", "overlay")
 MORE = "more_faces"  # the folder of all faces of a picture but the first
 DEPTH_STEPS = 64  # a px
+BRIDGE = (27, 28, 29, 30)  # landmarks of the nose, where the axes begin
+FIT_NEEDS = "outputs=fit: the network predicts a position map; use one of parameters"
 
 
 def write_outputs(
@@ -58,6 +76,17 @@ def require_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
     if not outputs:
         raise ValueError(f"outputs: none given, choose among {', '.join(WRITERS)}")
     return tuple(dict.fromkeys(outputs))
+
+
+def require_possible(outputs: Sequence[str], face: Face, *, gives_parameters: bool) -> None:
+    """Raise ValueError where a network of this face cannot give one of the outputs."""
+    if "fit" in outputs and not gives_parameters:
+        raise ValueError(FIT_NEEDS)
+    if "arkit" in outputs:
+        try:
+            bounded_expression(face)
+        except ValueError as error:
+            raise ValueError(f"outputs=arkit: {error}") from error
 
 
 def _named(stem: Path, ending: str) -> Path:
@@ -144,7 +173,11 @@ def _landmarks(face: FaceReconstruction, stem: Path) -> list[Path]:
 def _pose(face: FaceReconstruction, stem: Path) -> list[Path]:
     path = _named(stem, "_pose.json")
     write_json(path, pose_values(face) | {"rotation": face.pose.rotation.tolist()})
-    return [path]
+    length = face.framing.size / 2
+    axes = length * face.pose.rotation.T * [1, -1, 1]
+    origin = face.landmarks[list(BRIDGE)].mean(0)
+    drawn = draw_axes(face.picture, origin, axes, stroke=face.framing.size / 60)
+    return [path, _picture(_named(stem, "_pose.jpg"), drawn)]
 
 
 def pose_values(face: FaceReconstruction) -> dict:
@@ -172,19 +205,18 @@ def face_record(face: FaceReconstruction, files: Iterable[str]) -> dict:
 
 
 def _arkit(face: FaceReconstruction, stem: Path) -> list[Path]:
-    if face.exp_params is None:
-        raise ValueError(
-            "outputs=arkit: the network predicts a position map; use one of parameters"
-        )
-    bounded = bounded_expression(face.face)
-    values = bounded(face.exp_params)
+    found = named_coefficients(face)
     path, table = _named(stem, "_arkit.json"), _named(stem, "_arkit.csv")
     named = {
-        name: round(float(value), 4) for name, value in zip(bounded.names, values, strict=True)
+        name: round(float(value), 4)
+        for name, value in zip(found.names, found.exp_params, strict=True)
     }
     write_json(path, named)
     row = live_link_row(
-        bounded.names, values, timecode="00:00:00:00.000", angles_deg=face.pose.angles_deg
+        found.names,
+        found.exp_params,
+        timecode="00:00:00:00.000",
+        angles_deg=face.pose.angles_deg,
     )
     with written_whole(table) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([LIVE_LINK_COLUMNS, row])
@@ -209,11 +241,10 @@ def _position_map(face: FaceReconstruction, stem: Path) -> list[Path]:
 
 def _depth(face: FaceReconstruction, stem: Path) -> list[Path]:
     height, width = face.picture.shape[:2]
-    mesh = torch.from_numpy(face.vertices)[None]
-    raster = rasterize(mesh, torch.from_numpy(face.triangles), height=height, width=width)
-    covered = raster.triangle[0].numpy() >= 0
-    depth = np.where(covered, raster.depth[0].numpy(), 0)
-    steps = np.rint(DEPTH_STEPS * depth).clip(0, 65535).astype(np.uint16)
+    depth = face.vertices[:, 2:]
+    seen = seen_values(face.vertices, face.triangles, depth, height=height, width=width)
+    steps = np.zeros((height, width), np.uint16)
+    steps[seen.rows, seen.columns] = np.rint(DEPTH_STEPS * seen.values[:, 0]).clip(0, 65535)
     path = _named(stem, "_depth.png")
     with written_whole(path) as temporary:
         if not cv2.imwrite(str(temporary), steps):
@@ -221,9 +252,42 @@ def _depth(face: FaceReconstruction, stem: Path) -> list[Path]:
     return [path]
 
 
+def _pncc(face: FaceReconstruction, stem: Path) -> list[Path]:
+    return [_picture(_named(stem, "_pncc.png"), coordinate_code(face))]
+
+
+def _frontal(face: FaceReconstruction, stem: Path) -> list[Path]:
+    return [_picture(_named(stem, "_frontal.png"), frontal_picture(face, texture_of(face)))]
+
+
+def _fit(face: FaceReconstruction, stem: Path) -> list[Path]:
+    """The rigid pose in 300W-LP's plane, y up from its bottom row, and pixels counted from 1."""
+    if face.shape_params is None:
+        raise ValueError(FIT_NEEDS)
+    height, width = face.picture.shape[:2]
+    shape_params, exp_params = face.shape_params, face.exp_params
+    if face.face.name == "bfm":
+        shape_params, exp_params = (
+            pad_params(params, max(count, len(params)))
+            for params, count in zip((shape_params, exp_params), BFM_FILE_LENGTHS, strict=True)
+        )
+    fit = Fit(
+        shape_params=shape_params.astype(np.float64),
+        exp_params=exp_params.astype(np.float64),
+        angles=np.radians(face.pose.angles_deg),
+        translation=face.pose.translation + [1, height, 0],
+        scale=face.pose.scale,
+    )
+    model = face.face.morphable_model.at_vertices(face.face.landmark_index).cpu()
+    points = decode_vertices(model, fit).double()
+    landmarks = transform_points(fit_matrix(fit, height, pixel_origin="matlab"), points)
+    path = stem.parent / "fits" / f"{stem.name}.mat"
+    write_fit(path, fit, height=height, width=width, landmarks=landmarks.numpy(), with_depth=True)
+    return [path]
+
+
 def _picture(path: Path, picture: np.ndarray) -> Path:
-    with written_whole(path) as temporary:
-        write_picture(temporary, picture)
+    write_picture(path, picture)
     return path
 
 
@@ -239,4 +303,7 @@ WRITERS: dict[str, Callable[[FaceReconstruction, Path], list[Path]]] = {
     "texture": _texture,
     "position_map": _position_map,
     "depth": _depth,
+    "pncc": _pncc,
+    "frontal": _frontal,
+    "fit": _fit,
 }

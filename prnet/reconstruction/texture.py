@@ -87,14 +87,10 @@ def _visible(face: FaceReconstruction, position_map: np.ndarray, size: int) -> n
     small = vertices.clone()
     small[:, :2] = (vertices[:, :2] - low) * scale
     raster = rasterize(small[None], triangles, height=DEPTH_SIDE, width=DEPTH_SIDE)
-    covered = raster.triangle[0] >= 0
-    depth = torch.full((DEPTH_SIDE, DEPTH_SIDE), -torch.inf)
-    corners = triangles[raster.triangle[0][covered]]
-    depth[covered] = (small[corners, 2] * raster.barycentric[0][covered]).sum(-1)
     places = (torch.from_numpy(position_map[:2]) - low[:, None, None]) * scale
     column, row = places.round().long().clamp(0, DEPTH_SIDE - 1)
     # Beside the mesh's outline a rounded place may show what lies behind it.
-    nearest = depth[row, column].numpy()
+    nearest = raster.depth[0, row, column].numpy()
     extent = float(vertices[:, 2].amax() - vertices[:, 2].amin())
     unhidden = position_map[2] >= nearest - DEPTH_TOLERANCE * extent
 

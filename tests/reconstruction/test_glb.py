@@ -12,10 +12,12 @@ import trimesh
 
 from prnet.export.gltf import Animation, Material, Morphs, Part, write_glb
 from prnet.faces.embedded import load_head
+from prnet.faces.loading import load_face
 from prnet.reconstruction.arkit import BoundedExpression
 from prnet.reconstruction.glb import frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
 from prnet.reconstruction.texture import colours_at, texture_of
+from tests.known_faces import known_face
 
 TYPES = {5126: np.float32, 5125: np.uint32}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -94,6 +96,25 @@ def test_base_and_targets_are_the_head_in_metres(her_glb, her_face):
     expected = 1e-6 * model(shape_params, weights[None])[0].numpy()
     np.testing.assert_allclose(moved[: len(expected)], expected, atol=1e-6)
     assert 0.15 < np.ptp(base[:, 1]) < 0.45  # metres of a head with its neck
+
+
+def test_the_head_of_a_map_is_the_one_nearest_to_it(tmp_path):
+    """A map of known coefficients: the base is its identity at rest, the weights its expression."""
+    truth, of_map = (known_face(load_face("embedded"), seed=3, of_map=kind) for kind in (0, 1))
+    write_face_glb(tmp_path / "a.glb", of_map)
+    glb = Glb(tmp_path / "a.glb")
+    head = load_head()
+    shape_params = torch.from_numpy(truth.shape_params)[None]
+    rest = 1e-6 * head.morphable_model(shape_params, torch.zeros(1, 51))[0].numpy()
+    base = glb.accessor(glb.primitives[0]["attributes"]["POSITION"])[: len(rest)]
+    on_face = ~head.regions["rest"].numpy()  # eyes, nose and mouth
+    mean = 1e-6 * head.morphable_model.mean.numpy()
+    distance, apart = (
+        np.linalg.norm((points - rest)[on_face], axis=1).mean() for points in (base, mean)
+    )
+    assert distance < 0.25 * apart
+    weights = np.array(glb.json["meshes"][0]["weights"])
+    assert np.abs(weights - truth.exp_params).mean() < 0.06
 
 
 def test_the_jaw_opens_downwards_and_the_left_eye_is_on_the_left(her_glb):

@@ -9,13 +9,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 import trimesh
 from PIL import Image
 
+from prnet.datasets.fits import decode_vertices, fit_matrix, read_fit
 from prnet.datasets.predictions import find_predictions, read_prediction
 from prnet.detection.framing import framing_of_points
-from prnet.reconstruction.outputs import WRITERS, require_outputs, write_outputs
+from prnet.faces.loading import load_face
+from prnet.geometry.camera import transform_points
+from prnet.reconstruction.outputs import (
+    WRITERS,
+    require_outputs,
+    require_possible,
+    write_outputs,
+)
+from prnet.reconstruction.rendering import coordinate_code, frontal_picture
 from prnet.reconstruction.run import Settings, find_photos, reconstruct_photos, stems_of
+from prnet.reconstruction.texture import texture_of
+from tests.known_faces import known_face
 
 SETTINGS = Settings("default", ("npz",), "detector", 0.6)
 
@@ -149,7 +161,7 @@ def written(her_face, tmp_path_factory) -> Path:
     stem = tmp_path_factory.mktemp("written") / "a"
     files = write_outputs(her_face, stem, list(WRITERS))
     assert all(path.is_file() for path in files)
-    assert sorted(files) == sorted(stem.parent.iterdir())
+    assert sorted(files) == sorted(path for path in stem.parent.rglob("*") if path.is_file())
     return stem.parent
 
 
@@ -189,6 +201,83 @@ def test_tables_and_maps_hold_what_they_say(written, her_face):
     with (written / "a_arkit.csv").open() as file:
         header, row = csv.reader(file)
     assert float(row[header.index("JawOpen")]) == pytest.approx(values["jawOpen"], abs=1e-3)
+
+
+def test_pictures_are_read_back_as_they_were_made(written, her_face):
+    """Right side up, in RGB, of the photo's size or the texture's."""
+    texture = texture_of(her_face)
+    frontal = frontal_picture(her_face, texture)
+    for name, expected in (
+        ("texture", texture.picture),
+        ("texture_seen", np.repeat(255 * texture.seen[..., None], 3, 2)),
+        ("pncc", coordinate_code(her_face)),
+        ("frontal", frontal),
+    ):
+        found = np.asarray(Image.open(written / f"a_{name}.png"))
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    for name in ("pose", "overlay"):
+        found = np.asarray(Image.open(written / f"a_{name}.jpg")).astype(int)
+        difference = np.abs(found - her_face.picture).max(2)
+        assert found.shape == her_face.picture.shape
+        assert np.median(difference) < 10
+        near = np.zeros_like(difference, bool)
+        (left, top), (right, bottom) = (
+            np.rint(one).astype(int)
+            for one in (her_face.landmarks.min(0)[:2], her_face.landmarks.max(0)[:2])
+        )
+        near[top - 20 : bottom + 20, left - 20 : right + 20] = True
+        assert difference[near].max() > 60
+
+
+def test_a_fit_is_read_as_300w_lps(written, her_face):
+    """Its landmarks are its own parameters', counted from 1, beside hers but for the shear."""
+    found = read_fit(written / "fits" / "a.mat")
+    np.testing.assert_allclose(found.fit.shape_params, her_face.shape_params)
+    model = her_face.face.morphable_model.at_vertices(her_face.face.landmark_index)
+    matrix = fit_matrix(found.fit, len(her_face.picture), pixel_origin="matlab")
+    decoded = transform_points(matrix, decode_vertices(model, found.fit).double())
+    np.testing.assert_allclose(found.landmarks, decoded, atol=1e-4)
+    size = np.sqrt(np.prod(np.ptp(her_face.landmarks[:, :2], axis=0)))
+    distance = np.linalg.norm(found.landmarks[:, :2] - 1 - her_face.landmarks[:, :2], axis=1)
+    assert distance.mean() < 0.05 * size
+    mat = scipy.io.loadmat(written / "fits" / "a.mat")
+    shapes = [mat[key].shape for key in ("Pose_Para", "pt2d", "roi")]
+    assert shapes == [(1, 7), (2, 68), (1, 4)]
+    np.testing.assert_allclose(np.degrees(mat["Pose_Para"][0, :3]), her_face.pose.angles_deg)
+
+
+def test_a_rigid_fit_of_the_bfm_is_exact_and_has_the_archives_lengths(face, tmp_path):
+    known = known_face(face, seed=7, angles_deg=(-20, 35, 10))
+    (path,) = write_outputs(known, tmp_path / "a", ["fit"])
+    found = read_fit(path)
+    assert (len(found.fit.shape_params), len(found.fit.exp_params)) == (199, 29)
+    np.testing.assert_allclose(np.degrees(found.fit.angles), (-20, 35, 10), atol=1e-5)
+    np.testing.assert_allclose(found.landmarks - [1, 1, 0], known.landmarks, atol=2e-3)
+    np.testing.assert_allclose(found.landmarks_2d, found.landmarks[:, :2])
+
+
+def test_what_a_network_cannot_give_is_refused_before_the_photos(face):
+    known = load_face("embedded")
+    require_possible(["glb", "arkit"], known, gives_parameters=False)
+    require_possible(["fit", "arkit"], known, gives_parameters=True)
+    with pytest.raises(ValueError, match=r"outputs=fit: the network predicts a position map"):
+        require_possible(["glb", "fit"], known, gives_parameters=False)
+    with pytest.raises(ValueError, match=r"outputs=arkit: .*face=bfm.*no ARKit coefficients"):
+        require_possible(["arkit"], face, gives_parameters=True)
+
+
+@pytest.mark.parametrize("of_map", [False, True])
+def test_meshes_of_a_bfm_are_wound_outward_and_read_by_others(face, tmp_path, of_map):
+    known = known_face(face, seed=3, of_map=of_map)
+    write_outputs(known, tmp_path / "a", ["obj", "ply", "glb"])
+    (skin,) = trimesh.load(tmp_path / "a.glb").geometry.values()
+    assert skin.visual.material.baseColorTexture.size == (512, 512)
+    meshes = [trimesh.load(tmp_path / f"a.{suffix}", process=False) for suffix in ("obj", "ply")]
+    for mesh in (skin, *meshes):
+        assert len(mesh.faces) == len(known.triangles)
+        assert (mesh.face_normals[:, 2] * mesh.area_faces).sum() > 0
+        upward = mesh.vertices[np.argmin(np.abs(known.vertices - known.landmarks[8]).sum(1)), 1]
+        assert upward < mesh.vertices[:, 1].mean()  # the chin
 
 
 def test_unknown_outputs_are_refused_with_the_list():
