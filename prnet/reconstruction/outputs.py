@@ -30,7 +30,7 @@ from prnet.checks import require_choice
 from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
-from prnet.files import write_json, written_whole
+from prnet.files import write_json, write_npz, written_whole
 from prnet.geometry.rasterize import rasterize
 from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
@@ -78,8 +78,7 @@ def _npz(face: FaceReconstruction, stem: Path) -> list[Path]:
     }
     content |= {key: value for key, value in optional.items() if value is not None}
     path = _named(stem, ".npz")
-    with written_whole(path) as temporary:
-        np.savez_compressed(temporary, **content)
+    write_npz(path, content)
     return [path]
 
 
