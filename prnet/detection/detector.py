@@ -4,7 +4,6 @@ The network comes with the package (ASSETS.md says from where, and what it was t
 of the picture, centres at integers. Letters: A anchors, D detections.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,12 +108,6 @@ class FaceDetector:
             one._replace(box=one.box * stretch - 0.5, points=one.points * stretch - 0.5)
             for one in distinct(found)
         ]
-
-
-@functools.cache
-def shared_detector() -> FaceDetector:
-    """The default detector of this process."""
-    return FaceDetector()
 
 
 def anchors(height: int, width: int) -> np.ndarray:
