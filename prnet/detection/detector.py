@@ -39,6 +39,11 @@ class Detection(NamedTuple):
         return float(np.sqrt(np.prod(self.box[1] - self.box[0])))
 
 
+def order(one: Detection) -> tuple[bool, float]:
+    """Sorts the largest face first, and after them those that are doubtful."""
+    return one.confidence < DOUBTFUL, -one.size
+
+
 class FaceDetector:
     """Finds faces; small ones in large pictures too."""
 
@@ -82,7 +87,7 @@ class FaceDetector:
         longer = max(picture.shape[:2])
         sides = [side for side in self.sides if side <= longer] or self.sides[:1]
         found = [one for side in sides for one in self.at_side(picture, side)]
-        return sorted(distinct(found), key=lambda one: (one.confidence < DOUBTFUL, -one.size))
+        return sorted(distinct(found), key=order)
 
     def at_side(
         self,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from prnet.detection.detector import DOUBTFUL, Detection, FaceDetector, distinct
+from prnet.detection.detector import DOUBTFUL, Detection, FaceDetector, distinct, order
 
 # A detection that is surer than this and leans less is taken as it is.
 SURE, LEANING = 0.99, np.radians(30)
@@ -57,14 +57,21 @@ def find_faces(
     detector: FaceDetector,
     picture: np.ndarray,  # (H, W, 3), uint8 RGB
 ) -> list[FoundFace]:
-    """All faces of a picture, the largest first; of one that seems to show none, those that a hint
-    in the picture, or in the picture turned, leads to."""
+    """All faces of a picture, the largest first, those that lie or stand on their head too; of a
+    picture that seems to show none, those that a hint in it, turned by any angle, leads to."""
     found = detector(picture)
-    if found:
-        return _different([with_tilt(detector, picture, one) for one in found])
-    faces = [with_tilt(detector, picture, hint) for hint in _hints(detector, picture)]
-    faces = [face for face in faces if face.detection.confidence >= detector.threshold]
-    return sorted(_different(faces), key=lambda face: -face.detection.size)
+    faces = [with_tilt(detector, picture, one) for one in found]
+    clear = [one for one in found if _is_clear(one)]
+    hints = _lying(detector, picture) if found else _hints(detector, picture)
+    # Beside others a face rarely lies; where there is no other, one sure look is enough.
+    least = DOUBTFUL if found else detector.threshold
+    for hint in hints:
+        if any(_same(hint, one) for one in clear):
+            continue
+        face = with_tilt(detector, picture, hint)
+        if face.detection.confidence >= least or (not found and hint.confidence >= DOUBTFUL):
+            faces.append(face)
+    return sorted(_different(faces), key=lambda face: order(face.detection))
 
 
 def tilt_of(points: np.ndarray) -> float:  # (5, 2), px
@@ -80,9 +87,8 @@ def with_tilt(
 ) -> FoundFace:
     """The face as it is seen upright, its tilt, and other readings; the detection itself where it
     is sure and upright, or where no look finds a face."""
-    tilt = tilt_of(detection.points)
-    if detection.confidence >= SURE and abs(tilt) < LEANING:
-        return FoundFace(detection, tilt)
+    if _is_clear(detection):
+        return FoundFace(detection, tilt_of(detection.points))
     around = _around(detection)
     glances = _readings([detection, *_looks(detector, picture, around, EIGHTHS, GLANCE)])
     looks, sure = [], False
@@ -97,16 +103,44 @@ def with_tilt(
     return best._replace(others=tuple(o for o in others if o.detection.confidence >= least))
 
 
+def _is_clear(detection: Detection) -> bool:
+    """Sure, and upright enough for its points to say how it leans."""
+    return detection.confidence >= SURE and abs(tilt_of(detection.points)) < LEANING
+
+
+def _lying(
+    detector: FaceDetector,
+    picture: np.ndarray,  # (H, W, 3), uint8 RGB
+) -> list[Detection]:
+    """The faces that the picture turned by quarters clearly shows."""
+    longer = max(picture.shape[:2])
+    sides = [side for side in detector.sides if side <= longer] or detector.sides[:1]
+    side = round(float(np.sqrt(sides[0] * sides[-1])))
+    last_x, last_y = picture.shape[1] - 1, picture.shape[0] - 1
+    found = []
+    for quarters in (1, 2, 3):  # anti-clockwise
+        turned = np.ascontiguousarray(np.rot90(picture, quarters))
+        for one in detector.at_side(turned, side, threshold=DOUBTFUL):
+            if abs(tilt_of(one.points)) > LARGEST_LEAN:
+                continue
+            x, y = np.concatenate([one.box, one.points]).T
+            back = {1: (last_x - y, x), 2: (last_x - x, last_y - y), 3: (y, last_y - x)}
+            points = np.stack(back[quarters], 1)
+            box = np.stack([points[:2].min(0), points[:2].max(0)])
+            found.append(one._replace(box=box, points=points[2:]))
+    return distinct(found)
+
+
+def _same(one: Detection, other: Detection) -> bool:
+    apart = np.linalg.norm(one.box.mean(0) - other.box.mean(0))
+    return bool(apart <= SAME * min(one.size, other.size))
+
+
 def _different(faces: Sequence[FoundFace]) -> list[FoundFace]:
     """The faces, in their order, without those that became another one, which is surer."""
     kept: list[FoundFace] = []
     for face in sorted(faces, key=lambda one: -one.detection.confidence):
-        center, size = face.detection.box.mean(0), face.detection.size
-        if all(
-            np.linalg.norm(center - other.detection.box.mean(0))
-            > SAME * min(size, other.detection.size)
-            for other in kept
-        ):
+        if not any(_same(face.detection, other.detection) for other in kept):
             kept.append(face)
     return [face for face in faces if any(face is one for one in kept)]
 
