@@ -26,6 +26,7 @@ from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.models.loading import load_model, require_same_face
 from prnet.models.network import Network
 from prnet.models.network_size import network_size
+from prnet.reconstruction.reconstructor import Reconstructor
 from prnet.reports.writing import require_json_name, table, write_report
 
 log = logging.getLogger(__name__)
@@ -109,13 +110,25 @@ def score_checkpoint(
     if TEST_SETS[dataset.name].has_fits:
         truth_face, no_face = dataset.truth_face()
     face = network_face(dataset, checkpoint, truth_face, source=path).to(device)
-    test_set = dataset.open(protocol.demands(network=True), truth_face, no_face)
+    origin = checkpoint.get("pixel_origin", "zero_based")
+    demands = protocol.demands(network=True)
     model.set_face(face)
+    if protocol.crop.source == "detector":
+        if given is not None:
+            raise ValueError(
+                "protocol.crop.source=detector runs the network before it has landmarks; choose "
+                "landmark_map=own, or protocol.crop.source=landmarks"
+            )
+        reconstructor = Reconstructor(
+            model, face, crop_scale=protocol.crop.scale, pixel_origin=origin, device=device
+        )
+        demands = demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
+    test_set = dataset.open(demands, truth_face, no_face)
     source = NetworkSource(
         model.to(device, memory_format=torch.channels_last),
         face,
         description=f"checkpoint {describe_source(path, checkpoint)}",
-        pixel_origin=checkpoint.get("pixel_origin", "zero_based"),
+        pixel_origin=origin,
         precision=cfg.precision,
         occluder=occluder,
         given=given,
@@ -160,9 +173,11 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     dataset.require(protocol.demands(network=cfg.predictions is None))
     report_file = require_json_name(cfg.report or run_dir / "report.json")
     device = resolve_device(cfg.device)
+    # Finding faces takes the network, which stays in this process.
+    detects = protocol.crop.source == "detector"
     options = EvaluationOptions(
         batch_size=cfg.batch_size,
-        num_workers=loader_workers(cfg.num_workers, device),
+        num_workers=0 if detects else loader_workers(cfg.num_workers, device),
         cores=num_workers(cfg.num_workers),
     )
 

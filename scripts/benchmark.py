@@ -28,6 +28,7 @@ from benchmarks.evaluation_rows import evaluation_rows
 from benchmarks.made_data import Bench, prepare
 from benchmarks.network_rows import prn_rows, sadrnet_rows
 from benchmarks.peers import CARRIED_BY, PEERS
+from benchmarks.reconstruct_rows import reconstruct_tables
 from benchmarks.regressor_rows import regressor_rows, size_table
 from benchmarks.tables import NOTES, Line, disk_table, header, plain, time_row
 from benchmarks.timing import Sizes
@@ -45,6 +46,12 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "raster": raster_rows,
     "synthetic": synthetic_rows,
 }
+# What is no line of times an image; of the same names, where they have those too.
+TABLES: dict[str, Callable[[Bench], list[str]]] = {
+    "regressors": size_table,
+    "reconstruct": reconstruct_tables,
+}
+NAMES = tuple(dict.fromkeys([*ROWS, *TABLES]))
 
 
 def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
@@ -53,7 +60,7 @@ def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
     lines: list[Line] = []
     for name in rows:
         print(f"timing: {name}", file=sys.stderr)
-        lines += ROWS[name](bench)
+        lines += ROWS[name](bench) if name in ROWS else []
     used = dict.fromkeys(name for line in lines for name in line.peers)
     return [
         "# Benchmark",
@@ -67,7 +74,7 @@ def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
         "",
         *disk_table(bench.built),
         "",
-        *([*size_table(bench), ""] if "regressors" in rows else []),
+        *(line for name in rows if name in TABLES for line in [*TABLES[name](bench), ""]),
         *NOTES.splitlines(),
         "",
         "Peers' figures, of another machine:",
@@ -83,9 +90,9 @@ def report(bench: Bench, rows: Sequence[str], source: str) -> list[str]:
 def row_names(text: str) -> list[str]:
     """The value of --rows."""
     names = text.split(",")
-    unknown = [name for name in names if name not in ROWS]
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}; choose of {', '.join(ROWS)}")
+        raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}; choose of {', '.join(NAMES)}")
     return names
 
 
@@ -97,7 +104,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument("--data-dir", type=Path, help="folder with BFM/ and AFLW2000/; else made")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--rows", type=row_names, default=list(ROWS), help=f"of {','.join(ROWS)}; all"
+        "--rows", type=row_names, default=list(NAMES), help=f"of {','.join(NAMES)}; all"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of torch; else its own choice")

@@ -12,7 +12,15 @@ LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
 VERBS = {
-    "build", "compare", "eval", "export.__main__", "fit", "reconstruct", "swap", "tables", "train",
+    "build",
+    "compare",
+    "eval",
+    "export.__main__",
+    "fit",
+    "reconstruct",
+    "swap",
+    "tables",
+    "train",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),

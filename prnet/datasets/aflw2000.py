@@ -1,7 +1,7 @@
 """AFLW2000-3D as a test set, and the tables that may come with it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -12,9 +12,7 @@ from prnet.checks import name_list, require_finite
 from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import CropRule, decode_picture
-from prnet.detection.detector import shared_detector
-from prnet.detection.framing import framing_of_detection, framing_of_points, overlap
-from prnet.detection.tilt import find_faces
+from prnet.detection.framing import Framing, framing_of_points, overlap
 from prnet.faces.face import Face
 from prnet.files import read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
@@ -42,6 +40,8 @@ class AFLW2000(TestSet):
     crop: CropRule | None = None  # how a network's input is framed; None: there is none
     # Name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
     boxes: Mapping[str, np.ndarray] | None = None
+    # What finds the faces of a picture, where `crop.source` is "detector".
+    finder: Callable[[np.ndarray], Sequence[Framing]] | None = None
     labels: Path | str | None = None  # of yaws that replace those of the fits; `read_yaw_labels`
     all_names: Sequence[str] | None = None  # of the whole data set, where `pairs` are a part of it
 
@@ -77,6 +77,7 @@ class AFLW2000(TestSet):
             needs_landmarks=demands.stored_landmarks,
             crop=demands.crop,
             boxes=boxes,
+            finder=demands.finder,
             labels=demands.yaw_labels,
             all_names=names,
         )
@@ -112,7 +113,7 @@ class AFLW2000(TestSet):
                     framed = file.landmarks[:, :2] + np.array(shift)
                 tilt = 0.0
                 if self.crop.source == "detector":
-                    framed, tilt, detected = detected_corners(picture, framed)
+                    framed, tilt, detected = detected_corners(self.finder(picture), picture, framed)
                 network_input = framed_input(
                     pair.picture, framed, self.crop, name=pair.name, decoded=picture, tilt=tilt
                 )
@@ -130,12 +131,12 @@ class AFLW2000(TestSet):
 
 
 def detected_corners(
+    framings: Sequence[Framing],  # of all faces of the picture
     picture: np.ndarray,  # (H, W, 3), uint8 RGB
     truth: np.ndarray,  # (K, 2), image px, of the face that is asked for
 ) -> tuple[np.ndarray, float, bool]:
     """Two corners (2, 2) of the detected box that lies nearest to a face's, its tilt (rad), and
     whether it is that face's at all; where it is not, the corners of the picture."""
-    framings = [framing_of_detection(one) for one in find_faces(shared_detector(), picture)]
     wanted = framing_of_points(truth)
     best = max(framings, key=lambda one: overlap(one, wanted), default=None)
     if best is None or overlap(best, wanted) < LEAST_OVERLAP:

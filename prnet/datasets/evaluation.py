@@ -5,7 +5,7 @@ Letters: B batch, S shape and E expression coefficients, Hp Wp the picture's (pa
 """
 
 import copy
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from prnet.datasets.pictures import (
     picture_for_crop,
 )
 from prnet.datasets.warp import warp_to_crop
+from prnet.detection.framing import Framing
 from prnet.faces.face import Face
 from prnet.geometry import camera
 
@@ -116,6 +117,8 @@ class Demands(NamedTuple):
 
     crop: CropRule | None = None  # of the network's input; None: saved predictions are scored
     boxes: Path | str | None = None  # file of the rectangles that the crop frames; None: landmarks
+    # What finds the faces of a picture, (H, W, 3), where `crop.source` is "detector".
+    finder: Callable[[np.ndarray], Sequence[Framing]] | None = None
     yaw_labels: Path | str | None = None  # file of yaws in place of those of the fits
     exclude: Sequence[str] = ()  # names of images
     stored_landmarks: bool = True  # the files' own `pt3d_68` are scored against

@@ -4,7 +4,6 @@ The network comes with the package (ASSETS.md says from where, and what it was t
 of the picture, centres at integers. Letters: A anchors, D detections.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +37,11 @@ class Detection(NamedTuple):
     def size(self) -> float:
         """Side of the square with the box's area, px."""
         return float(np.sqrt(np.prod(self.box[1] - self.box[0])))
+
+
+def order(one: Detection) -> tuple[bool, float]:
+    """Sorts the largest face first, and after them those that are doubtful."""
+    return one.confidence < DOUBTFUL, -one.size
 
 
 class FaceDetector:
@@ -83,7 +87,7 @@ class FaceDetector:
         longer = max(picture.shape[:2])
         sides = [side for side in self.sides if side <= longer] or self.sides[:1]
         found = [one for side in sides for one in self.at_side(picture, side)]
-        return sorted(distinct(found), key=lambda one: (one.confidence < DOUBTFUL, -one.size))
+        return sorted(distinct(found), key=order)
 
     def at_side(
         self,
@@ -109,12 +113,6 @@ class FaceDetector:
             one._replace(box=one.box * stretch - 0.5, points=one.points * stretch - 0.5)
             for one in distinct(found)
         ]
-
-
-@functools.cache
-def shared_detector() -> FaceDetector:
-    """The default detector of this process."""
-    return FaceDetector()
 
 
 def anchors(height: int, width: int) -> np.ndarray:

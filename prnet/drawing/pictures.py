@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from prnet.geometry.mesh import vertex_normals
@@ -213,6 +212,9 @@ def draw_ced(
     Raises:
         ValueError: a curve without an image.
     """
+    # Importing it takes longer than drawing a face, and only curves need it.
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for title, errors in curves.items():

@@ -12,6 +12,9 @@ from prnet.geometry.landmark_map import swap_sides
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
 
+# Bases that are resampled at once: few enough that they stay in the processor's cache.
+CHUNK = 8
+
 
 class PositionMapDecoder(nn.Module):
     """Position maps straight from a fit's coefficients.
@@ -41,10 +44,10 @@ class PositionMapDecoder(nn.Module):
         if texels == "all":
             wanted = torch.ones_like(wanted)
         texel_index = wanted.flatten().nonzero().squeeze(1)
-        mean = uv.position_map(model.mean[None]).flatten(2)[0, :, texel_index]  # (3, P)
+        mean = uv.at_texels(model.mean[None], texel_index)[0].T.contiguous()  # (3, P)
         basis = model.mean.new_zeros(len(model.basis), 3, len(texel_index))
-        for row, vector in zip(basis, model.basis, strict=True):
-            row.copy_(uv.position_map(vector[None]).flatten(2)[0, :, texel_index])
+        for rows, vectors in zip(basis.split(CHUNK), model.basis.split(CHUNK), strict=True):
+            rows.copy_(uv.at_texels(vectors, texel_index).transpose(1, 2))
         self.register_buffer("texel_index", texel_index, persistent=False)
         self.register_buffer("face_texels", uv.face_index.clone(), persistent=False)
         self.register_buffer("landmark_texels", uv.landmark_texels, persistent=False)

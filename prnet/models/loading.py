@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from prnet.checkpoint import describe_source, load_checkpoint, load_weights
+from prnet.checks import require_choice
 from prnet.faces.face import Face
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FACES, load_face
 from prnet.models.compact import Compact
 from prnet.models.mobile_frnet import MobileFRNet
 from prnet.models.mobilenet_v1 import MobileNetV1
@@ -98,7 +99,11 @@ def load_with_face(
     model, checkpoint = load_model(path)
     name = (checkpoint.get("face") or {}).get("name", "bfm")
     folder = Path(data_dir)
-    face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
+    require_choice(f"{path}: face that it was trained for", name, FACES)
+    try:
+        face = load_face(name, bfm_dir=folder / "BFM", prnet_uv_dir=folder / "PRNet_uv")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: trained for face={name}; {error}") from error
     require_same_face(checkpoint, face, source=path)
     return model, face, checkpoint
 

@@ -131,13 +131,13 @@ def head_picture(face: FaceReconstruction, texture: Texture) -> np.ndarray:
     mask = cv2.resize(mask, (window, window), interpolation=cv2.INTER_NEAREST)
     usable = texture.seen if texture.seen.any() else mask > 0
     tone = np.median(texture.picture[usable].reshape(-1, 3), 0)
-    picture = np.tile(tone, (side, side, 1))
+    picture = np.full((side, side, 3), np.rint(tone), np.uint8)
     beyond = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
     share = np.clip(1 - beyond / (FADE * window), 0, 1)[..., None]
     low = (side - window) // 2
-    inside = picture[low : low + window, low : low + window]
-    inside[:] = share * texture.picture + (1 - share) * inside
-    return np.rint(picture).astype(np.uint8)
+    mixed = share * texture.picture + (1 - share) * tone
+    picture[low : low + window, low : low + window] = np.rint(mixed)
+    return picture
 
 
 def encoded(picture: np.ndarray) -> bytes:  # (H, W, 3), uint8 RGB

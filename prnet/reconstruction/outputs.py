@@ -43,7 +43,7 @@ from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_axes, draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
 from prnet.faces.face import Face
-from prnet.files import write_json, written_whole
+from prnet.files import write_json, write_npz, written_whole
 from prnet.geometry.camera import transform_points
 from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
 from prnet.reconstruction.coefficients import named_coefficients
@@ -108,8 +108,7 @@ def _npz(face: FaceReconstruction, stem: Path) -> list[Path]:
     }
     content |= {key: value for key, value in optional.items() if value is not None}
     path = _named(stem, ".npz")
-    with written_whole(path) as temporary:
-        np.savez_compressed(temporary, **content)
+    write_npz(path, content)
     return [path]
 
 

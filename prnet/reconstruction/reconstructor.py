@@ -14,7 +14,8 @@ from torch import Tensor
 
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
-from prnet.detection.framing import Framing, crop_from_picture, framing_of_detection
+from prnet.detection.framing import Framing, crop_from_picture
+from prnet.detection.settling import settled
 from prnet.detection.tilt import find_faces
 from prnet.faces.face import Face
 from prnet.geometry import camera
@@ -110,15 +111,17 @@ class Reconstructor:
             ValueError: not a picture of that kind.
         """
         found = find_faces(self.detector, picture)
-        framings = [framing_of_detection(one) for one in found]
-        return self.framed(picture, framings, [one.detection.confidence for one in found])
+        faces = settled(found, lambda framings: self.framed(picture, framings))
+        return [
+            replace(face, confidence=one.detection.confidence)
+            for one, face in zip(found, faces, strict=True)
+        ]
 
     @torch.inference_mode()
     def framed(
         self,
         picture: np.ndarray,  # (H, W, 3), uint8 RGB
         framings: Sequence[Framing],
-        confidences: Sequence[float] | None = None,
     ) -> list[FaceReconstruction]:
         """The faces in given boxes."""
         results: list[FaceReconstruction] = []
@@ -132,10 +135,7 @@ class Reconstructor:
                 self._one(picture, prediction, mesh, matrix, index, framing)
                 for index, (matrix, framing) in enumerate(zip(matrices, part, strict=True))
             ]
-        if confidences is None:
-            return results
-        pairs = zip(results, confidences, strict=True)
-        return [replace(one, confidence=confidence) for one, confidence in pairs]
+        return results
 
     def _crop(self, picture: np.ndarray, matrix: Tensor) -> Tensor:  # (4, 4)
         """One network input, (1, 3, 256, 256), RGB in [0, 1]; large faces are averaged down first

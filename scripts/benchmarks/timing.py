@@ -48,6 +48,8 @@ class Sizes(NamedTuple):
     nme: int = 32
     icp: int = 4
     raster: tuple[int, ...] = (256, 450)
+    reconstruct_threads: tuple[int, ...] = (1, 2)
+    reconstruct_starts: bool = True
     synthetic: int = 64
     synthetic_sides: tuple[int, ...] = (128, 256)
     sgemm: int = 2048

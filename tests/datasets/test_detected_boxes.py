@@ -11,7 +11,9 @@ from prnet.datasets.fits import find_aflw2000, write_fit
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.test_sets import SetChoice
 from prnet.datasets.warp import warp_to_crop
-from prnet.detection.framing import Framing, overlap
+from prnet.detection.detector import FaceDetector
+from prnet.detection.framing import Framing, framing_of_detection, overlap
+from prnet.detection.tilt import find_faces
 from prnet.evaluation.sources import turn_of
 from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
@@ -20,6 +22,11 @@ from prnet.sample import Fit
 # The box of the astronaut's landmarks, about, px.
 HERS = np.array([[178.0, 92], [272, 172]])
 RULE = CropRule("detector", 1.5, 0.0, 255.0)
+
+
+def framings(picture: np.ndarray) -> list[Framing]:
+    """Of the detector alone, without a network."""
+    return [framing_of_detection(one) for one in find_faces(FaceDetector(), picture)]
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +52,13 @@ def made_set(folder, picture: np.ndarray, box: np.ndarray) -> AFLW2000:
         landmarks=points + [1, 1, 0],
         with_depth=True,
     )
-    return AFLW2000(find_aflw2000(folder.parent), crop=RULE)
+    return AFLW2000(find_aflw2000(folder.parent), crop=RULE, finder=framings)
 
 
 def test_of_several_faces_the_one_that_is_asked_for(astronaut):
     pair = np.concatenate([astronaut, astronaut], 1)
     for shift in (0, 512):
-        corners, tilt, found = detected_corners(pair, HERS + [shift, 0])
+        corners, tilt, found = detected_corners(framings(pair), pair, HERS + [shift, 0])
         assert found
         assert tilt == 0
         assert np.abs(corners.mean(0) - HERS.mean(0) - [shift, 0]).max() < 12
@@ -59,7 +66,7 @@ def test_of_several_faces_the_one_that_is_asked_for(astronaut):
 
 
 def test_a_face_that_is_not_found_is_framed_by_the_picture(astronaut):
-    corners, tilt, found = detected_corners(astronaut, HERS + [0, 250])
+    corners, tilt, found = detected_corners(framings(astronaut), astronaut, HERS + [0, 250])
     assert (corners.tolist(), tilt, found) == ([[0, 0], [511, 511]], 0, False)
 
 

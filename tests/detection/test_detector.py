@@ -49,6 +49,22 @@ def test_several_faces_are_found_largest_first(detector, astronaut):
     assert found[0].size == pytest.approx(2 * found[1].size, rel=0.1)
 
 
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_faces_that_lie_are_found_beside_upright_ones(detector, astronaut, quarters):
+    small = cv2.resize(astronaut[20:276, 90:346], (200, 200), interpolation=cv2.INTER_AREA)
+    group = np.zeros((512, 760, 3), np.uint8)
+    group[:, :512], group[150:350, 535:735] = astronaut, np.rot90(small, quarters)
+    upright, lying = find_faces(detector, group)
+    assert upright.detection.box.mean(0)[0] < 512
+    assert upright.tilt == pytest.approx(0, abs=0.2)
+    turns = (lying.tilt + np.pi / 2 * quarters) / (2 * np.pi)
+    assert abs(turns - round(turns)) < 0.03
+    middle = (np.array([221, 125]) - [90, 20]) * 200 / 256 - 100  # of her face
+    for _ in range(quarters):
+        middle = np.array([middle[1], -middle[0]])
+    assert np.abs(lying.detection.box.mean(0) - middle - [635, 250]).max() < 15
+
+
 def test_a_picture_without_a_face_has_none(detector):
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     assert find_faces(detector, noise) == []
