@@ -5,6 +5,7 @@ import sys
 
 VERBS = {
     "reconstruct": "photos in, faces out",
+    "demo": "the same as a page in the browser",
     "train": "train a network",
     "eval": "score a network, or anybody's saved predictions",
     "compare": "several methods beside each other",

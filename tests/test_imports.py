@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
-VERBS = {"build", "compare", "eval", "fit", "reconstruct", "tables", "train"}
+VERBS = {"build", "compare", "demo", "eval", "fit", "reconstruct", "tables", "train"}
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),
     "checkpoint": set(),
@@ -29,6 +29,7 @@ ALLOWED = {
     "evaluation": {"geometry", "faces", "datasets", "drawing", "metrics", "models"},
     "reports": {"drawing", "metrics", "evaluation"},
     "reconstruction": {"geometry", "faces", "detection", "datasets", "drawing", "export", "models"},
+    "page": {"geometry", "drawing", "checkpoint", "reconstruction"},
     "papers": {"reports"},
     "training": {"geometry", "faces", "datasets", "drawing", "evaluation", "models", "losses"},
     "entry": set(),
