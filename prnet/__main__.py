@@ -6,6 +6,7 @@ import sys
 VERBS = {
     "reconstruct": "photos in, faces out",
     "swap": "the face of one photo in another",
+    "demo": "the same as a page in the browser",
     "train": "train a network",
     "eval": "score a network, or anybody's saved predictions",
     "compare": "several methods beside each other",

@@ -15,6 +15,7 @@ from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resol
 from prnet.files import read_csv, require_folder
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible
+from prnet.reconstruction.photos import write_astronaut
 from prnet.reconstruction.run import (
     Framer,
     Settings,
@@ -97,18 +98,9 @@ def video_settings(video: DictConfig, smoothing: DictConfig | bool) -> VideoSett
 
 
 def astronaut(output: Path) -> list[Path]:
-    """The photo that scikit-image carries, NASA's portrait of Eileen Collins, in the public
-    domain; written into the output folder to be looked at beside what is made of it."""
-    import skimage.data
-
-    from prnet.datasets.pictures import write_picture
-    from prnet.files import written_whole
-
+    """The example photo, in the output folder to be looked at beside what is made of it."""
     path = output / "astronaut.jpg"
-    if not path.is_file():
-        with written_whole(path) as temporary:
-            write_picture(temporary, skimage.data.astronaut())
-    return [path]
+    return [path if path.is_file() else write_astronaut(path)]
 
 
 @hydra.main(config_path=CONFIG_DIR, config_name="reconstruct", version_base="1.3")

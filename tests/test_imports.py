@@ -14,6 +14,7 @@ LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 VERBS = {
     "build",
     "compare",
+    "demo",
     "eval",
     "export.__main__",
     "fit",
@@ -39,6 +40,7 @@ ALLOWED = {
     "evaluation": {"geometry", "faces", "datasets", "drawing", "metrics", "models"},
     "reports": {"drawing", "metrics", "evaluation"},
     "reconstruction": {"geometry", "faces", "detection", "datasets", "drawing", "export", "models"},
+    "page": {"geometry", "drawing", "checkpoint", "reconstruction"},
     "papers": {"reports"},
     "training": {"geometry", "faces", "datasets", "drawing", "evaluation", "models", "losses"},
     "entry": set(),

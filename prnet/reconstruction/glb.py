@@ -4,11 +4,14 @@ Letters: N vertices, T triangles, E expression coefficients.
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from prnet.export.gltf import Animation, Material, Morphs, Part, write_glb
 from prnet.faces import embedded
@@ -47,47 +50,112 @@ def write_face_glb(
     to its map. With any other face the mesh that was predicted, without morph targets.
     """
     texture = texture or texture_of(face)
-    if face.face.name == embedded.NAME:
-        _write_head(path, face, texture, animation)
+    if is_whole_head(face):
+        head = head_of(face, texture)
+        write_head(path, head, head.coefficients, animation=animation)
     else:
         _write_mesh(path, face, texture, animation)
 
 
-def _write_head(
-    path: Path | str, face: FaceReconstruction, texture: Texture, animation: Animation | None
-) -> None:
-    head = the_head()
+class Head(NamedTuple):
+    """The whole head of one face, as files have it: at rest, in metres."""
+
+    vertices: np.ndarray  # (N, 3)
+    parts: Sequence[Part]
+    names: Sequence[str]  # E, of the ARKit shapes
+    coefficients: np.ndarray  # (E,), from 0 to 1: the photo's expression
+
+
+class HeadLayout(NamedTuple):
+    """What the heads of all faces share."""
+
+    triangles: Tensor  # (T, 3), of the model's vertices
+    source: np.ndarray  # (N,), the model's vertex that each vertex is a copy of
+    corners: np.ndarray  # (T, 3), the triangles again, of the N vertices
+    texture_coords: np.ndarray  # (N, 2), u and v, v DOWN
+    offsets: np.ndarray  # (E, N, 3), float32, metres
+
+
+def is_whole_head(face: FaceReconstruction) -> bool:
+    """Whether the face comes as the embedded head, which its coefficients move."""
+    return face.face.name == embedded.NAME
+
+
+def head_of(face: FaceReconstruction, texture: Texture) -> Head:
+    """The head of one face, for which `is_whole_head`."""
+    head, layout = the_head(), head_layout()
     model = head.morphable_model
     found = named_coefficients(face)
     shape_params = torch.from_numpy(found.shape_params)[None]
     vertices = model(shape_params, shape_params.new_zeros(1, model.num_exp))[0]
-    triangles = head.triangles
-    chart = head.uv_coords.numpy()
-    coords = np.column_stack([_in_picture(chart[:, 0]), 1 - _in_picture(chart[:, 1])])
-    shown = _is_charted(chart, triangles.numpy())
-    # Triangles beyond the chart get corners of their own, on the plain tone.
-    plain = np.unique(triangles[~torch.from_numpy(shown)].numpy())
-    copies = np.full(len(vertices), -1)
-    copies[plain] = len(vertices) + np.arange(len(plain))
-    corners = np.where(shown[:, None], triangles.numpy(), copies[triangles.numpy()])
-    source = np.concatenate([np.arange(len(vertices)), plain])
-    coords = np.concatenate([coords, np.tile(PLAIN_CORNER, (len(plain), 1))])
-
-    normals = -vertex_normals(vertices[None], triangles)[0].numpy()
     parts = [
-        Part(corners[chosen][:, ::-1], material)
+        Part(layout.corners[chosen][:, ::-1], material)
         for material, chosen in _materials(head, head_picture(face, texture))
     ]
-    offsets = model.basis[model.num_shape :].numpy()[:, source] * METRES
+    rest = vertices.numpy()[layout.source] * METRES
+    return Head(rest, parts, found.names, found.exp_params)
+
+
+def write_head(
+    path: Path | str,
+    head: Head,
+    coefficients: np.ndarray,  # (E,)
+    *,
+    animation: Animation | None = None,
+) -> None:
+    """The head with its morph targets, set to an expression."""
+    layout = head_layout()
     write_glb(
         path,
-        vertices.numpy()[source] * METRES,
-        _unit(normals[source]),
-        coords,
-        parts,
+        head.vertices,
+        _head_normals(head.vertices),
+        layout.texture_coords,
+        head.parts,
         name="head",
-        morphs=Morphs(found.names, offsets, found.exp_params),
+        morphs=Morphs(head.names, layout.offsets, coefficients),
         animation=animation,
+    )
+
+
+def write_posed_head(
+    path: Path | str,
+    head: Head,
+    coefficients: np.ndarray,  # (E,)
+) -> None:
+    """The head in one expression, without morph targets: a quarter of the file, read at once."""
+    layout = head_layout()
+    vertices = head.vertices + np.tensordot(coefficients, layout.offsets, 1)
+    write_glb(
+        path, vertices, _head_normals(vertices), layout.texture_coords, head.parts, name="head"
+    )
+
+
+def _head_normals(vertices: np.ndarray) -> np.ndarray:  # (N, 3), metres
+    layout = head_layout()
+    # The model's own vertices come first; in its own unit, since areas of metres are tiny.
+    own = torch.from_numpy(vertices[: int(layout.source.max()) + 1] / METRES).float()
+    return _unit(-vertex_normals(own[None], layout.triangles)[0].numpy()[layout.source])
+
+
+@functools.cache
+def head_layout() -> HeadLayout:
+    """The layout, made once in a process."""
+    head = the_head()
+    model, triangles = head.morphable_model, head.triangles.numpy()
+    chart = head.uv_coords.numpy()
+    coords = np.column_stack([_in_picture(chart[:, 0]), 1 - _in_picture(chart[:, 1])])
+    shown = _is_charted(chart, triangles)
+    # Triangles beyond the chart get corners of their own, on the plain tone.
+    plain = np.unique(triangles[~shown])
+    copies = np.full(model.num_vertices, -1)
+    copies[plain] = model.num_vertices + np.arange(len(plain))
+    source = np.concatenate([np.arange(model.num_vertices), plain])
+    return HeadLayout(
+        triangles=head.triangles,
+        source=source,
+        corners=np.where(shown[:, None], triangles, copies[triangles]),
+        texture_coords=np.concatenate([coords, np.tile(PLAIN_CORNER, (len(plain), 1))]),
+        offsets=model.basis[model.num_shape :].numpy()[:, source] * np.float32(METRES),
     )
 
 

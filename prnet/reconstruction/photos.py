@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from prnet.datasets.pictures import write_picture
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 ORIENTATION = 0x0112
 # More would take gigabytes to decode: 3 bytes a pixel, several copies.
@@ -20,12 +22,12 @@ class Photo(NamedTuple):
     orientation: int  # EXIF's, as stored: 1 upright, 3 upside down, 6 and 8 on a side, ...
 
 
-def read_photo(path: Path | str) -> Photo:
+def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
     """Read a picture; of an animated one the first frame, transparent parts over white.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, damaged, or larger than `MOST_PIXELS`.
+        ValueError: not a picture, damaged, or of more than `most_pixels`.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,9 +37,9 @@ def read_photo(path: Path | str) -> Photo:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the check is ours
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > most_pixels:
                 raise ValueError(
-                    f"{image.width} x {image.height} px are more than {MOST_PIXELS:.0e}; make it "
+                    f"{image.width} x {image.height} px are more than {most_pixels:.0e}; make it "
                     "smaller"
                 )
             orientation = int(image.getexif().get(ORIENTATION, 1))
@@ -61,3 +63,12 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def write_astronaut(path: Path) -> Path:
+    """Write the photo that scikit-image carries, NASA's portrait of Eileen Collins, in the public
+    domain; an example that is always at hand."""
+    import skimage.data
+
+    write_picture(path, skimage.data.astronaut())
+    return path

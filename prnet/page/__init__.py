@@ -1,0 +1,1 @@
+"""The page that makes faces of photos: what it shows, and its layout."""
