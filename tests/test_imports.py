@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "prnet"
 LEAVES = {"__init__", "checks", "sample", "files", "workers"}
 
 # A room is a sub-package or a module of prnet. It may import itself, the leaves, and these rooms.
-VERBS = {"build", "compare", "eval", "export.__main__", "fit", "reconstruct", "tables", "train"}
+VERBS = {"build", "compare", "convert_bfm", "eval", "export.__main__", "fit", "import_weights"}
+VERBS |= {"reconstruct", "show", "tables", "train"}
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),
     "checkpoint": set(),
@@ -23,6 +24,7 @@ ALLOWED = {
     "models": {"geometry", "faces", "checkpoint"},
     "losses": {"geometry", "faces"},
     "export": {"geometry", "faces", "models", "checkpoint"},
+    "importing": {"geometry", "models"},
     "datasets": {"geometry", "faces", "synthetic", "detection"},
     "drawing": {"geometry", "faces", "datasets"},
     "building": {"geometry", "faces", "synthetic", "datasets", "drawing", "export"},
