@@ -14,6 +14,9 @@ VERBS = {
     "build": "sets to train from, and test sets",
     "export": "a network as ONNX, or as safetensors to share",
     "fit": "68 landmarks of photos -> fits of a face model",
+    "import_weights": "weights that others published -> a checkpoint",
+    "convert_bfm": "the raw Basel Face Model -> data/BFM",
+    "show": "a contact sheet of a data set",
 }
 
 
@@ -24,7 +27,7 @@ def main() -> None:
         del sys.argv[1]
         runpy.run_module(f"prnet.{verb}", run_name="__main__", alter_sys=True)
         return
-    listed = "\n".join(f"  {name:12} {meaning}" for name, meaning in VERBS.items())
+    listed = "\n".join(f"  {name:14} {meaning}" for name, meaning in VERBS.items())
     usage = f"usage: prnet VERB [KEY=VALUE ...]\n\n{listed}\n\nprnet VERB --help has its options."
     if verb in ("-h", "--help"):
         sys.stdout.write(usage + "\n")

@@ -49,6 +49,12 @@ def newest_checkpoint() -> Path:
         FileNotFoundError: there is none.
     """
     found = sorted(Path("outputs").glob("*/*/best.pt"), key=lambda path: path.stat().st_mtime)
+    unfinished = sorted(Path("outputs").glob("*/*/last.pt"))
+    if not found and unfinished:
+        raise FileNotFoundError(
+            f"nothing to score: no outputs/*/*/best.pt yet, only {unfinished[-1]}; let the run "
+            "validate once, or give checkpoint= that file"
+        )
     if not found:
         raise FileNotFoundError(
             "nothing to score: no outputs/*/*/best.pt here. Train a network with "
@@ -102,7 +108,7 @@ def score_checkpoint(
     """The report of the network that is asked for, or of the newest, and what it made of some
     images."""
     occluder = occluder_named(dataset.occlusion)
-    path = newest_checkpoint() if cfg.checkpoint is None else Path(cfg.checkpoint)
+    path = newest_checkpoint() if cfg.checkpoint is None else cfg.checkpoint
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
     given = landmarks_given(cfg, model)

@@ -310,7 +310,7 @@ def test_missing_archives_are_named_at_once(tmp_path, monkeypatch, caplog):
     """With nothing fetched yet: one line that names both the photos and the face model."""
     monkeypatch.chdir(tmp_path)
     said = refusal(caplog, "nowhere", "null", tmp_path)
-    named_files = ("nowhere/300W_LP", "nowhere/BFM", "convert_bfm.py", "data/README.md")
+    named_files = ("nowhere/300W_LP", "nowhere/BFM", "prnet.convert_bfm", "data/README.md")
     for named in ("missing:", *named_files, "dataset=synthetic works now"):
         assert named in said
 

@@ -55,7 +55,7 @@ def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | st
     if face_files.name == "bfm" and not (Path(face_files.bfm_dir) / "BFM.mat").is_file():
         lacking.append(
             f"{face_files.bfm_dir} (BFM.mat, BFM_info.mat and BFM_UV.mat of the Basel Face Model; "
-            "scripts/convert_bfm.py makes them from the raw files)"
+            "python -m prnet.convert_bfm makes them from the raw files)"
         )
     if lacking:
         raise FileNotFoundError(

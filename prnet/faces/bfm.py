@@ -1,6 +1,6 @@
 """The Basel Face Model in face3d's files: BFM.mat, BFM_info.mat, BFM_UV.mat.
 
-Units are micrometres. Any number of leading bases is taken. `scripts/convert_bfm.py` makes the
+Units are micrometres. Any number of leading bases is taken. `prnet.convert_bfm` makes the
 files from the raw BFM-2009.
 """
 
@@ -140,7 +140,7 @@ class _Struct:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
-        content = read_mat(path, hint="make it with scripts/convert_bfm.py")
+        content = read_mat(path, hint="make it with python -m prnet.convert_bfm")
         if key not in content:
             found = sorted(name for name in content if not name.startswith("__"))
             raise ValueError(f"{path}: no struct {key!r}, found {found}; expected face3d's format")
@@ -222,7 +222,7 @@ def _read_uv(path: Path, num_vertices: int) -> np.ndarray:
     if uv_coords.shape != (num_vertices, 2):
         raise ValueError(
             f"{path}: UV has shape {uv_coords.shape}, expected ({num_vertices}, 2); trim a file of "
-            "53490 rows with scripts/convert_bfm.py"
+            "53490 rows with python -m prnet.convert_bfm"
         )
     require_finite(f"{path}: UV", uv_coords)
     if uv_coords.min() < 0 or uv_coords.max() > 1:

@@ -29,23 +29,23 @@ def proper_svd(
     # In units of the largest entry: no square overflows, and none that counts vanishes.
     unit = matrix / size.clamp(min=tiny)
     identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
-    # Columns of M V over those of V. Pairs are turned until the columns of M V are orthogonal, by
+    # Pairs of columns of M V are turned, and with them those of V, until they are orthogonal, by
     # the angle that makes the left one of the two as long as it can be.
-    columns = list(torch.cat([unit, identity], 1).unbind(2))  # 3 of (B, 6)
+    long = list(unit.unbind(2))  # of M V, 3 of (B, 3)
+    right = list(identity.unbind(2))
     for _ in range(ROUNDS[matrix.dtype]):
         for i, j in PAIRS:
-            first, second = columns[i], columns[j]
-            excess = _dot(first, first) - _dot(second, second)
-            angle = torch.atan2(2 * _dot(first, second), excess) / 2
+            excess = _dot(long[i], long[i]) - _dot(long[j], long[j])
+            angle = torch.atan2(2 * _dot(long[i], long[j]), excess) / 2
             cosine, sine = angle.cos(), angle.sin()
-            columns[i] = cosine * first + sine * second
-            columns[j] = cosine * second - sine * first
-    first, second, _ = columns
+            for columns in (long, right):
+                first, second = columns[i], columns[j]
+                columns[i] = cosine * first + sine * second
+                columns[j] = cosine * second - sine * first
 
-    right = _frame(first[:, 3:], second[:, 3:])
-    left = _frame(first[:, :3], second[:, :3])
-    singular = size[..., 0] * ((left @ unit) * right).sum(2)
-    return left.mT, singular, right
+    left_t, right_t = _frame(long[0], long[1]), _frame(right[0], right[1])
+    singular = size[..., 0] * ((left_t @ unit) * right_t).sum(2)
+    return left_t.mT, singular, right_t
 
 
 def _frame(first: Tensor, second: Tensor) -> Tensor:  # (B, 3)
@@ -67,9 +67,9 @@ def _rest(vector: Tensor, unit: Tensor) -> Tensor:  # (B, 3)
     return vector - _dot(vector, unit) * unit
 
 
-def _dot(first: Tensor, second: Tensor) -> Tensor:  # (B, 3 or more)
-    """Of the first three numbers, (B, 1)."""
-    return (first[:, :3] * second[:, :3]).sum(1, keepdim=True)
+def _dot(first: Tensor, second: Tensor) -> Tensor:  # (B, 3)
+    """(B, 1)."""
+    return (first * second).sum(1, keepdim=True)
 
 
 def _unit(vector: Tensor, *, otherwise: Tensor) -> Tensor:  # (B, 3)

@@ -234,8 +234,8 @@ def test_damaged_landmark_table_raises(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("BFM.mat", "convert_bfm.py"),
-        ("BFM_info.mat", "convert_bfm.py"),
+        ("BFM.mat", "prnet.convert_bfm"),
+        ("BFM_info.mat", "prnet.convert_bfm"),
         ("BFM_UV.mat", "3DMMasSTN"),
     ],
 )
@@ -302,7 +302,7 @@ DAMAGE = {
     "turned segbin": (_change("segbin", np.transpose, **INFO), r"segbin has shape \(98, 4\)"),
     "untrimmed UV": (
         _change("UV", lambda a: np.concatenate([a, a]), **UV),
-        r"UV has shape \(196, 2\), expected \(98, 2\); trim .*convert_bfm.py",
+        r"UV has shape \(196, 2\), expected \(98, 2\); trim .*prnet.convert_bfm",
     ),
     "NaN in UV": (_change("UV", _nan, **UV), r"BFM_UV\.mat: UV holds values that are not finite"),
     "UV in px": (_change("UV", lambda a: 255 * a, **UV), "UV runs from 0 to 255, expected 0 to 1"),

@@ -1,7 +1,6 @@
-"""scripts/convert_bfm.py on made-up raw files of the real sizes with few bases."""
+"""The conversion of the raw BFM, on made-up raw files of the real sizes with few bases."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,11 @@ import pytest
 import scipy.io
 import torch
 
+from prnet.faces import raw_bfm
 from prnet.faces.bfm import load_bfm
-from tests.load_script import load_script
+from tests.commands import run_commands
 
 RAW, KEPT, TRIANGLES, GRID = 53490, 53215, 105840, 231
-
-
-convert_bfm = load_script("convert_bfm")
 
 
 def grid_triangles() -> np.ndarray:
@@ -104,7 +101,7 @@ def raw_dir(raw_files, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def output_dir(raw_dir, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "BFM"
-    convert_bfm.write(convert_bfm.convert(raw_dir), folder)
+    raw_bfm.write(raw_bfm.convert(raw_dir), folder)
     return folder
 
 
@@ -127,11 +124,6 @@ def read_struct(path: Path, name: str) -> dict[str, np.ndarray]:
     struct = scipy.io.loadmat(path)[name]
     assert struct.shape == (1, 1)
     return {field: struct[0, 0][field] for field in struct.dtype.names}
-
-
-def run_main(monkeypatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["convert_bfm.py", *map(str, arguments)])
-    convert_bfm.main()
 
 
 def test_model_fields(raw_files, output_dir):
@@ -221,7 +213,7 @@ def test_trimmed_inputs_are_not_trimmed_again(raw_files, source, output_dir):
     replace(source, "model_info.mat", info | {"segbin": info["segbin"][kept]})
     (source / "BFM_UV.mat").unlink()
     (source / "BFM_UV.mat").symlink_to(output_dir / "BFM_UV.mat")
-    conversion = convert_bfm.convert(source)
+    conversion = raw_bfm.convert(source)
     expected = read_struct(output_dir / "BFM_info.mat", "model_info")
     np.testing.assert_array_equal(conversion.model_info["segbin"], expected["segbin"])
     np.testing.assert_array_equal(conversion.uv, expected["uv_coords"])
@@ -231,20 +223,20 @@ def test_sigma_exp_from_its_own_file(raw_files, source):
     expression = dict(raw_files["Model_Expression.mat"])
     sigma = expression.pop("sigma_exp")
     replace(source, "Model_Expression.mat", expression)
-    conversion = convert_bfm.convert(source)
+    conversion = raw_bfm.convert(source)
     assert "expEV" not in conversion.model
     assert len(conversion.left_out) == 1
     assert "sigma_exp.mat" in conversion.left_out[0]
 
     scipy.io.savemat(source / "sigma_exp.mat", {"sigma_exp": sigma.T})
-    conversion = convert_bfm.convert(source)
+    conversion = raw_bfm.convert(source)
     np.testing.assert_array_equal(conversion.model["expEV"], sigma)
     assert conversion.left_out == []
 
 
 def test_missing_optional_files_are_named(raw_files, source):
     """Nothing is made up: fields without an input are absent and listed, the rest is unchanged."""
-    full = convert_bfm.convert(source)
+    full = raw_bfm.convert(source)
     assert full.left_out == []
     optional = [
         name for name in raw_files if name.startswith(("Modelplus", "Model_face", "Model_tri"))
@@ -255,7 +247,7 @@ def test_missing_optional_files_are_named(raw_files, source):
     needed = ("trimIndex", "tri", "keypoints", "segbin")
     replace(source, "model_info.mat", {name: info[name] for name in needed})
 
-    bare = convert_bfm.convert(source)
+    bare = raw_bfm.convert(source)
     assert bare.model.keys() == full.model.keys() - {"tri_mouth"}
     assert bare.model_info.keys() == {"kpt_ind", "trimIndex", "segbin", "uv_coords"}
     left_out = "\n".join(bare.left_out)
@@ -274,24 +266,24 @@ def test_face3d_folders(raw_files, source, output_dir):
     ):
         (source / folder).mkdir()
         (source / name).rename(source / folder / name)
-    conversion = convert_bfm.convert(source)
+    conversion = raw_bfm.convert(source)
     expected = read_struct(output_dir / "BFM.mat", "model")
     np.testing.assert_array_equal(conversion.model["shapePC"], expected["shapePC"])
 
 
-def test_command_is_deterministic(raw_dir, output_dir, tmp_path, monkeypatch, capsys):
+def test_command_is_deterministic(raw_dir, output_dir, tmp_path, monkeypatch):
     """Bytes of the files do not depend on the time; nothing else is left in the folder."""
     monkeypatch.setattr("time.asctime", lambda: "another time")
-    run_main(monkeypatch, "--source", raw_dir, "--output", tmp_path / "again")
+    said = raw_bfm.convert_folder(raw_dir, tmp_path / "again")
     names = sorted(path.name for path in (tmp_path / "again").iterdir())
     assert names == ["BFM.mat", "BFM_UV.mat", "BFM_info.mat"]
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (output_dir / name).read_bytes()
-    assert "53215 vertices, 3 shape, 2 expression bases" in capsys.readouterr().out
+    assert "53215 vertices, 3 shape, 2 expression bases" in said[0]
 
 
 def test_interrupted_write_keeps_the_old_file(raw_dir, tmp_path, monkeypatch):
-    conversion = convert_bfm.convert(raw_dir)
+    conversion = raw_bfm.convert(raw_dir)
     (tmp_path / "BFM.mat").write_bytes(b"old")
 
     def half_written(file, content):
@@ -300,15 +292,15 @@ def test_interrupted_write_keeps_the_old_file(raw_dir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(scipy.io, "savemat", half_written)
     with pytest.raises(OSError, match="disk full"):
-        convert_bfm.write(conversion, tmp_path)
+        raw_bfm.write(conversion, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["BFM.mat"]
     assert (tmp_path / "BFM.mat").read_bytes() == b"old"
 
 
-def test_does_not_overwrite_its_source(source, monkeypatch):
+def test_does_not_overwrite_its_source(source):
     before = (source / "BFM_UV.mat").read_bytes()
-    with pytest.raises(SystemExit, match="would be overwritten"):
-        run_main(monkeypatch, "--source", source, "--output", source)
+    with pytest.raises(ValueError, match="would be overwritten"):
+        raw_bfm.convert_folder(source, source)
     assert (source / "BFM_UV.mat").read_bytes() == before
 
 
@@ -316,12 +308,13 @@ def test_missing_files_are_named_together(source):
     for name in ("model_info.mat", "BFM_UV.mat"):
         (source / name).unlink()
     with pytest.raises(FileNotFoundError, match="model_info.mat .*3DDFA.*BFM_UV.mat .*3DMMasSTN"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
-def test_missing_source_folder(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="error: .*nowhere: no such folder"):
-        run_main(monkeypatch, "--source", tmp_path / "nowhere", "--output", tmp_path / "out")
+def test_missing_source_folder(tmp_path):
+    (said,) = run_commands(["prnet.convert_bfm", "source=nowhere", "output=out"], cwd=tmp_path)
+    assert "nowhere: no such folder of raw BFM files" in said
+    assert said.endswith("exit 1")
     assert not (tmp_path / "out").exists()
 
 
@@ -329,10 +322,10 @@ def test_h5_of_another_vintage(source):
     (source / "01_MorphableModel.mat").unlink()
     (source / "model2017-1_bfm_nomouth.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(ValueError, match=r"model2017-1_bfm_nomouth.h5 .*need the BFM of 2009"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
     shutil.move(source / "model2017-1_bfm_nomouth.h5", source / "01_MorphableModel.mat")
     with pytest.raises(ValueError, match="an HDF5 file; .*need the BFM of 2009"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +341,7 @@ def test_h5_of_another_vintage(source):
 def test_mat_of_another_vintage(source, content, message):
     replace(source, "01_MorphableModel.mat", content)
     with pytest.raises(ValueError, match=message):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
 def test_matlab_7_3_and_damaged_files(source):
@@ -358,10 +351,10 @@ def test_matlab_7_3_and_damaged_files(source):
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384))
     message = r"model_info.mat: not a readable MATLAB file \(MATLAB 7.3 format; save"
     with pytest.raises(ValueError, match=message):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
     path.write_bytes(b"<html>404</html>" * 20)
     with pytest.raises(ValueError, match="model_info.mat: not a readable MATLAB file"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
 def with_value(array: np.ndarray, value: float) -> np.ndarray:
@@ -413,7 +406,7 @@ def test_bad_content(raw_files, source, name, key, change, message):
     content = raw_files[name]
     replace(source, name, content | {key: change(content[key])})
     with pytest.raises(ValueError, match=f"{name}: .*{message}"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
 def test_bad_cell(raw_files, source):
@@ -422,11 +415,11 @@ def test_bad_cell(raw_files, source):
     cells[3, 0] = np.array([[KEPT + 1.0]])
     replace(source, "Modelplus_parallel.mat", parallel | {"parallel": cells})
     with pytest.raises(ValueError, match="parallel spans 53216 .*1 to 53215"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)
 
 
 def test_missing_key(raw_files, source):
     content = {name: array for name, array in raw_files["model_info.mat"].items() if name != "tri"}
     replace(source, "model_info.mat", content)
     with pytest.raises(ValueError, match=r"no array 'tri', found \['keypoints'"):
-        convert_bfm.convert(source)
+        raw_bfm.convert(source)

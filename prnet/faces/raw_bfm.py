@@ -1,20 +1,12 @@
 """Make BFM.mat, BFM_info.mat and BFM_UV.mat (face3d's format) from the raw BFM-2009.
 
-    python scripts/convert_bfm.py --source DIR --output data/BFM
-
 The same as face3d's generate.m: the 53,490 vertices of the BFM are trimmed to the 53,215 of the
 300W-LP fits, three UV coordinates are repaired, the mouth is closed. Indices stay 1-based and
 triangles stay columns, as face3d's loader expects.
 
-DIR holds, flat or in face3d's folders raw/, 3ddfa/ and stn/:
-  01_MorphableModel.mat, model_info.mat, Model_Expression.mat, BFM_UV.mat   required
-  sigma_exp.mat, Model_tri_mouth.mat, Model_face_contour_trimed.mat,
-  Modelplus_nose_hole.mat, Modelplus_parallel.mat                           optional
 Without an optional file the fields made from it are left out and named.
 """
 
-import argparse
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +76,7 @@ WRONG_VINTAGE = (
 )
 # Bytes 0-115 of a MATLAB 5 file are free text, where scipy writes the time: equal inputs would give
 # different files.
-HEADER = b"MATLAB 5.0 MAT-file, made from BFM-2009 by convert_bfm.py".ljust(116)
+HEADER = b"MATLAB 5.0 MAT-file, made from BFM-2009 by prnet.convert_bfm".ljust(116)
 
 
 class Conversion(NamedTuple):
@@ -322,29 +314,20 @@ def _read_bfm(source: Path, trim_index: np.ndarray) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32, copy=False) for name, array in fields.items()}
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, required=True, help="folder of the raw files")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, data/BFM")
-    arguments = parser.parse_args()
-    try:
-        if not arguments.source.is_dir():
-            raise FileNotFoundError(f"{arguments.source}: no such folder of raw BFM files")
-        raw_uv = _locate(arguments.source, UV_FILE)
-        if raw_uv.resolve() == (arguments.output / UV_FILE).resolve():
-            raise ValueError(f"{raw_uv} would be overwritten; give another --output")
-        conversion = convert(arguments.source)
-        write(conversion, arguments.output)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+def convert_folder(source: Path, output: Path) -> list[str]:
+    """Convert the raw files of a folder; returns what was made and what was left out, in words.
+
+    Raises:
+        FileNotFoundError: no such folder, or required files are missing.
+        ValueError: a file is not what it should be, or would be overwritten.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder of raw BFM files")
+    raw_uv = _locate(source, UV_FILE)
+    if raw_uv.resolve() == (output / UV_FILE).resolve():
+        raise ValueError(f"{raw_uv} would be overwritten; give another output=")
+    conversion = convert(source)
+    write(conversion, output)
     num_shape, num_exp = (conversion.model[name].shape[1] for name in ("shapePC", "expPC"))
-    print(f"{arguments.output}: {VERTICES} vertices, {num_shape} shape, {num_exp} expression bases")
-    for line in conversion.left_out:
-        print(f"left out: {line}")
-
-
-if __name__ == "__main__":
-    main()
+    made = f"{output}: {VERTICES} vertices, {num_shape} shape, {num_exp} expression bases"
+    return [made, *(f"left out: {line}" for line in conversion.left_out)]
