@@ -98,13 +98,13 @@ def draw_points(
 def draw_axes(
     picture: np.ndarray,  # (H, W, 3), uint8
     origin: np.ndarray,  # (2 or more,)
-    axes: np.ndarray,  # (3, 2 or more), from the origin, z toward the camera
+    axes: np.ndarray,  # (3, 3), from the origin, z toward the camera
     *,
     stroke: float | None = None,  # px, width of a line; None: by the picture's size
 ) -> np.ndarray:
     """Three arrows from one point, red, green and blue, the one that points away first."""
     drawn = _require_picture(picture).copy()
-    ends = np.stack([np.broadcast_to(origin, axes.shape), origin + axes], 1)
+    ends = origin[:2] + np.stack([np.zeros((3, 2)), axes[:, :2]], 1)  # (3, 2, 2)
     thickness = max(round(stroke or _stroke(drawn)), 1)
     for index in np.argsort(axes[:, -1], kind="stable"):
         start, end = _fixed_point(ends[index], drawn).tolist()

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from prnet.drawing.pictures import (
+    AXIS_COLOURS,
     LANDMARK_LINES,
     MOST_COVERS,
     POINT_COLOUR,
+    draw_axes,
     draw_landmarks,
     draw_map_error,
     draw_mesh,
@@ -180,3 +182,19 @@ def test_bad_arguments_raise() -> None:
         tile([canvas()], columns=0)
     with pytest.raises(ValueError, match="not finite"):
         draw_mesh(canvas(), np.full((3, 3), np.nan), torch.tensor([[0, 1, 2]]))
+
+
+def test_axes_end_where_they_point_in_their_colours():
+    picture = np.zeros((100, 120, 3), np.uint8)
+    axes = np.array([[30.0, 5, 0], [0, -40, 1], [-35, 20, -1]])
+    drawn = draw_axes(picture, np.array([60.0, 50]), axes, stroke=3)
+    assert not picture.any()
+    for axis, colour in zip(axes, AXIS_COLOURS, strict=True):
+        x, y = np.rint([60, 50] + 0.6 * axis[:2]).astype(int)
+        np.testing.assert_allclose(drawn[y, x], colour, atol=3)
+    assert not drawn[70:, 80:].any()
+    # Of two on one line the one toward the camera covers the other, wherever it stands in the list.
+    for depths in ((1, -1), (-1, 1)):
+        pair = np.array([[30.0, 0, depths[0]], [30, 0, depths[1]], [0, 30, 0]])
+        drawn = draw_axes(picture, np.array([60.0, 50]), pair, stroke=3)
+        np.testing.assert_allclose(drawn[50, 75], AXIS_COLOURS[depths.index(1)], atol=3)

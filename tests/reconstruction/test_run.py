@@ -18,12 +18,14 @@ from prnet.datasets.predictions import find_predictions, read_prediction
 from prnet.detection.framing import framing_of_points
 from prnet.faces.loading import load_face
 from prnet.geometry.camera import transform_points
+from prnet.reconstruct import framer_of
 from prnet.reconstruction.outputs import (
     WRITERS,
     require_outputs,
     require_possible,
     write_outputs,
 )
+from prnet.reconstruction.photos import ORIENTATION
 from prnet.reconstruction.rendering import coordinate_code, frontal_picture
 from prnet.reconstruction.run import Settings, find_photos, reconstruct_photos, stems_of
 from prnet.reconstruction.texture import texture_of
@@ -143,6 +145,31 @@ def test_given_boxes_need_no_detector(photos, tmp_path, reconstructor, her_face)
     (face,) = content["inputs"][0]["faces"]
     assert face["confidence"] is None
     found = np.load(tmp_path / "one.npz")["landmarks"]
+    assert np.abs(found - her_face.landmarks)[:, :2].max() < 4
+
+
+@pytest.mark.parametrize("source", ["boxes", "landmarks"])
+def test_boxes_and_landmarks_are_of_the_upright_photo(
+    tmp_path, astronaut, reconstructor, her_face, source
+):
+    """Stored on its side with EXIF's word for it: px of what every viewer shows, in and out."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(astronaut[:400], 1)))
+    stored.save(tmp_path / "a.png", exif=exif)
+    low, high = her_face.landmarks.min(0)[:2], her_face.landmarks.max(0)[:2]
+    if source == "boxes":
+        numbers = ",".join(str(value) for value in (*low, *high))
+        (tmp_path / "b.csv").write_text(f"name,left,top,right,bottom\na.png,{numbers}\n")
+        words, framer = framer_of(str(tmp_path / "b.csv"), None)
+    else:
+        np.savetxt(tmp_path / "a.txt", her_face.landmarks)
+        words, framer = framer_of(None, str(tmp_path / "a.txt"))
+    settings = SETTINGS._replace(framing=words)
+    content = run(tmp_path / "a.png", tmp_path / "o", reconstructor, settings, framer=framer)
+    (record,) = content["inputs"]
+    assert (record["width"], record["height"], record["orientation"]) == (512, 400, 6)
+    found = np.load(tmp_path / "o" / "a.npz")["landmarks"]
     assert np.abs(found - her_face.landmarks)[:, :2].max() < 4
 
 
