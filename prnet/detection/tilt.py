@@ -61,12 +61,12 @@ def find_faces(
     picture that seems to show none, those that a hint in it, turned by any angle, leads to."""
     found = detector(picture)
     faces = [with_tilt(detector, picture, one) for one in found]
-    clear = [one for one in found if _is_clear(one)]
+    certain = [face.detection for face in faces if face.detection.confidence >= DOUBTFUL]
     hints = _lying(detector, picture) if found else _hints(detector, picture)
     # Beside others a face rarely lies; where there is no other, one sure look is enough.
     least = DOUBTFUL if found else detector.threshold
     for hint in hints:
-        if any(_same(hint, one) for one in clear):
+        if any(_same(hint, one) for one in certain):
             continue
         face = with_tilt(detector, picture, hint)
         if face.detection.confidence >= least or (not found and hint.confidence >= DOUBTFUL):
@@ -115,6 +115,7 @@ def _lying(
     """The faces that the picture turned by quarters clearly shows."""
     longer = max(picture.shape[:2])
     sides = [side for side in detector.sides if side <= longer] or detector.sides[:1]
+    # One size in the middle of the detector's own.
     side = round(float(np.sqrt(sides[0] * sides[-1])))
     last_x, last_y = picture.shape[1] - 1, picture.shape[0] - 1
     found = []
