@@ -33,7 +33,9 @@ SHARED = ".safetensors"
 # Weights that come with the package; the name of a file without its suffix is as good as a path.
 WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
 # The best of them, which "default" stands for.
-DEFAULT = "mobile_frnet_synthetic"
+DEFAULT = "swift_synthetic"
+# Names of weights that came with earlier versions.
+REPLACED = {"mobile_frnet_synthetic": DEFAULT}
 HUB = "hf://"
 # Keys of a safetensors file's own table of text: all but the weights as JSON, and the sha256 of the
 # tensors' bytes, since the format has no checksum.
@@ -113,6 +115,10 @@ def find_checkpoint(source: Path | str) -> Path:
         return _in_folder(path, source)
     if not path.is_file() and str(path) in {**shipped, "default": None}:
         path = shipped[DEFAULT if str(path) == "default" else str(path)]
+    if not path.is_file() and str(path) in REPLACED:
+        raise FileNotFoundError(
+            f"{path}: came with earlier versions, for another face; now {REPLACED[str(path)]} does"
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; train writes best.pt and last.pt to outputs/NAME/TIME, and "

@@ -59,7 +59,7 @@ def said(tmp_path_factory) -> dict[tuple[str, ...], list[str]]:
     (folder / "file").touch()
     (folder / "text.pt").write_text("hello")
     torch.save({"a": torch.zeros(1)}, folder / "other.pt")
-    shipped = load_checkpoint("mobile_frnet_synthetic")
+    shipped = load_checkpoint("swift_synthetic")
     for name, change in (
         ("bfm", {"name": "bfm", "vertices": 53215}),
         ("alien", {"name": "flame"}),

@@ -19,7 +19,7 @@ from prnet.models.loading import load_model, require_same_face
 from prnet.models.mobile_frnet import MobileFRNet
 from tests.commands import run_commands
 
-SHIPPED = ["mobile_frnet_synthetic"]
+SHIPPED = ["swift_synthetic"]
 
 
 @pytest.fixture(scope="module")

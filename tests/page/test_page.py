@@ -64,7 +64,7 @@ def test_visitors_do_not_see_each_other(server, two_faces, tmp_path):
 
     first, second = (Client(server.address, verbose=False) for _ in range(2))
     (tmp_path / "empty.png").touch()
-    photos = {"path": handle_file(str(two_faces)), "weights": "mobile_frnet_synthetic"}
+    photos = {"path": handle_file(str(two_faces)), "weights": "swift_synthetic"}
     said, faces, picture, _, _, *coefficients = first.predict(
         **photos, view="Mesh", api_name="/look"
     )
