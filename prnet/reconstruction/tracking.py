@@ -41,6 +41,8 @@ FITTING = 0.45
 FAR = 0.12
 # Faces whose boxes share more have met: neither's colours are learned from then.
 MEETING = 0.05
+# The detector looks at the whole picture so many times more often while a face is missed.
+SOONER = 3
 # How fast what is remembered of colours and speed follows.
 LEARNING = 0.1
 # Colours at every so many texels.
@@ -136,8 +138,10 @@ class Tracker:
         lost = any(face is None for face in followed.values())
         self._until_search -= 1
         if lost or self._until_search < 0:
-            self._until_search = self.following.detect_every - 1
             faces |= self._searched(picture, time_s, faces)
+            away = any(track.number not in faces for track in self._tracks)
+            every = self.following.detect_every
+            self._until_search = (every // SOONER if away else every) - 1
         self._learn(faces, time_s)
         return [TrackedFace(number, faces[number]) for number in sorted(faces)]
 
