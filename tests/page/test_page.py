@@ -88,7 +88,7 @@ def test_a_file_of_the_server_is_not_read(server):
     """One who speaks to the server without the page names a file that was not uploaded."""
     file = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
     call = f"{server.address}gradio_api/call/look"
-    data = json.dumps({"data": [file, "mobile_frnet_synthetic", "Mesh"]}).encode()
+    data = json.dumps({"data": [file, "swift_synthetic", "Mesh"]}).encode()
     request = urllib.request.Request(call, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         event = json.load(answer)["event_id"]
