@@ -39,6 +39,7 @@ def plan(**changes) -> Plan:
         "log_every": 1,
         "validate_every": 100.0,
         "save_every": 2,
+        "average": 0.0,
         "recompute_batch_norm": 0,
         "seed": 3,
     }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
-from prnet.geometry.spread_points import mirrored_vertices, spread_points
+from prnet.faces.spread_points import mirrored_vertices, spread_points
 from prnet.losses.loss import Loss, root
 from prnet.sample import FaceSample, Prediction
 

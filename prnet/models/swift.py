@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prnet.faces.face import Face
+from prnet.faces.spread_points import PointFit, spread_points
 from prnet.geometry.pose_parameters import NUM_POSE
-from prnet.geometry.spread_points import PointFit, spread_points
 from prnet.models.regressor import Regressor
 from prnet.sample import Prediction
 
@@ -67,6 +67,8 @@ class Swift(Regressor):
         code: int = 256,
         pairs: int = 150,
         noise_mm: float = 10.0,
+        num_shape: int = 80,
+        num_exp: int = 51,
         input_side: int = 128,
         **shared: object,
     ) -> None:
@@ -76,13 +78,14 @@ class Swift(Regressor):
         - `pairs`: of vertices that it predicts beside the 68 landmarks.
         - `noise_mm`: error of the points that the fit to them expects; larger keeps faces nearer to
           the mean.
+        - `num_shape`, `num_exp`: coefficients that the fit finds; the embedded face's.
         - `input_side`: px that the crop is averaged down to.
         - `shared`: the other options of every `Regressor`.
 
         Raises:
             ValueError: the side is no multiple of 32, or the noise is not above 0.
         """
-        super().__init__(input_side=input_side, **shared)
+        super().__init__(num_shape=num_shape, num_exp=num_exp, input_side=input_side, **shared)
         if input_side % STRIDE:
             raise ValueError(f"input_side: got {input_side}, expected a multiple of {STRIDE}")
         if not noise_mm > 0:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
-from prnet.geometry.spread_points import mirrored_vertices, spread_points
+from prnet.faces.spread_points import mirrored_vertices, spread_points
 from prnet.losses.points import PointsLoss
 from prnet.sample import FaceSample, PosedFit, Prediction
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation

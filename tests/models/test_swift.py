@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
+from prnet.faces.spread_points import PointFit, mirrored_vertices, spread_points
 from prnet.geometry.pose_parameters import NUM_POSE, crop_points, split_parameters
-from prnet.geometry.spread_points import PointFit, mirrored_vertices, spread_points
 from prnet.models.swift import Swift
 from tests.tiny import NUM_EXP, NUM_SHAPE
 

@@ -20,6 +20,8 @@ FITTING = {
     "2dasl": ON_PARAMETERS | {"2dasl"},
     "compact": ON_MAPS,
     "prn": ON_MAPS,
+    "prn_pytorch": ON_MAPS,
+    "swift": {"points"},
     "sadrnet": ON_FACES,
     "sadrnet_released": ON_FACES,
 }
