@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,6 +171,10 @@ def serving(
     Raises:
         OSError: the port is taken.
     """
+    if port is not None:
+        with socket.socket() as other:
+            if other.connect_ex((host, port)) == 0:
+                raise OSError(f"port={port}: taken by another program; give another, or none")
     try:
         _, url, _ = page.launch(
             server_name=host,

@@ -22,7 +22,8 @@ WELCOME = "Drop a photo, take one with the camera, or click the example."
 STYLE = """
 .gradio-container { max-width: 1280px !important; }
 #message { min-height: 3em; }
-#head a { display: none; }
+#head a, #file { display: none; }
+#faces, #faces .grid-wrap { min-height: 0; height: auto; }
 #expression .block, #turn { padding: 4px 8px; }
 #expression .row { gap: 6px; align-items: center; }
 #expression .block span { font-size: 12px; }
@@ -44,7 +45,7 @@ class Parts(NamedTuple):
     model: gr.Model3D
     turn: gr.Slider
     download: gr.Button
-    file: gr.DownloadButton  # hidden: where a file that was made on request is fetched from
+    file: gr.DownloadButton  # not shown: where a file that was made on request is fetched from
     expression: gr.Column  # all below; hidden where there are no coefficients
     as_seen: gr.Button
     neutral: gr.Button
@@ -74,7 +75,7 @@ def lay_out(weights: Sequence[str], example: Path, names: Sequence[str]) -> Part
             message = gr.Markdown(WELCOME, elem_id="message")
             faces = gr.Gallery(
                 label="Faces of the photo",
-                columns=4,
+                columns=3,
                 height="auto",
                 allow_preview=False,
                 interactive=False,
@@ -105,7 +106,7 @@ def lay_out(weights: Sequence[str], example: Path, names: Sequence[str]) -> Part
                         -90, 90, 0, step=5, label="Turn, degrees", elem_id="turn", buttons=[]
                     )
                     download = gr.Button("Download GLB", variant="primary", elem_id="download")
-                    file = gr.DownloadButton(visible="hidden", elem_id="file")
+                    file = gr.DownloadButton(elem_id="file")
             with gr.Column(visible=False, elem_id="expression") as expression:
                 with gr.Row():
                     gr.Markdown("**Expression**, ARKit's coefficients from 0 to 1")
