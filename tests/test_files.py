@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prnet.files import read_csv, read_npy, read_npz
+from prnet.files import read_csv, read_npy, read_npz, write_npz
 
 HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")
 
@@ -63,3 +63,24 @@ def test_arrays_that_must_be_there(tmp_path):
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(ValueError, match="not a readable .npy file"):
         read_npy(tmp_path / "a.npy", hint="")
+
+
+def test_a_compressed_npz_comes_back_as_it_was(tmp_path):
+    arrays = {
+        "numbers": np.arange(12.0, dtype=np.float32).reshape(3, 4).T,
+        "word": "zero_based",
+        "share": 0.25,
+    }
+    write_npz(tmp_path / "a.npz", arrays)
+    found = read_npz(tmp_path / "a.npz", "numbers", "word", "share", hint="")
+    for name, values in arrays.items():
+        assert found[name].dtype == np.asarray(values).dtype
+        np.testing.assert_array_equal(found[name], values)
+    np.savez_compressed(tmp_path / "b.npz", **arrays)
+    assert (tmp_path / "a.npz").stat().st_size < 1.1 * (tmp_path / "b.npz").stat().st_size
+
+
+def test_an_npz_of_objects_is_refused_and_nothing_is_left(tmp_path):
+    with pytest.raises(ValueError, match="[Oo]bject"):
+        write_npz(tmp_path / "a.npz", {"a": np.array([object()])})
+    assert list(tmp_path.iterdir()) == []

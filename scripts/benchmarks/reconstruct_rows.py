@@ -20,9 +20,11 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 def reconstruct_tables(bench: Bench) -> list[str]:
     """Markdown: the stages of a photo, the start of the command, the wheel's size."""
     sizes = bench.sizes
-    lines = stage_table(
-        {threads: run_stages(bench, threads) for threads in sizes.reconstruct_threads}
-    )
+    lines = []
+    if sizes.reconstruct_threads:
+        lines += stage_table(
+            {count: run_stages(bench, count) for count in sizes.reconstruct_threads}
+        )
     if sizes.reconstruct_starts:
         lines += ["", *start_table(bench), "", f"wheel: {wheel_bytes(bench) / 1e6:.1f} MB"]
     return lines

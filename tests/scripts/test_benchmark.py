@@ -1,5 +1,6 @@
 """scripts/benchmark.py at toy sizes: what it makes, how it divides, what it prints. No times."""
 
+import importlib
 import json
 import re
 import sys
@@ -10,6 +11,7 @@ import torch
 
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.geometry.mesh import vertex_normals
+from prnet.reconstruction.loading import load
 from tests.load_script import load_script
 
 benchmark = load_script("benchmark")
@@ -18,6 +20,7 @@ evaluation_rows = sys.modules["benchmarks.evaluation_rows"]
 made_data = sys.modules["benchmarks.made_data"]
 network_rows = sys.modules["benchmarks.network_rows"]
 peers = sys.modules["benchmarks.peers"]
+reconstruct_rows = sys.modules["benchmarks.reconstruct_rows"]
 regressor_rows = sys.modules["benchmarks.regressor_rows"]
 tables = sys.modules["benchmarks.tables"]
 timing = sys.modules["benchmarks.timing"]
@@ -229,6 +232,29 @@ def test_only_the_rows_asked_for_on_given_data(tiny_data_dir, capsys):
     assert "loader, " not in printed
     assert "* face3d, 4.04 ms" in printed
     assert "example 8, 23.1 ms" not in printed
+
+
+def test_stages_of_a_photo_are_timed_and_their_files_written(tmp_path):
+    stages = importlib.import_module("benchmarks.reconstruct_stages")
+    found = stages.stages(load(), tmp_path, 1)
+    assert {"read", "network alone", "photo to all three files"} < set(found)
+    assert min(min(seconds) for seconds in found.values()) > 0
+    assert found["network alone"].cpu < found["photo to all three files"].cpu
+    for stem in ("face", "whole"):
+        files = {path.name for path in tmp_path.glob(f"{stem}*")}
+        assert files == {f"{stem}.npz", f"{stem}.glb", f"{stem}_overlay.jpg"}
+
+
+def test_stages_by_threads_make_one_table():
+    one = {"stages": {"read": (0.002, 0.0025), "find": (0.0171, 0.018)}, "peak_bytes": 1.04e9}
+    two = {"stages": {"read": (0.002, 0.002), "find": (0.02, 0.011)}, "peak_bytes": 1.1e9}
+    assert reconstruct_rows.stage_table({1: one, 2: two}) == [
+        "| a photo of 512 px with one face | 1 thread, CPU ms (ms) | 2 threads, CPU ms (ms) |",
+        "| --- | --- | --- |",
+        "| read | 2.00 (2.50) | 2.00 (2.00) |",
+        "| find | 17.1 (18.0) | 20.0 (11.0) |",
+        "| peak of memory | 1,040 MB | 1,100 MB |",
+    ]
 
 
 def test_disk_table_counts_every_byte(bench):
