@@ -68,7 +68,7 @@ def find_faces(
     for hint in hints:
         if any(_same(hint, one) for one in certain):
             continue
-        face = with_tilt(detector, picture, hint)
+        face = with_tilt(detector, picture, hint, turned=True)
         if face.detection.confidence >= least or (not found and hint.confidence >= DOUBTFUL):
             faces.append(face)
     return sorted(_different(faces), key=lambda face: order(face.detection))
@@ -84,15 +84,20 @@ def with_tilt(
     detector: FaceDetector,
     picture: np.ndarray,  # (H, W, 3), uint8 RGB
     detection: Detection,
+    *,
+    turned: bool = False,  # the detection is of the picture turned so that the face is upright
 ) -> FoundFace:
     """The face as it is seen upright, its tilt, and other readings; the detection itself where it
     is sure and upright, or where no look finds a face."""
     if _is_clear(detection):
         return FoundFace(detection, tilt_of(detection.points))
     around = _around(detection)
-    glances = _readings([detection, *_looks(detector, picture, around, EIGHTHS, GLANCE)])
+    glances = _looks(detector, picture, around, EIGHTHS, GLANCE)
+    # The box of a face that leans is less exact, however sure.
+    if turned or not glances or abs(tilt_of(detection.points)) <= LARGEST_LEAN:
+        glances.append(detection)
     looks, sure = [], False
-    for tilt, glance in glances:
+    for tilt, glance in _readings(glances):
         closer = _looks(detector, picture, _around(glance), [tilt], CLOSE)
         looks.append(_mean(glance, *closer))
         sure |= any(one.confidence >= DOUBTFUL for one in closer)

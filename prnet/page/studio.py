@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from prnet.checkpoint import shipped_weights
+from prnet.checkpoint import DEFAULT, shipped_weights
 from prnet.reconstruction.glb import (
     Head,
     head_of,
@@ -23,7 +23,7 @@ from prnet.reconstruction.glb import (
     write_head,
     write_posed_head,
 )
-from prnet.reconstruction.loading import DEFAULT, load
+from prnet.reconstruction.loading import load
 from prnet.reconstruction.photos import read_photo
 from prnet.reconstruction.reconstructor import FaceReconstruction, Reconstructor
 from prnet.reconstruction.texture import Texture, texture_of

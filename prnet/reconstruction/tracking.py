@@ -22,6 +22,7 @@ from prnet.detection.framing import (
     framing_of_points,
     overlap,
 )
+from prnet.detection.settling import settled
 from prnet.detection.tilt import FoundFace, find_faces, tilt_of
 from prnet.reconstruction.reconstructor import (
     FaceReconstruction,
@@ -200,16 +201,15 @@ class Tracker:
         """Number -> face of what the detector finds beside those that are followed."""
         found = find_faces(self.reconstructor.detector, picture)
         kept = [_framing(face) for face in faces.values()]
-        framings, confidences = [], []
-        for one in found:
-            framing = framing_of_detection(one)
-            if all(overlap(framing, other) < SAME for other in kept):
-                framings.append(framing)
-                confidences.append(one.detection.confidence)
-        new = self.reconstructor.framed(picture, framings, confidences)
+        found = [
+            one
+            for one in found
+            if all(overlap(framing_of_detection(one), other) < SAME for other in kept)
+        ]
+        new = settled(found, lambda framings: self.reconstructor.framed(picture, framings))
         new = [
-            face
-            for face in new
+            replace(face, confidence=one.detection.confidence)
+            for one, face in zip(found, new, strict=True)
             if _landed(face) and all(_share(face, one) < MERGED for one in faces.values())
         ]
         away = [track for track in self._tracks if track.number not in faces]

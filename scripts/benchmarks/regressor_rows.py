@@ -1,5 +1,6 @@
 """Networks that regress parameters: latencies of one face, and how large they are."""
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from benchmarks.tables import Line, plain
 from benchmarks.timing import CPU, alternate
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.entry import CONFIG_DIR
-from prnet.export.onnx import ParametersAlone, example_inputs, write_onnx
+from prnet.export.onnx import IMAGE, write_onnx
+from prnet.faces.embedded import load_embedded
 from prnet.models.network_size import network_size
 from prnet.models.prn import PRN
 from prnet.models.regressor import Regressor
@@ -36,33 +38,27 @@ def make_regressor(name: str) -> Regressor:
 
 
 def runtime_call(model: Regressor, path: Path) -> Callable[[], object]:
-    """The network in ONNX Runtime, with as many threads as torch."""
+    """The network in ONNX Runtime, with as many threads as torch, to all of its face."""
     import onnxruntime
 
-    write_onnx(model, path)
+    face = load_embedded()
+    write_onnx(model, face, path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {name: values.numpy() for name, values in example_inputs(model).items()}
+    inputs = {IMAGE: torch.rand(1, 3, CROP_SIZE, CROP_SIZE).numpy()}
     return lambda: session.run(None, inputs)
 
 
 def torch_call(model: Regressor) -> Callable[[], object]:
-    network = ParametersAlone(model).to(memory_format=torch.channels_last).eval()
-    inputs = [
-        values.contiguous(memory_format=torch.channels_last)
-        for values in example_inputs(model).values()
-    ]
-
-    @torch.inference_mode()
-    def call() -> None:
-        network(*inputs)
-
-    return call
+    network = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
+    network.set_face(load_embedded())
+    image = torch.rand(1, 3, CROP_SIZE, CROP_SIZE).contiguous(memory_format=torch.channels_last)
+    return torch.inference_mode()(lambda: network(image))
 
 
 def regressor_rows(bench: Bench) -> list[Line]:
-    """One face to its parameters on the CPU, torch beside ONNX Runtime where that is installed."""
+    """One crop to its face on the CPU, torch beside ONNX Runtime where that is installed."""
     installed = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
     if bench.compile and not installed:
         print('left out: ONNX Runtime; pip install "prnet[onnx]"', file=sys.stderr)

@@ -35,7 +35,8 @@ def face() -> Face:
     triangles, landmarks = (
         torch.from_numpy(index.astype(np.int64)) for index in (tiny.triangles, tiny.landmark_index)
     )
-    return Face("tiny", small.morphable_model, small.uv, triangles, landmarks, {})
+    rest = torch.zeros(small.morphable_model.num_vertices, dtype=torch.bool)
+    return Face("tiny", small.morphable_model, small.uv, triangles, landmarks, {"rest": rest})
 
 
 @pytest.fixture
