@@ -114,8 +114,10 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
         assert found["landmarks"].shape == (batch, 68, 3)
         moved = np.abs(found["landmarks"] - found["landmarks"][:1]).mean((1, 2))
         assert (moved[1:] > 0.01).all()  # it sees the image
-        assert np.abs(found["position_map"] - prediction.position_map.numpy()).max() < 1e-3
-        assert difference(path, computed, images).largest_px < 1e-3
+        # 1e-3 px of a face; made weights may place theirs far outside of the crop.
+        limit = 1e-3 * max(1.0, float(prediction.position_map.abs().max()) / 256)
+        assert np.abs(found["position_map"] - prediction.position_map.numpy()).max() < limit
+        assert difference(path, computed, images).largest_px < limit
         if prediction.parameters is not None:
             np.testing.assert_allclose(
                 found["parameters"], prediction.parameters.numpy(), rtol=1e-4, atol=1e-4
