@@ -80,7 +80,7 @@ class PointFit(nn.Module):
     def forward(self, points: Tensor) -> Tensor:  # (B, K, 3), crop px
         """Pose (f R | t) and coefficients, see `prnet.geometry.pose_parameters`, (B, 12 + C)."""
         target = points * points.new_tensor(FLIP)
-        offset = self.mean.new_zeros(len(points), len(self.mean))
+        offset = points.new_zeros(points.shape[0], self.mean.shape[0])
         for _ in range(self.rounds):
             found = umeyama(self._shaped(offset), target, damping=0.0)
             local = (target - found.translation[:, None]) @ found.rotation

@@ -121,7 +121,7 @@ class Swift(Regressor):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("point_index", torch.zeros(num_points, dtype=torch.long))
-        self.fit: PointFit | None = None  # made when it is first asked for
+        self.fit: PointFit | None = None  # of eval mode
 
     def set_face(self, face: Face) -> None:
         """The face whose points these are; a network that was not trained yet chooses them.
@@ -135,12 +135,28 @@ class Swift(Regressor):
         self.point_model = face.morphable_model.truncated(self.num_shape, self.num_exp).at_vertices(
             self.point_index
         )
-        self.fit = None
+        self._renew_fit()
+
+    def set_statistics(
+        self,
+        mean: Tensor,  # (P,)
+        std: Tensor,  # (P,)
+    ) -> None:
+        super().set_statistics(mean, std)
+        self._renew_fit()
 
     def train(self, mode: bool = True) -> "Swift":
         """As torch's; the fit is made anew, of the whitening there is by then."""
+        super().train(mode)
+        self._renew_fit()
+        return self
+
+    def _renew_fit(self) -> None:
         self.fit = None
-        return super().train(mode)
+        if self.decoder is not None and not self.training:
+            spread = self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:]
+            noise = self.noise_mm * MICROMETRES
+            self.fit = PointFit(self.point_model, *spread, noise=noise).to(self.head.weight.device)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
         """The points as they leave the head, (B, 3 K)."""
@@ -157,15 +173,11 @@ class Swift(Regressor):
         """Those of the face nearest to the points, (B, P).
 
         Raises:
-            ValueError: no face yet.
+            ValueError: no face yet, or not in eval mode.
         """
-        if self.decoder is None:
+        if self.fit is None:
             raise ValueError("the network has no face yet: call set_face before eval mode")
         points = self.points_of(whitened)
-        if self.fit is None:
-            spread = self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:]
-            noise = self.noise_mm * MICROMETRES
-            self.fit = PointFit(self.point_model, *spread, noise=noise).to(points.device)
         with torch.autocast(points.device.type, enabled=False):
             return self.fit(points)
 

@@ -278,7 +278,7 @@ def test_optimizers():
     group = chosen.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
     assert isinstance(make_optimizer(network, plan()), torch.optim.Adam)
-    with pytest.raises(ValueError, match="got 'lion', expected one of adam, sgd"):
+    with pytest.raises(ValueError, match="got 'lion', expected one of adam, adamw, sgd"):
         make_optimizer(network, plan(optimizer="lion"))
 
 

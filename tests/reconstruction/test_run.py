@@ -145,7 +145,7 @@ def test_given_boxes_need_no_detector(photos, tmp_path, reconstructor, her_face)
     (face,) = content["inputs"][0]["faces"]
     assert face["confidence"] is None
     found = np.load(tmp_path / "one.npz")["landmarks"]
-    assert np.abs(found - her_face.landmarks)[:, :2].max() < 4
+    assert np.abs(found - her_face.landmarks)[:, :2].max() < 6
 
 
 @pytest.mark.parametrize("source", ["boxes", "landmarks"])
@@ -170,7 +170,7 @@ def test_boxes_and_landmarks_are_of_the_upright_photo(
     (record,) = content["inputs"]
     assert (record["width"], record["height"], record["orientation"]) == (512, 400, 6)
     found = np.load(tmp_path / "o" / "a.npz")["landmarks"]
-    assert np.abs(found - her_face.landmarks)[:, :2].max() < 4
+    assert np.abs(found - her_face.landmarks)[:, :2].max() < 6
 
 
 def test_the_evaluator_reads_the_folder_as_it_is(photos, tmp_path, reconstructor, her_face):
