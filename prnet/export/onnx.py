@@ -26,7 +26,7 @@ REGRESSOR_OUTPUTS = (*MAP_OUTPUTS, "vertices", "parameters")
 
 
 class FaceNetwork(nn.Module):
-    """A network in eval mode with its face: what the file computes."""
+    """A network in eval mode with its face: what the file computes. It keeps the network."""
 
     def __init__(self, model: Network, face: Face) -> None:
         super().__init__()
@@ -35,6 +35,7 @@ class FaceNetwork(nn.Module):
         model.set_face(face)
         self.bases: nn.Module | None = None
         if model.num_parameters is not None:
+            model.parameters_alone = True
             self.bases = face.morphable_model.truncated(model.num_shape, model.num_exp)
         self.register_buffer("landmark_index", face.landmark_index)
         # The texels that `Prediction.position_map` of a regressor has values at.

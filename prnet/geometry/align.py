@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prnet.geometry.jacobi import proper_svd
+from prnet.geometry.jacobi import rotating_svd
 
 
 class Similarity(NamedTuple):
@@ -122,7 +122,7 @@ class _NearestRotation(torch.autograd.Function):
     def forward(ctx, matrix: Tensor, damping: float) -> Tensor:
         finite = matrix.isfinite().all(-1).all(-1)[:, None, None]
         matrix = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
-        left, singular, right_t = proper_svd(matrix)
+        left, singular, right_t = rotating_svd(matrix)
         ctx.damping = damping
         ctx.save_for_backward(left, singular, right_t)
         return left @ right_t

@@ -1,7 +1,8 @@
 """The singular value decomposition of 3 x 3 matrices in a fixed number of elementary steps.
 
 No branch, no call of LAPACK and no value read back: it can be compiled, captured in a CUDA graph
-and written as ONNX, where `torch.linalg.svd` cannot. Letters: B batch.
+and written as ONNX, where `torch.linalg.svd` cannot. Run step by step on a CPU it takes 0.9 ms,
+where LAPACK takes 0.01: there, and there alone, LAPACK it is. Letters: B batch.
 """
 
 import torch
@@ -14,13 +15,26 @@ ROUNDS = {torch.float32: 4, torch.float64: 5}
 PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
-def proper_svd(
+def rotating_svd(
     matrix: Tensor,  # (B, 3, 3), finite, float32 or float64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """M = U diag(s) V^T with det U = det V = +1: U (B, 3, 3), s (B, 3), V^T (B, 3, 3).
+    """M = U diag(s) V^T with det (U V^T) = +1: U (B, 3, 3), s (B, 3), V^T (B, 3, 3).
 
     s_1 >= s_2 >= |s_3| but for rounding; s_3 has the sign of det M. Singular vectors that are not
     determined are some orthonormal ones. Not for autograd.
+    """
+    if matrix.device.type == "cpu" and not torch.compiler.is_compiling():
+        left, singular, right_t = torch.linalg.svd(matrix)
+        sign = torch.ones_like(singular)
+        sign[:, 2] = torch.linalg.det(left @ right_t).sign()
+        return left, singular * sign, sign[..., None] * right_t
+    return jacobi_svd(matrix)
+
+
+def jacobi_svd(
+    matrix: Tensor,  # (B, 3, 3), finite, float32 or float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `rotating_svd`, in steps; det U = det V = +1.
 
     Source: one-sided Jacobi (Hestenes, J. SIAM 1958).
     """

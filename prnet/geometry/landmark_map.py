@@ -10,15 +10,16 @@ from prnet.geometry.camera import transform_points
 
 BACKGROUND, POINT = -1.0, 1.0
 
-# Each of the 18 points is the mean of these of the 68 (order iBUG). The 17 of the outline are left
-# out: in a photo they are not points of the surface. The centre of the mouth is that of the inner
-# lips, as in the released code; the paper's text takes the middle of its corners.
+# Each of the 18 points is the mean of these two of the 68 (order iBUG), a single one twice. The 17
+# of the outline are left out: in a photo they are not points of the surface. The centre of the
+# mouth is that of the inner lips, as in the released code; the paper's text takes the middle of its
+# corners.
 POINTS_18 = (
-    *((index,) for index in (17, 19, 21, 22, 24, 26)),  # brows
-    *((36,), (37, 40), (39,)),  # eye on the left of the image
-    *((42,), (43, 46), (45,)),  # eye on the right
-    *((31,), (30,), (35,)),  # nose
-    *((48,), (62, 66), (54,)),  # mouth
+    *((index, index) for index in (17, 19, 21, 22, 24, 26)),  # brows
+    *((36, 36), (37, 40), (39, 39)),  # eye on the left of the image
+    *((42, 42), (43, 46), (45, 45)),  # eye on the right
+    *((31, 31), (30, 30), (35, 35)),  # nose
+    *((48, 48), (62, 66), (54, 54)),  # mouth
 )
 # The landmark that a mirrored face has in the place of each, iBUG.
 MIRRORED_68 = (
@@ -37,12 +38,14 @@ MIRRORED_68 = (
 
 def points_18(points: Tensor) -> Tensor:  # (B, 68, C)
     """The 18 of the landmark map among 68 points, (B, 18, C)."""
-    return torch.stack([points[:, list(parts)].mean(1) for parts in POINTS_18], 1)
+    first, second = zip(*POINTS_18, strict=True)
+    return (points[:, list(first)] + points[:, list(second)]) / 2
 
 
 def visible_18(visible: Tensor) -> Tensor:  # (B, 68), bool
     """Which of the 18 are there: those of which every part is, (B, 18)."""
-    return torch.stack([visible[:, list(parts)].all(1) for parts in POINTS_18], 1)
+    first, second = zip(*POINTS_18, strict=True)
+    return visible[:, list(first)] & visible[:, list(second)]
 
 
 def landmark_map(

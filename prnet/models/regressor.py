@@ -45,6 +45,8 @@ class Regressor(Network):
 
     predicts = frozenset({"parameters"})
     needs_statistics = True
+    # Whether the parameters leave alone in eval mode too, for those who decode them on their own.
+    parameters_alone = False
 
     def __init__(
         self,
@@ -130,6 +132,8 @@ class Regressor(Network):
             raise ValueError("the network has no face yet: call set_face before eval mode")
         with torch.autocast(parameters.device.type, enabled=False):
             parameters = self.depth_origin(parameters)
+            if self.parameters_alone:
+                return Prediction(parameters=parameters)
             face = split_parameters(parameters, self.num_shape)
             rotation = nearest_rotation(face.pose[..., :3])
             scale = (rotation * face.pose[..., :3]).sum((1, 2)) / 3

@@ -15,7 +15,7 @@ from torchvision import models
 from prnet.entry import CONFIG_DIR, shipped_values
 from prnet.export.onnx import IMAGE, difference, in_half, write_onnx
 from prnet.faces.face import Face
-from prnet.models import mobile_frnet
+from prnet.models import mobile_frnet, mobilenet_v1
 from prnet.models.attention import SpatialGroupEnhance
 from prnet.models.compact import Compact
 from prnet.models.loading import build_network
@@ -61,6 +61,7 @@ def shallow(monkeypatch) -> None:
     monkeypatch.setattr(
         models, "mobilenet_v2", lambda num_classes: models.MobileNetV2(num_classes, 0.5, stages)
     )
+    monkeypatch.setattr(mobilenet_v1, "PLAN", ((64, 1), (128, 2)))
     monkeypatch.setattr(mobile_frnet, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2)))
     monkeypatch.setattr(mobile_frnet, "LAST", 32)
 
@@ -113,7 +114,9 @@ def network(name: str) -> Network:
 @pytest.mark.parametrize("name", NAMES)
 def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
     path, said = tmp_path / "face.onnx", []
-    computed = write_onnx(network(name), face, path, metadata={"by": "test"}, say=said.append)
+    model = network(name)
+    computed = write_onnx(model, face, path, metadata={"by": "test"}, say=said.append)
+    model.eval().set_face(face)
     assert [file.name for file in tmp_path.iterdir()] == ["face.onnx"]
     assert len(said) == 3
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -123,7 +126,7 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
         images = pictures(batch)
         found = dict(zip(computed.outputs, session.run(None, {IMAGE: images.numpy()}), strict=True))
         with torch.inference_mode():
-            prediction = computed.model(images)
+            prediction = model(images)
         assert found["position_map"].shape == (batch, 3, SIDE, SIDE)
         assert found["landmarks"].shape == (batch, 68, 3)
         moved = np.abs(found["landmarks"] - found["landmarks"][:1]).mean((1, 2))

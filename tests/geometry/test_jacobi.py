@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from prnet.geometry import align
 from prnet.geometry.align import nearest_rotation
-from prnet.geometry.jacobi import proper_svd
+from prnet.geometry.jacobi import jacobi_svd, rotating_svd
 
 COUNT = 2000
 # Singular values; the last is negative for a matrix that reflects. The rotation is determined where
@@ -28,6 +29,12 @@ OPEN = {
     "mirrored with two alike": (1.0, 0.5, -0.5),
     "mirrored ball": (1.0, 1.0, -1.0),
 }
+
+
+@pytest.fixture(autouse=True)
+def in_steps(monkeypatch) -> None:
+    """As where there is no LAPACK."""
+    monkeypatch.setattr(align, "rotating_svd", jacobi_svd)
 
 
 def rotations(seed: int) -> Tensor:
@@ -74,7 +81,7 @@ def test_the_rotation_is_the_best(kind, dtype):
 @pytest.mark.parametrize("kind", [*DETERMINED, *OPEN])
 def test_the_parts_are_a_decomposition(kind):
     matrix = matrices((DETERMINED | OPEN)[kind])
-    left, values, right = proper_svd(matrix)
+    left, values, right = jacobi_svd(matrix)
     largest = max(abs(value) for value in (DETERMINED | OPEN)[kind])
     assert ((left * values[:, None]) @ right - matrix).abs().max() <= 1e-14 * largest
     expected = torch.tensor((DETERMINED | OPEN)[kind], dtype=torch.float64).expand_as(values)
@@ -103,8 +110,19 @@ def test_the_gradient_is_finite_everywhere(kind, damping):
     assert matrix.grad.isfinite().all()
 
 
-def test_it_is_one_graph_without_a_branch():
+@pytest.mark.parametrize("kind", [*DETERMINED, *OPEN])
+def test_lapack_in_its_place_says_the_same(kind):
+    matrix = matrices((DETERMINED | OPEN)[kind])
+    (left, values, right), (_, expected, _) = rotating_svd(matrix), jacobi_svd(matrix)
+    largest = max(abs(value) for value in (DETERMINED | OPEN)[kind])
+    assert ((left * values[:, None]) @ right - matrix).abs().max() <= 1e-14 * largest
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-14 * largest)
+    torch.testing.assert_close(torch.linalg.det(left @ right), torch.ones(COUNT).double())
+
+
+def test_it_is_one_graph_without_a_branch(monkeypatch):
     """What compilation, CUDA graphs and ONNX ask for."""
+    monkeypatch.setattr(align, "rotating_svd", rotating_svd)
     matrix = matrices(DETERMINED["any"])[:4].float()
     program = torch.export.export(Rotation(), (matrix,))
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
