@@ -22,7 +22,7 @@ from prnet.geometry.uv import UVLayout, face_mask_from_jaw, uv_pixels
 
 NAME = "embedded"
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "embedded_face.npz"
-MICROMETRES = 1000  # in one of the file's millimetres
+MICROMETRES = 1000  # in a millimetre, the unit of the file
 # Polygons of these regions form the closed surface that is refined; the others are only rendered.
 SURFACE_REGIONS = ("skin", "neck", "eye_left", "eye_right", "mouth_slit")
 MASKS = ("lips", "eyelids", "ears")

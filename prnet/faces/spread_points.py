@@ -5,24 +5,16 @@ Letters: B batch, K points, N vertices, C = S + E coefficients.
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from prnet.faces.face import Face
 from prnet.geometry.align import umeyama
 from prnet.geometry.morphable_model import MorphableModel
-from prnet.geometry.pose_parameters import FLIP
+from prnet.geometry.pose_parameters import FLIP, mirrored_vertices
 
+NUM_LANDMARKS = 68
 # Pose and coefficients are found in turn.
 ROUNDS = 4
-
-
-def mirrored_vertices(face: Face) -> np.ndarray:
-    """The vertex on the other side, (N,); of a face that does not know it the nearest one."""
-    if face.mirror_index is not None:
-        return face.mirror_index.cpu().numpy()
-    mean = face.morphable_model.mean.double().cpu().numpy()
-    return cKDTree(mean * [-1, 1, 1]).query(mean)[1]
 
 
 def spread_points(face: Face, pairs: int) -> Tensor:
@@ -37,14 +29,14 @@ def spread_points(face: Face, pairs: int) -> Tensor:
         chosen.append(right_half[distance.argmax()])
         new = np.linalg.norm(mean[right_half] - mean[chosen[-1]], axis=1)
         distance = np.minimum(distance, new)
-    chosen = np.array(chosen)
-    vertices = np.concatenate([chosen, mirrored_vertices(face)[chosen]])
-    landmarks = face.landmark_index.cpu()
-    return torch.cat([landmarks, torch.from_numpy(vertices)]).to(face.landmark_index.device)
+    right = torch.tensor(chosen)
+    left = mirrored_vertices(face.morphable_model, face.mirror_index)[right]
+    landmarks = face.landmark_index
+    return torch.cat([landmarks, torch.cat([right, left]).to(landmarks.device)])
 
 
 class PointFit(nn.Module):
-    """Pose and coefficients of the face nearest to given points, in closed form.
+    """Pose and coefficients of the face nearest to given points, in a few closed steps.
 
     In turn: the similarity that brings the face's points to the given ones, and the most probable
     coefficients where points err by `noise` and coefficients are spread as in training (ridge

@@ -66,6 +66,18 @@ def crop_points(
     return posed_vertices(model, parameters) * parameters.new_tensor(FLIP)
 
 
+def mirrored_vertices(
+    model: MorphableModel,
+    mirror_index: Tensor | None,  # (N,), where the face knows it
+) -> Tensor:
+    """The vertex on the other side of each, (N,), CPU; where it is not known the one nearest to the
+    mirror image of the mean."""
+    if mirror_index is not None:
+        return mirror_index.cpu()
+    mean = model.mean.double().cpu().numpy()
+    return torch.from_numpy(cKDTree(mean * [-1, 1, 1]).query(mean)[1])
+
+
 class MirrorImage(nn.Module):
     """Coefficients of a face's mirror image, c' = A c + b, by least squares over all vertices.
 
@@ -79,14 +91,12 @@ class MirrorImage(nn.Module):
     def __init__(
         self,
         model: MorphableModel,
-        mirror_index: Tensor | None,  # (N,); None: nearest to the mirror image of the mean
+        mirror_index: Tensor | None,  # (N,); None: see `mirrored_vertices`
     ) -> None:
         super().__init__()
         sign = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
         mean, basis = model.mean.double().cpu(), model.basis.double().cpu()
-        if mirror_index is None:
-            mirror_index = torch.from_numpy(cKDTree((mean * sign).numpy()).query(mean.numpy())[1])
-        index = mirror_index.cpu()
+        index = mirrored_vertices(model, mirror_index)
         rows = basis.flatten(1)  # (C, 3 N)
         mirrored_rows = (basis[:, index] * sign).flatten(1)
         change = ((mean[index] * sign) - mean).flatten()  # of the mean

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
-from prnet.faces.spread_points import mirrored_vertices, spread_points
+from prnet.faces.spread_points import NUM_LANDMARKS, spread_points
+from prnet.geometry.pose_parameters import mirrored_vertices
 from prnet.losses.loss import Loss, root
 from prnet.sample import FaceSample, Prediction
-
-NUM_LANDMARKS = 68
 
 
 class PointsLoss(Loss):
@@ -41,7 +40,8 @@ class PointsLoss(Loss):
 
     def set_face(self, face: Face) -> None:
         index = spread_points(face, self.pairs)
-        mirrored = torch.from_numpy(mirrored_vertices(face)).to(index.device)[index]
+        other_side = mirrored_vertices(face.morphable_model, face.mirror_index)
+        mirrored = other_side.to(index.device)[index]
         self.model = face.morphable_model.at_vertices(torch.cat([index, mirrored]))
 
     def true_points(self, sample: FaceSample) -> Tensor:
@@ -62,7 +62,7 @@ class PointsLoss(Loss):
         low, high = true[:, :NUM_LANDMARKS, :2].aminmax(dim=1)
         side = (high - low).prod(1).sqrt()  # (B,)
         percent = 100 * root(offset.square().sum(-1)) / side[:, None]
-        at_landmarks, elsewhere = percent.split(
-            [NUM_LANDMARKS, percent.shape[1] - NUM_LANDMARKS], 1
-        )
-        return {"landmarks": at_landmarks.mean() / 2, "vertices": elsewhere.mean() / 2}
+        return {
+            "landmarks": percent[:, :NUM_LANDMARKS].mean() / 2,
+            "vertices": percent[:, NUM_LANDMARKS:].mean() / 2,
+        }

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prnet.faces.embedded import MICROMETRES
 from prnet.faces.face import Face
-from prnet.faces.spread_points import PointFit, spread_points
+from prnet.faces.spread_points import NUM_LANDMARKS, PointFit, spread_points
 from prnet.geometry.pose_parameters import NUM_POSE
 from prnet.models.regressor import Regressor
 from prnet.sample import Prediction
@@ -20,11 +21,9 @@ STAGES = ((24, 1, 2, 2), (32, 2, 4, 2), (64, 3, 4, 2), (96, 2, 4, 1), (160, 2, 4
 STRIDE = 32
 STEM = 16
 SQUEEZED = 32
-NUM_LANDMARKS = 68
 # The head's output of 1 is this many crop px, from the middle of the crop in x and y.
 UNIT_PX = 80.0
 CENTER_PX = 127.5
-MICROMETRES = 1000.0  # a millimetre
 
 
 class InvertedResidual(nn.Module):
@@ -159,7 +158,7 @@ class Swift(Regressor):
             self.fit = PointFit(self.point_model, *spread, noise=noise).to(self.head.weight.device)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
-        """The points as they leave the head, (B, 3 K)."""
+        """The points as they leave the head, in place of whitened parameters, (B, 3 K)."""
         return self.head(functional.relu(self.code(self.encoder(image).flatten(1))))
 
     def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from prnet.drawing.pictures import draw_landmarks, draw_mask, draw_mesh, draw_position_map
-from prnet.geometry.rasterize import rasterize
 from prnet.reconstruction.reconstructor import FaceReconstruction
+from prnet.reconstruction.rendering import seen_values
 from prnet.reconstruction.texture import Texture
 
 SIDE = 640  # px of every picture
@@ -61,11 +61,12 @@ def _landmarks(face: FaceReconstruction, _texture: Texture) -> np.ndarray:
 
 def _depth(face: FaceReconstruction, _texture: Texture) -> np.ndarray:
     """Nearer is brighter, from the mesh's farthest point to its nearest."""
-    mesh = torch.from_numpy(close_up(face).vertices)[None]
-    raster = rasterize(mesh, torch.from_numpy(face.triangles), height=SIDE, width=SIDE)
-    depth = np.where(raster.triangle[0].numpy() >= 0, raster.depth[0].numpy(), 0)
-    grey = np.rint(255 * depth / max(float(mesh[..., 2].max()), 1e-6)).clip(0, 255)
-    return np.repeat(grey[..., None].astype(np.uint8), 3, 2)
+    mesh = close_up(face).vertices
+    seen = seen_values(mesh, face.triangles, mesh[:, 2:], height=SIDE, width=SIDE)
+    grey = np.rint(255 * seen.values / max(float(mesh[:, 2].max()), 1e-6)).clip(0, 255)
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture[seen.rows, seen.columns] = grey
+    return picture
 
 
 def _position_map(face: FaceReconstruction, _texture: Texture) -> np.ndarray:

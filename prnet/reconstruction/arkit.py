@@ -114,6 +114,12 @@ def bounded_expression(face: Face) -> BoundedExpression:
     return _made[key]
 
 
+def named_values(names: Sequence[str], coefficients: np.ndarray) -> dict[str, float]:  # (E,)
+    """The coefficients as JSON has them."""
+    pairs = zip(names, coefficients, strict=True)
+    return {name: round(float(value), 4) for name, value in pairs}
+
+
 def live_link_row(
     names: Sequence[str],
     coefficients: np.ndarray,  # (E,)

@@ -23,7 +23,6 @@ of the network's own face: with the BFM other programs read it as they read 300W
 embedded face its coefficients mean nothing to them, and `face=embedded` reads it.
 """
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -43,9 +42,14 @@ from prnet.datasets.pictures import write_picture
 from prnet.drawing.pictures import draw_axes, draw_landmarks, draw_mesh
 from prnet.export.mesh import write_obj
 from prnet.faces.face import Face
-from prnet.files import write_json, write_npz, written_whole
+from prnet.files import csv_text, write_json, write_npz, write_text, written_whole
 from prnet.geometry.camera import transform_points
-from prnet.reconstruction.arkit import LIVE_LINK_COLUMNS, bounded_expression, live_link_row
+from prnet.reconstruction.arkit import (
+    LIVE_LINK_COLUMNS,
+    bounded_expression,
+    live_link_row,
+    named_values,
+)
 from prnet.reconstruction.coefficients import named_coefficients
 from prnet.reconstruction.glb import METRES, frontal_vertices, write_face_glb
 from prnet.reconstruction.reconstructor import FaceReconstruction
@@ -119,9 +123,13 @@ def _glb(face: FaceReconstruction, stem: Path) -> list[Path]:
 
 
 def _overlay(face: FaceReconstruction, stem: Path) -> list[Path]:
-    drawn = draw_mesh(face.picture, face.vertices, torch.from_numpy(face.triangles), opacity=0.5)
-    drawn = draw_landmarks(drawn, face.landmarks, stroke=face.framing.size / 170)
-    return [_picture(_named(stem, "_overlay.jpg"), drawn)]
+    return [_picture(_named(stem, "_overlay.jpg"), drawn_over(face.picture, face))]
+
+
+def drawn_over(picture: np.ndarray, face: FaceReconstruction) -> np.ndarray:
+    """A picture with the mesh and the landmarks of a face, (H, W, 3), uint8 RGB."""
+    drawn = draw_mesh(picture, face.vertices, torch.from_numpy(face.triangles), opacity=0.5)
+    return draw_landmarks(drawn, face.landmarks, stroke=face.framing.size / 170)
 
 
 def _obj(face: FaceReconstruction, stem: Path) -> list[Path]:
@@ -206,19 +214,14 @@ def face_record(face: FaceReconstruction, files: Iterable[str]) -> dict:
 def _arkit(face: FaceReconstruction, stem: Path) -> list[Path]:
     found = named_coefficients(face)
     path, table = _named(stem, "_arkit.json"), _named(stem, "_arkit.csv")
-    named = {
-        name: round(float(value), 4)
-        for name, value in zip(found.names, found.exp_params, strict=True)
-    }
-    write_json(path, named)
+    write_json(path, named_values(found.names, found.exp_params))
     row = live_link_row(
         found.names,
         found.exp_params,
         timecode="00:00:00:00.000",
         angles_deg=face.pose.angles_deg,
     )
-    with written_whole(table) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows([LIVE_LINK_COLUMNS, row])
+    write_text(table, csv_text([LIVE_LINK_COLUMNS, row]))
     return [path, table]
 
 

@@ -20,12 +20,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from prnet.export.gltf import Animation
-from prnet.files import csv_text, write_json, write_text, written_whole
+from prnet.files import csv_text, write_json, write_npz, write_text
 from prnet.reconstruction.arkit import (
     LIVE_LINK_COLUMNS,
     BoundedExpression,
     bounded_expression,
     live_link_row,
+    named_values,
     time_code,
 )
 from prnet.reconstruction.glb import METRES, write_face_glb
@@ -86,7 +87,7 @@ def require_coefficients(face: FaceReconstruction) -> BoundedExpression:
     """
     if face.exp_params is None:
         raise ValueError(
-            "outputs=arkit: the network predicts a position map; use one of parameters"
+            "outputs=arkit: the network predicts a position map; of a video use one of parameters"
         )
     return bounded_expression(face.face)
 
@@ -121,8 +122,7 @@ def _npz(one: Performance, stem: Path, fps: float) -> list[Path]:
         content["shape_params"] = np.stack(one.shape_params)
         content["exp_params"] = np.stack(one.exp_params)
     path = stem.with_name(f"{stem.name}.npz")
-    with written_whole(path) as temporary:
-        np.savez_compressed(temporary, **content)
+    write_npz(path, content)
     return [path]
 
 
@@ -163,10 +163,7 @@ def _pose(one: Performance, stem: Path, fps: float) -> list[Path]:
 
 def _arkit(one: Performance, stem: Path, fps: float) -> list[Path]:
     names = bounded_expression(one.best.face).names
-    rows = [
-        {name: round(float(value), 4) for name, value in zip(names, values, strict=True)}
-        for values in one.coefficients
-    ]
+    rows = [named_values(names, values) for values in one.coefficients]
     table = stem.with_name(f"{stem.name}_arkit.csv")
     moments = zip(one.times_s, one.coefficients, one.angles_deg(), strict=True)
     lines = [

@@ -22,7 +22,7 @@ from prnet.detection.framing import (
     framing_of_points,
     overlap,
 )
-from prnet.detection.settling import settled
+from prnet.detection.settling import five_points, settled
 from prnet.detection.tilt import FoundFace, find_faces, tilt_of
 from prnet.reconstruction.reconstructor import (
     FaceReconstruction,
@@ -267,8 +267,7 @@ def framing_of_landmarks(landmarks: np.ndarray, last_tilt: float) -> Framing:  #
     Raises:
         ValueError: as `framing_of_points`.
     """
-    eyes = [landmarks[36:42, :2].mean(0), landmarks[42:48, :2].mean(0)]
-    tilt = tilt_of(np.stack([*eyes, landmarks[30, :2], landmarks[48, :2], landmarks[54, :2]]))
+    tilt = tilt_of(five_points(landmarks))
     least = LEAST_TILT if last_tilt == 0 else 0.6 * LEAST_TILT
     return framing_of_points(landmarks, tilt=tilt if abs(tilt) >= least else 0.0)
 

@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from prnet.drawing.pictures import draw_landmarks, draw_mesh
-from prnet.reconstruction.outputs import MORE, face_record
+from prnet.reconstruction.outputs import MORE, drawn_over, face_record
 from prnet.reconstruction.performance import (
     Performance,
     require_coefficients,
@@ -166,8 +164,7 @@ def _face(one: Performance, files: list[str]) -> dict:
 def drawn(picture: np.ndarray, faces: dict[int, FaceReconstruction]) -> np.ndarray:
     """A frame with the mesh, the landmarks and the number of each face, (H, W, 3), uint8 RGB."""
     for number, face in faces.items():
-        picture = draw_mesh(picture, face.vertices, torch.from_numpy(face.triangles), opacity=0.5)
-        picture = draw_landmarks(picture, face.landmarks, stroke=face.framing.size / 170)
+        picture = drawn_over(picture, face)
         size = face.framing.size / 120
         corner = face.landmarks[:, :2].min(0) - [0, 0.1 * face.framing.size]
         place = tuple(int(value) for value in corner.clip(-1e4, 1e4))

@@ -8,7 +8,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from prnet.datasets.augment import AugmentRule, augment, draw_similarity, scale_channels
+from prnet.datasets.augment import (
+    AugmentRule,
+    augment,
+    blurred,
+    developed,
+    draw_similarity,
+    scale_channels,
+)
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.entry import CONFIG_DIR
 from prnet.geometry import camera
@@ -177,6 +184,50 @@ def test_some_images_have_their_channels_scaled():
 def test_configurations_name_every_field(file):
     """A field can only be changed on the command line if the configuration has it."""
     assert OmegaConf.load(file).keys() == set(AugmentRule._fields)
+
+
+def test_a_rule_without_film_leaves_images_and_random_numbers_alone():
+    """So that runs of the papers' rules draw what they drew before there was any."""
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    image = torch.rand(2, 3, 8, 8)
+    assert torch.equal(developed(image, AugmentRule(), generator), image)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_film_stays_within_its_limits():
+    image = torch.full((200, 3, 4, 4), 0.25)
+    image[:, 0] = 0.3
+
+    def made(**values):
+        return developed(image, AugmentRule(**values), torch.Generator().manual_seed(0))
+
+    gain = made(exposure=(0.5, 2.0)) / image
+    assert 0.5 <= gain.min() < 0.55
+    assert 1.9 < gain.max() <= 2.0
+    torch.testing.assert_close(gain, gain[:, :1, :1, :1].expand_as(gain))  # one an image
+    power = made(gamma=(0.5, 2.0)).log() / image.log()
+    assert 0.5 <= power.min() < 0.55
+    assert 1.9 < power.max() <= 2.0001
+    grey = made(grey=0.3)
+    colourless = (grey[:, 0] == grey[:, 1]).flatten(1).all(1)
+    assert 40 < colourless.sum() < 80
+    assert torch.equal(grey[~colourless], image[~colourless])
+    noise = (made(noise=0.1) - image).flatten(1).std(1)
+    assert 0.05 < noise.max() < 0.15
+    assert noise.median() < 0.03  # most are nearly clean
+
+
+def test_blur_takes_detail_from_some_images_and_keeps_their_tone():
+    image = torch.rand(100, 3, 64, 64)
+    soft = blurred(image, (8, 8), torch.Generator().manual_seed(0), probability=0.4)
+    changed = (soft != image).flatten(1).any(1)
+    assert 25 < changed.sum() < 55
+    detail = soft[changed].diff(dim=-1).abs().mean() / image[changed].diff(dim=-1).abs().mean()
+    assert detail < 0.1
+    torch.testing.assert_close(
+        soft[changed].mean((2, 3)), image[changed].mean((2, 3)), atol=0.02, rtol=0
+    )
 
 
 def test_papers_configurations():

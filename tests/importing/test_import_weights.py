@@ -25,24 +25,12 @@ from prnet.models.mobilenet_v1 import MobileNetV1
 from prnet.models.network import Network
 from prnet.models.prn import PRN
 from prnet.models.sadrnet import SHAPE_UNIT, SADRNet
+from tests.lived_in import lived_in
 from tests.load_script import SCRIPTS
 
 PLAN = [(m, s) for m in (2, 4, 8, 16, 32) for s in (2, 1)]
 DECONVS = [(32, 1), (16, 2), (16, 1), (16, 1), (8, 2), (8, 1), (8, 1), (4, 2), (4, 1), (4, 1)]
 DECONVS += [(2, 2), (2, 1), (1, 2), (1, 1)]
-
-
-def lived_in(model: nn.Module) -> nn.Module:
-    """Weights and statistics as of a trained network: no mean 0, no variance 1."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.2, 2)
-    return model.eval()
 
 
 def built(found: Imported) -> Network:

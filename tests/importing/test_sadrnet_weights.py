@@ -15,6 +15,7 @@ from prnet.checkpoint import load_weights
 from prnet.importing.sadrnet import import_sadrnet, released_names
 from prnet.importing.states import Imported, read_state
 from prnet.models.sadrnet import SADRNet
+from tests.lived_in import lived_in
 from tests.small_face import small_face
 
 
@@ -117,17 +118,7 @@ def imported(path: Path) -> Imported:
 def theirs() -> Theirs:
     """Small, its statistics those of a trained network: no mean 0, no variance 1."""
     torch.manual_seed(0)
-    model = Theirs(2)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.2, 2)
-            module.num_batches_tracked.fill_(7)
-    return model.eval()
+    return lived_in(Theirs(2))
 
 
 @pytest.fixture

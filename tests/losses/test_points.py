@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
-from prnet.faces.spread_points import mirrored_vertices, spread_points
+from prnet.faces.spread_points import spread_points
+from prnet.geometry.pose_parameters import mirrored_vertices
 from prnet.losses.points import PointsLoss
 from prnet.sample import FaceSample, PosedFit, Prediction
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
@@ -38,7 +39,7 @@ def seen_points(face: Face, sample: FaceSample) -> Tensor:
     """Where a viewer sees them, written out: of a mirrored face, the mirror vertices' places."""
     index = spread_points(face, PAIRS)
     if sample.fit.mirrored[0]:
-        index = torch.from_numpy(mirrored_vertices(face))[index]
+        index = mirrored_vertices(face.morphable_model, face.mirror_index)[index]
     vertices = face.morphable_model(sample.fit.shape_params, sample.fit.exp_params)[:, index]
     matrix = sample.fit.crop_from_model
     return torch.einsum("bij,bkj->bki", matrix[:, :3, :3], vertices) + matrix[:, None, :3, 3]

@@ -278,6 +278,12 @@ def test_optimizers():
     group = chosen.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
     assert isinstance(make_optimizer(network, plan()), torch.optim.Adam)
+    matrices, vectors = make_optimizer(
+        network, plan(optimizer="adamw", weight_decay=0.02)
+    ).param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.02, 0.0)
+    assert matrices["params"] == [network.head.weight]
+    assert vectors["params"] == [network.head.bias]
     with pytest.raises(ValueError, match="got 'lion', expected one of adam, adamw, sgd"):
         make_optimizer(network, plan(optimizer="lion"))
 

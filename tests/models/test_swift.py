@@ -5,8 +5,13 @@ import torch
 from torch import Tensor
 
 from prnet.faces.face import Face
-from prnet.faces.spread_points import PointFit, mirrored_vertices, spread_points
-from prnet.geometry.pose_parameters import NUM_POSE, crop_points, split_parameters
+from prnet.faces.spread_points import PointFit, spread_points
+from prnet.geometry.pose_parameters import (
+    NUM_POSE,
+    crop_points,
+    mirrored_vertices,
+    split_parameters,
+)
 from prnet.models.swift import Swift
 from tests.tiny import NUM_EXP, NUM_SHAPE
 
@@ -76,7 +81,9 @@ def test_spread_points_are_symmetric_distinct_and_far_apart(face: Face) -> None:
     index = spread_points(face, PAIRS)
     assert index.tolist()[:68] == face.landmark_index.tolist()
     right, left = index[68:].chunk(2)
-    assert mirrored_vertices(face)[right].tolist() == left.tolist()
+    assert (
+        mirrored_vertices(face.morphable_model, face.mirror_index)[right].tolist() == left.tolist()
+    )
     assert len(set(right.tolist())) == PAIRS
     assert not face.regions["rest"][right].any()
 

@@ -30,6 +30,7 @@ attributes = sys.modules["embedded_face.attributes"]
 expression = sys.modules["embedded_face.expression"]
 identity = sys.modules["embedded_face.identity"]
 landmarks = sys.modules["embedded_face.landmarks"]
+proportions = sys.modules["embedded_face.proportions"]
 topology = sys.modules["embedded_face.topology"]
 unwrap = sys.modules["embedded_face.unwrap"]
 wheel = sys.modules["embedded_face.wheel"]
@@ -386,6 +387,20 @@ def test_stretch_of_a_flat_map_is_its_scale() -> None:
 
 
 # Landmarks and attributes.
+
+
+def test_proportions_move_both_sides_alike_and_nothing_far_away() -> None:
+    random = np.random.default_rng(0)
+    points = random.uniform([-80, -90, -100], [80, 90, 130], (200, 3))
+    moved = proportions.with_proportions(points)
+    mirrored = proportions.with_proportions(points * [-1, 1, 1])
+    np.testing.assert_allclose(mirrored, moved * [-1, 1, 1], atol=1e-12)
+    np.testing.assert_array_equal(moved[:, 0], points[:, 0])
+    away = points + [0, 400, 0]
+    np.testing.assert_allclose(proportions.with_proportions(away), away, atol=1e-6)
+    nose, ear = np.array([[0.0, 10, 110]]), np.array([[-66.0, 5, 20]])
+    assert 7 < (proportions.with_proportions(nose) - nose)[0, 2] < 10
+    assert -6 < (proportions.with_proportions(ear) - ear)[0, 2] < -4
 
 
 def test_table_has_68_points_in_mirrored_pairs() -> None:

@@ -107,6 +107,24 @@ def test_validation_comes_every_so_many_epochs_and_at_the_end(data, face, tmp_pa
         assert same(shown, alone.state_dict())
 
 
+def test_the_average_is_validated_kept_and_gone_on_with(data, face, tmp_path):
+    settings = {"average": 0.5, "validate_every": 100.0, "save_every": 2}
+    judge = Judge([1.0])
+    model = a_run(data, face, tmp_path / "whole", validate=judge, max_steps=4, **settings)
+    assert not same(judge.shown[0], model.state_dict())
+    best = load_checkpoint(tmp_path / "whole" / "best.pt")["weights"]
+    assert same(best, judge.shown[0])
+
+    half = a_run(data, face, tmp_path / "half", validate=None, max_steps=2, **settings)
+    resume = load_checkpoint(tmp_path / "half" / "last.pt")["training"]
+    again = Judge([1.0])
+    rest = {"model": half, "resume": resume, "max_steps": 4}
+    a_run(data, face, tmp_path / "rest", validate=again, **rest, **settings)
+    assert same(again.shown[0], judge.shown[0])
+    with pytest.raises(ValueError, match=r"trainer\.average is 0 in one of the two"):
+        a_run(data, face, tmp_path / "other", validate=None, resume=resume)
+
+
 def test_a_resumed_run_beats_the_score_it_was_left_with(data, face, tmp_path):
     per_epoch = len(data) // 2
     settings = {"validate_every": 1.0, "save_every": 100}
