@@ -35,6 +35,7 @@ class AugmentRule(NamedTuple):
     color_probability: float = 1.0
     exposure: tuple[float, float] = (1.0, 1.0)  # gain of all channels together, log-uniform
     gamma: tuple[float, float] = (1.0, 1.0)  # exponent, log-uniform
+    contrast: tuple[float, float] = (1.0, 1.0)  # gain about the image's mean, log-uniform
     grey: float = 0.0  # probability of no colour
     blur: float = 0.0  # probability of fewer px than the crop has
     blur_side: tuple[int, int] = (64, 200)  # px that the crop then has, uniform
@@ -119,7 +120,8 @@ def developed(
     rule: AugmentRule,
     generator: torch.Generator,
 ) -> Tensor:
-    """Exposure, gamma, no colour and noise as the rule says; what it leaves out draws nothing."""
+    """Exposure, gamma, contrast, no colour and noise as the rule says; what it leaves out draws
+    nothing."""
     device = image.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -133,6 +135,9 @@ def developed(
         image = image.clamp(min=DARKEST) ** log_uniform(rule.gamma)
     if tuple(rule.exposure) != (1, 1):
         image = (image * log_uniform(rule.exposure)).clamp(0, 1)
+    if tuple(rule.contrast) != (1, 1):
+        mean = image.mean((1, 2, 3), keepdim=True)
+        image = (mean + (image - mean) * log_uniform(rule.contrast)).clamp(0, 1)
     if rule.grey:
         image = torch.where(uniform(0, 1) < rule.grey, image.mean(1, keepdim=True), image)
     if rule.noise:

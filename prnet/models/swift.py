@@ -65,7 +65,8 @@ class Swift(Regressor):
         width: float = 1.0,
         code: int = 256,
         pairs: int = 150,
-        noise_mm: float = 10.0,
+        noise_mm: float = 4.0,
+        mirror_average: bool = True,
         num_shape: int = 80,
         num_exp: int = 51,
         input_side: int = 128,
@@ -77,6 +78,8 @@ class Swift(Regressor):
         - `pairs`: of vertices that it predicts beside the 68 landmarks.
         - `noise_mm`: error of the points that the fit to them expects; larger keeps faces nearer to
           the mean.
+        - `mirror_average`: in eval mode the points are the mean of those that it sees in the image
+          and in its mirror image.
         - `num_shape`, `num_exp`: coefficients that the fit finds; the embedded face's.
         - `input_side`: px that the crop is averaged down to.
         - `shared`: the other options of every `Regressor`.
@@ -91,6 +94,7 @@ class Swift(Regressor):
             raise ValueError(f"noise_mm: got {noise_mm}, expected a number above 0")
         self.pairs = pairs
         self.noise_mm = noise_mm
+        self.mirror_average = mirror_average
 
         def widened(channels: int) -> int:
             return max(8, round(width * channels / 8) * 8)
@@ -120,6 +124,10 @@ class Swift(Regressor):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("point_index", torch.zeros(num_points, dtype=torch.long))
+        # Of every point the one on the other side.
+        right, left = torch.arange(NUM_LANDMARKS, num_points).chunk(2)
+        mirrored = torch.cat([torch.arange(NUM_LANDMARKS), left, right])
+        self.register_buffer("mirrored", mirrored, persistent=False)
         self.fit: PointFit | None = None  # of eval mode
 
     def set_face(self, face: Face) -> None:
@@ -134,6 +142,9 @@ class Swift(Regressor):
         self.point_model = face.morphable_model.truncated(self.num_shape, self.num_exp).at_vertices(
             self.point_index
         )
+        landmarks = self.point_model.mean[:NUM_LANDMARKS]
+        in_mirror = landmarks * landmarks.new_tensor([-1, 1, 1])
+        self.mirrored[:NUM_LANDMARKS] = torch.cdist(in_mirror, landmarks).argmin(1)
         self._renew_fit()
 
     def set_statistics(
@@ -159,6 +170,15 @@ class Swift(Regressor):
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
         """The points as they leave the head, in place of whitened parameters, (B, 3 K)."""
+        if self.training or not self.mirror_average:
+            return self._seen(image)
+        both = torch.stack([image, image.flip(3)], 1).flatten(0, 1)
+        points = self._seen(both).unflatten(1, (-1, 3)).unflatten(0, (-1, 2))  # (B, 2, K, 3)
+        seen, in_mirror = points[:, 0], points[:, 1]
+        turned_back = in_mirror[:, self.mirrored] * in_mirror.new_tensor([-1, 1, 1])
+        return ((seen + turned_back) / 2).flatten(1)
+
+    def _seen(self, image: Tensor) -> Tensor:
         return self.head(functional.relu(self.code(self.encoder(image).flatten(1))))
 
     def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)

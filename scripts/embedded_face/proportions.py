@@ -16,18 +16,20 @@ class Bump(NamedTuple):
 
     center: tuple[int, int]  # x and y on the mean
     width: tuple[int, int]  # standard deviations of the bell around it
-    up: int
-    forward: int
+    up: int = 0
+    forward: int = 0
+    inward: int = 0  # to the middle
 
 
 BUMPS = (
-    Bump((0, 20), (8, 9), up=0, forward=5),  # bridge of the nose
-    Bump((0, 2), (7, 9), up=0, forward=7),
+    Bump((0, 20), (8, 9), forward=5),  # bridge of the nose
+    Bump((0, 2), (7, 9), forward=7),
     Bump((0, -9), (9, 6), up=3, forward=2),  # its tip
-    Bump((0, 50), (25, 20), up=0, forward=2),  # forehead
-    Bump((0, -78), (28, 13), up=0, forward=4),  # chin
-    Bump((-64, 5), (10, 35), up=0, forward=-5),  # side of the face and ear
-    Bump((-21, -38), (6, 8), up=0, forward=-2),  # corner of the mouth
+    Bump((0, 50), (25, 20), forward=2),  # forehead
+    Bump((0, -78), (28, 13), forward=4),  # chin
+    Bump((-64, 5), (10, 35), forward=-5),  # side of the face and ear
+    Bump((-56, -45), (14, 28), up=2, inward=3),  # jaw
+    Bump((-21, -38), (6, 8), forward=-2),  # corner of the mouth
 )
 
 
@@ -38,5 +40,5 @@ def with_proportions(mean: np.ndarray) -> np.ndarray:  # (C, 3), mm
         for side in (1, -1) if bump.center[0] else (1,):
             offset = (mean[:, :2] - np.array(bump.center) * [side, 1]) / bump.width
             share = np.exp(-(offset**2).sum(1) / 2)
-            moved[:, 1:] += share[:, None] * [bump.up, bump.forward]
+            moved += share[:, None] * [side * bump.inward, bump.up, bump.forward]
     return moved

@@ -209,6 +209,12 @@ def test_film_stays_within_its_limits():
     power = made(gamma=(0.5, 2.0)).log() / image.log()
     assert 0.5 <= power.min() < 0.55
     assert 1.9 < power.max() <= 2.0001
+    spread = (made(contrast=(0.5, 2.0)) - image.mean((1, 2, 3), keepdim=True)) / (
+        image - image.mean((1, 2, 3), keepdim=True)
+    )
+    assert 0.5 <= spread.min() < 0.55
+    assert 1.9 < spread.max() <= 2.001
+    torch.testing.assert_close(spread, spread[:, :1, :1, :1].expand_as(spread), rtol=1e-3, atol=0)
     grey = made(grey=0.3)
     colourless = (grey[:, 0] == grey[:, 1]).flatten(1).all(1)
     assert 40 < colourless.sum() < 80

@@ -135,7 +135,7 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
         assert difference(path, computed, images).largest_px < 1e-3
         if prediction.parameters is not None:
             np.testing.assert_allclose(
-                found["parameters"], prediction.parameters.numpy(), rtol=1e-4, atol=1e-4
+                found["parameters"], prediction.parameters.numpy(), rtol=5e-4, atol=1e-4
             )
             index = face.landmark_index.numpy()
             assert np.array_equal(found["vertices"][:, index], found["landmarks"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
 from prnet.faces.spread_points import PointFit, spread_points
 from prnet.geometry.pose_parameters import (
@@ -104,13 +105,34 @@ def test_in_training_points_leave_the_network_and_in_eval_mode_a_face(face: Face
         points = net.points_of(net.whitened(net.prepare(image)))
     model = face.morphable_model.at_vertices(net.point_index)
     nearest = PointFit(
-        model, torch.zeros(NUM_SHAPE + NUM_EXP), torch.ones(NUM_SHAPE + NUM_EXP), noise=1e4
+        model, torch.zeros(NUM_SHAPE + NUM_EXP), torch.ones(NUM_SHAPE + NUM_EXP), noise=4e3
     )
     expected = nearest(points)
     torch.testing.assert_close(prediction.parameters[:, :11], expected[:, :11])
     scaled = prediction.pose.scale[:, None, None] * prediction.pose.rotation
     block = split_parameters(prediction.parameters, NUM_SHAPE).pose[..., :3]
     torch.testing.assert_close(block, scaled, atol=1e-8, rtol=1e-3)
+
+
+def test_a_mirrored_image_has_the_mirrored_points() -> None:
+    torch.manual_seed(0)
+    face = load_embedded()
+    net = Swift(input_side=64, width=0.5, pairs=PAIRS)
+    net.set_face(face)
+    other_side = mirrored_vertices(face.morphable_model, face.mirror_index)[net.point_index]
+    assert net.point_index[net.mirrored].tolist() == other_side.tolist()
+    with torch.no_grad():
+        net.head.weight.normal_(std=0.05)
+    net.eval()
+    image = net.prepare(torch.rand(2, 3, 64, 64))
+    seen, in_mirror = (net.points_of(net.whitened(given)) for given in (image, image.flip(3)))
+    expected = seen[:, net.mirrored] * torch.tensor([-1, 1, 1]) + torch.tensor([255, 0, 0])
+    torch.testing.assert_close(in_mirror, expected, atol=1e-3, rtol=0)
+    net.mirror_average = False
+    alone, in_mirror = (net.points_of(net.whitened(given)) for given in (image, image.flip(3)))
+    turned_back = in_mirror[:, net.mirrored] * torch.tensor([-1, 1, 1]) + torch.tensor([255, 0, 0])
+    torch.testing.assert_close(seen, (alone + turned_back) / 2, atol=1e-3, rtol=0)
+    assert not torch.allclose(seen, alone, atol=1e-2)
 
 
 def test_the_fit_follows_the_whitening_and_the_points_follow_the_file(face: Face) -> None:

@@ -395,10 +395,13 @@ def test_proportions_move_both_sides_alike_and_nothing_far_away() -> None:
     moved = proportions.with_proportions(points)
     mirrored = proportions.with_proportions(points * [-1, 1, 1])
     np.testing.assert_allclose(mirrored, moved * [-1, 1, 1], atol=1e-12)
-    np.testing.assert_array_equal(moved[:, 0], points[:, 0])
+    middle = points * [0, 1, 1]
+    np.testing.assert_array_equal(proportions.with_proportions(middle)[:, 0], 0)
     away = points + [0, 400, 0]
     np.testing.assert_allclose(proportions.with_proportions(away), away, atol=1e-6)
     nose, ear = np.array([[0.0, 10, 110]]), np.array([[-66.0, 5, 20]])
+    jaw = np.array([[-56.0, -45, 40]])
+    np.testing.assert_allclose((proportions.with_proportions(jaw) - jaw)[0, :2], [3, 2], atol=0.1)
     assert 7 < (proportions.with_proportions(nose) - nose)[0, 2] < 10
     assert -6 < (proportions.with_proportions(ear) - ear)[0, 2] < -4
 
