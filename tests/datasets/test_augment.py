@@ -180,6 +180,38 @@ def test_some_images_have_their_channels_scaled():
     assert always.max() <= 0.7
 
 
+def test_each_channel_has_its_own_gain():
+    image = torch.full((500, 3, 1, 1), 0.5)
+    gain = scale_channels(image, (0.6, 1.4), torch.Generator().manual_seed(0))[..., 0, 0] / 0.5
+    assert torch.corrcoef(gain.T).fill_diagonal_(0).abs().max() < 0.15
+    assert gain.amin() < 0.61
+    assert gain.amax() > 1.39
+
+
+def test_released_colour_lies_over_occluders_and_beyond_white(face, decoder):
+    """An occluder of one colour then has the image's gains, and nothing of a channel above 1 is
+    lost."""
+    batch, _ = frontal_batch(face, 40)
+    batch = batch._replace(picture=torch.full_like(batch.picture, 230))
+    upright = {"rotation_deg": 0, "translation": 0, "scale": (1, 1), "color": (1.4, 1.4)}
+    rule = AugmentRule(**upright, occlusion=1.0, occluder="sadrnet")
+    images = {
+        (last, clip): augment(
+            batch,
+            decoder,
+            rule._replace(color_last=last, color_clip=clip),
+            torch.Generator().manual_seed(0),
+        ).image
+        for last in (False, True)
+        for clip in (False, True)
+    }
+    white = 1.4 * 230 / 255
+    assert images[False, True].max() == images[True, True].max() == 1
+    assert images[False, False].max() == pytest.approx(white, abs=1e-5)
+    assert images[True, False].max() == pytest.approx(1.4, abs=0.02)  # of a bright occluder
+    torch.testing.assert_close(images[True, True], images[True, False].clamp(max=1))
+
+
 @pytest.mark.parametrize("file", sorted(Path(CONFIG_DIR, "augment").glob("*.yaml")))
 def test_configurations_name_every_field(file):
     """A field can only be changed on the command line if the configuration has it."""
@@ -245,6 +277,12 @@ def test_papers_configurations():
     assert released.rotation_probability == released.occlusion == 0.25
     assert (list(released.scale), released.color_probability) == ([0.97, 1.03], 0.5)
     assert paper.occluder == released.occluder == "sadrnet"
+    assert (released.color_last, released.color_clip, released.attention) == (
+        True,
+        False,
+        "released",
+    )
+    assert (paper.color_last, paper.color_clip, paper.attention) == (False, True, "silhouette")
 
 
 def test_augment_is_reproducible(face, decoder):
