@@ -119,10 +119,13 @@ def test_ranges_of_the_similarity():
     )
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
     assert angle.abs().max() <= math.pi / 4 + 1e-5
-    assert angle.abs().max() > 0.95 * math.pi / 4
+    assert angle.max() > 0.99 * math.pi / 4
+    assert angle.min() < -0.99 * math.pi / 4
     center = torch.tensor([127.5, 127.5, 0.0]).expand(4000, 1, 3)
     shift = camera.transform_points(matrix, center)[:, 0, :2] - 127.5
     assert shift.abs().max() <= 0.1 * SIZE + 1e-3
+    assert (shift.amax(0) > 0.099 * SIZE).all()
+    assert (shift.amin(0) < -0.099 * SIZE).all()
     # In-plane rotation leaves depth alone, scale applies to it.
     assert matrix[:, 2, :2].abs().max() == 0
     assert matrix[:, 2, 3].abs().max() == 0

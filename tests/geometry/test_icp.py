@@ -112,6 +112,22 @@ def test_ends_where_200_plain_iterations_end(direction, with_scale):
     assert found.distances.mean() == pytest.approx(expected.mean(), rel=1e-3)
 
 
+def test_rule_is_the_documented_one():
+    """Every reconstruction number hangs on it."""
+    assert (
+        IcpRule(
+            direction="target_to_source",
+            iterations=200,
+            tolerance=3e-6,
+            trim=0.0,
+            start="centroids",
+            levels=(16, 4, 1),
+            memory=0,
+        )
+        == DEFAULT_RULE
+    )
+
+
 @pytest.mark.parametrize("with_scale", [False, True])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("memory", [0, 3])

@@ -283,7 +283,9 @@ def test_decay_of_adam_is_the_l2_regulariser_of_weights_alone():
     image = torch.rand(8, 4)
     for _ in range(5):
         loss = plain(image).square().mean() + 1e-4 * plain.weight.square().sum()
-        for optimizer, value in zip(optimizers, (decayed(image).square().mean(), loss), strict=True):
+        for optimizer, value in zip(
+            optimizers, (decayed(image).square().mean(), loss), strict=True
+        ):
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

@@ -223,8 +223,8 @@ def test_point_weights_keep_their_mean_and_their_proportions():
     assert float(mask.mean()) == pytest.approx(1)
     assert plain.tolist() == [1.0] * 18
     ratios = (mask / mask.min()).round().int().tolist()
-    # Nose tip 4, an eye corner 2, a brow 1.
-    assert (ratios[13], ratios[6], ratios[0]) == (4, 2, 1)
+    brows, eyes, nose, mouth = [1] * 6, [2] * 6, [4] * 3, [2, 4, 2]
+    assert ratios == [*brows, *eyes, *nose, *mouth]
 
 
 def test_unit_of_points(face):
@@ -319,6 +319,31 @@ def test_critic_learns_which_parameters_are_made(face):
             for shift in (0, 2)
         ]
     assert scores[0] > scores[1] + 2
+
+
+def test_critic_judges_the_images_without_a_fit(face):
+    """The regressor is to deceive it there alone, and it learns from the fits and from these; in a
+    batch of fits, from all."""
+    sample, parameters = a_batch(face)
+    loss_fn = a_loss(face, landmarks_2d=0, landmarks_3d=0, cycle=0)
+    true = loss_fn.supervised.fit_parameters(sample.fit)
+    judged = []
+    loss_fn.critic.register_forward_pre_hook(lambda _, given: judged.append(given))
+    for fitted in ([True, False, True, True], [True] * 4):
+        has_fit = torch.tensor(fitted)
+        made = ~has_fit if not has_fit.all() else has_fit
+        leaf = parameters.clone().requires_grad_()
+        mixed = sample._replace(has_fit=has_fit)
+        loss_fn(Prediction(parameters=leaf), mixed)["self_critic"].backward()
+        assert torch.equal(leaf.grad.abs().sum(1) > 0, made)
+
+        loss_fn.after_step(Prediction(parameters=parameters), mixed)
+        images, whitened = judged.pop()
+        assert torch.equal(images, torch.cat([sample.image[has_fit], sample.image[made]]))
+        expected = torch.cat([true[has_fit], parameters[made]]) - loss_fn.parameter_mean
+        expected = expected / loss_fn.supervised.parameter_std
+        expected[:, DEPTH] = 0
+        torch.testing.assert_close(whitened, expected)
 
 
 def test_critic_is_not_taught_by_the_regressors_step(face):
