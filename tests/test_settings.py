@@ -1,9 +1,11 @@
 """Every setting of every experiment and protocol, written out: what the papers and the released
 code have, and our choices where they say nothing. A changed number is a changed number here."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from prnet.entry import CONFIG_DIR
@@ -465,3 +467,94 @@ def test_protocol_has_the_settings_written_out(name):
         written[field] = written[field] | value if isinstance(value, dict) else value
     cfg = composed("eval", f"protocol={name}")
     assert OmegaConf.to_container(cfg, resolve=True)["protocol"] == written
+
+
+# What experiments and tables build on, beside what an experiment itself says.
+FILES = {
+    "dataset/300w_lp_extra": {  # SADRNet III-E: 5,000 of 90 to 105 degrees
+        "name": "300w_lp_extra",
+        "subsets": None,
+        "yaw_deg": [90, 105],
+        "increments_deg": None,
+        "max_turn_deg": 30,
+        "count": 5000,
+        "seed": 0,
+    },
+    "dataset/florence": {  # SADRNet IV-A: 20 poses a subject; VRN's region of 19,000 points
+        "name": "florence",
+        "pitch_deg": [-15, 0, 20, 25],
+        "yaw_deg": [-80, -40, 0, 40, 80],
+        "scans": ["frontal1", "frontal2"],
+        "unit": "mm",
+        "upright": True,
+        "region": "nose_radius",
+        "radius_mm": 95,
+        "max_points": 19000,
+        "picture_size": 512,
+        "picture_scale": 1.6,
+        "shading": 0.3,
+        "background": 0,
+    },
+    "dataset/aflw": {
+        "name": "aflw",
+        "roi": "corrected",
+        "frame": "landmarks",
+        "occlusion": "none",
+    },
+    "loss/pdc": {"pdc": 1, "num_random": 132},
+    "loss/vdc": {"vdc": 1, "num_random": 132},
+    "loss/wpdc": {"wpdc": 1, "normalizer": "max", "num_random": 132},
+    "loss/wing": {"wing": 1, "wing_width": 10, "wing_curvature": 2, "num_random": 132},
+    "build": {
+        "crop": {"scale": 1.5, "jitter": 0, "span": 255},
+        "pixel_origin": "zero_based",
+        "map_dtype": "float32",
+    },
+    "train": {
+        "validation_fraction": 0.02,
+        "seed": 0,
+        "trainer": {
+            "epochs": 1,
+            "max_steps": None,
+            "batch_size": 32,
+            "precision": "fp32",
+            "channels_last": True,
+            "compile": False,
+            "num_workers": "auto",
+            "log_every": 20,
+            "validate_every": 1,
+            "save_every": 500,
+            "average": 0,
+            "recompute_batch_norm": "auto",
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_has_the_settings_written_out(name):
+    content = OmegaConf.to_container(OmegaConf.load(Path(CONFIG_DIR, f"{name}.yaml")))
+    assert content == content | FILES[name]
+    if name.startswith(("dataset", "loss")):
+        assert content.keys() - FILES[name].keys() <= {"_target_", *BASES}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        *(("loss", name) for name in ("prn", "sadrnet", "2dasl", "points")),
+        *(("model", name) for name in ("prn", "sadrnet", "2dasl", "mobile_frnet", "swift")),
+    ],
+)
+def test_defaults_of_a_class_are_those_of_its_configuration(group, name):
+    """Who makes one in Python trains the same."""
+    cfg = OmegaConf.to_container(configuration(f"{group}={name}"), resolve=True)[group]
+    values = cfg["network"] if group == "model" else cfg
+    parameters = inspect.signature(get_class(values.pop("_target_"))).parameters
+    defaults = {key: one.default for key, one in parameters.items() if key in values}
+    assert len(defaults) > 1
+    for key, default in defaults.items():
+        value = tuple(values[key]) if isinstance(values[key], list) else values[key]
+        assert value == pytest.approx(default) if isinstance(value, float) else value == default, (
+            key
+        )

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
-from prnet.losses.critic import Critic, critic_loss, deception_loss
+from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
 from prnet.losses.two_dasl import RELATIVE_WEIGHTS, TwoDASLLoss
 from prnet.models.two_dasl import TwoDASL
 from prnet.sample import FaceSample, PosedFit, Prediction
@@ -371,5 +372,34 @@ def test_critic_has_the_papers_layers():
     assert linear == [512, 1024, 1024, 1]
     kinds = [type(m).__name__ for m in critic.encoder]
     assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 6 + ["Flatten"]
+    channels = [m.out_channels for m in critic.encoder if isinstance(m, torch.nn.Conv2d)]
+    assert channels == [16, 32, 64, 64, 128, 128]  # not in the paper
+    seen = []
+    critic.encoder.register_forward_pre_hook(lambda _, given: seen.extend(given))
     with torch.no_grad():
         assert critic(torch.rand(2, 3, 256, 256), torch.rand(2, 62)).shape == (2,)
+        image = torch.rand(2, 3, 120, 120)
+        critic.encode(image)
+    assert seen[0].shape == (2, 3, 120, 120)
+    assert torch.equal(seen[1], 2 * image - 1)
+
+
+def test_critic_has_an_adam_of_its_own_rate():
+    for settings, rate in (({}, 1e-4), ({"critic_learning_rate": 3e-3}, 3e-3)):
+        optimizer = TwoDASLLoss(**BASES, **settings).critic_optimizer
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
+def test_gradients_of_processes_are_averaged(monkeypatch):
+    """Of two, whose other has three times these."""
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    average_gradients(layer)
+    assert layer.weight.grad.tolist() == [[1, 1]]
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda gradient: gradient.mul_(4))
+    average_gradients(layer)
+    assert layer.weight.grad.tolist() == [[2, 2]]
+    assert layer.bias.grad.tolist() == [2]
