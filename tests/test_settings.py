@@ -8,6 +8,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from prnet.datasets.pictures import CropRule
 from prnet.entry import CONFIG_DIR
 from tests.configurations import composed
 from tests.plans import EXPERIMENTS, configuration
@@ -537,6 +538,10 @@ def test_file_has_the_settings_written_out(name):
     assert content == content | FILES[name]
     if name.startswith(("dataset", "loss")):
         assert content.keys() - FILES[name].keys() <= {"_target_", *BASES}
+
+
+def test_the_crop_of_a_build_is_the_default_one():
+    assert CropRule(**FILES["build"]["crop"]) == CropRule()
 
 
 @pytest.mark.parametrize(

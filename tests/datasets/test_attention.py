@@ -120,11 +120,16 @@ def test_rectangle_is_exact():
 
 @pytest.mark.parametrize("step", [1.0, 3.0, 5.9])
 def test_points_apart_leave_no_holes(step):
-    """Up to twice `CLOSING` px, and nothing is added outside."""
+    """Up to twice `CLOSING` px, 6, and nothing is added outside."""
     got = silhouette(grid_of_points((10.3, 20.6), (40.7, 50.2), step), NO_MOUTH, size=SIZE)[0]
     assert got[22:50, 12:40].all()
     got[21:51, 11:41] = False
     assert not got.any()
+
+
+def test_points_farther_apart_are_no_surface():
+    got = silhouette(grid_of_points((10.3, 20.6), (40.7, 50.2), 8.0), NO_MOUTH, size=SIZE)[0]
+    assert not got[22:50, 12:40].all()
 
 
 def test_border_cuts_and_points_outside_are_ignored():

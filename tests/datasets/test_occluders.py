@@ -63,6 +63,9 @@ def test_noise_is_textured_and_of_the_size_asked():
     assert texture.min() >= 0
     assert texture.max() <= 1
     assert texture.std() > 0.05
+    assert texture.diff(dim=-1).abs().mean() > 0.1  # down to single px
+    smooth = torch.nn.functional.avg_pool2d(texture, SIZE // 4)
+    assert smooth.std() > 0.05
     shares = [
         noise_cover(300, SIZE, generator(), probability=1.0, sides=sides).hides.float().mean()
         for sides in ((0.1, 0.1), (0.4, 0.4))
@@ -70,6 +73,27 @@ def test_noise_is_textured_and_of_the_size_asked():
     # Squares or discs, centred on the image: up to 3/4 of one may hang over its border.
     for share, side in zip(shares, (0.1, 0.4), strict=True):
         assert 0.6 * side**2 < share < side**2
+
+
+def test_noise_lies_anywhere_in_both_forms_with_a_wavy_outline():
+    cover = noise_cover(1500, SIZE, generator(), probability=1.0, sides=(0.4, 0.4))
+    share = cover.hides.float().mean(0)
+    for half in (share[:, : SIZE // 2], share[: SIZE // 2]):
+        assert half.sum() / share.sum() == pytest.approx(0.5, abs=0.03)
+    assert share.min() > 0.1 * share.max()
+    rows, columns = cover.hides.any(2), cover.hides.any(1)
+    whole = ~(rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1]) & rows.any(1)
+    # The wave shears: a disc has pi / 4 of its square.
+    area = cover.hides[whole].flatten(1).sum(1) / (0.4 * SIZE) ** 2
+    disc = area < 0.89
+    assert disc.float().mean() == pytest.approx(0.5, abs=0.1)
+    assert area[disc].mean() == pytest.approx(math.pi / 4, abs=0.04)
+    assert area[~disc].mean() == pytest.approx(1, abs=0.04)
+    lopsided = []
+    for mask in cover.hides[whole]:
+        box = mask[mask.any(1)][:, mask.any(0)]
+        lopsided.append((box != box.flip(0, 1)).sum() / box.sum())
+    assert torch.stack(lopsided).mean() > 0.1
 
 
 def test_fills_have_the_released_shares(monkeypatch):
