@@ -17,7 +17,7 @@ import torch
 
 from prnet.building import packing
 from prnet.building.archives import BuildOptions, build_archive, encode_map
-from prnet.datasets.built import BuiltSet, held_out, source_photo
+from prnet.datasets.built import BuiltSet, held_out, photo_ranks, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.pictures import (
     CropRule,
@@ -307,6 +307,12 @@ def test_held_out_keeps_poses_of_a_photo_together():
     assert all(len(sides) == 1 for sides in by_photo.values())
     assert 0.15 < mask.mean() < 0.25
     assert not held_out(names, 0.0).any()
+    # The other hash keeps them together too, and knows nothing of this one.
+    ranks = photo_ranks(names)
+    by_photo = dict(zip(map(source_photo, names), ranks, strict=True))
+    assert ranks.tolist() == [by_photo[source_photo(name)] for name in names]
+    assert abs(ranks[mask].mean() - ranks[~mask].mean()) < 0.1
+    assert (ranks < 0.3).mean() == pytest.approx(0.3, abs=0.07)
 
 
 def test_jitter_is_a_share_of_the_landmarks_box():

@@ -244,6 +244,15 @@ def test_statistics_are_the_training_sets(built_dir, face):
     np.testing.assert_allclose(std, rows.std(0, ddof=1), rtol=1e-3)
 
 
+def test_statistics_are_of_4096_samples(built_dir, face, monkeypatch):
+    sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
+    fits = sets.posed_fits(4)
+    asked = []
+    monkeypatch.setattr(sets, "posed_fits", lambda count: asked.append(count) or fits)
+    parameter_statistics(sets, TinyRegressor(), face, STILL)
+    assert asked == [4096]
+
+
 def test_statistics_hold_the_augmentation(built_dir, face):
     """Turning by up to 45 degrees varies the entries of the roll."""
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
