@@ -126,6 +126,28 @@ def test_training_lowers_the_loss(built_dir, face, tmp_path):
     assert sum(values[-4:]) / 4 < 0.85 * values[0]
 
 
+def test_rate_of_a_step_is_that_of_the_epochs_done_before_it(built_dir, face, tmp_path):
+    """The first step has the schedule's start, and the loss is told the same time."""
+    asked, told = [], []
+
+    def rule(epoch: float, total_epochs: float) -> float:
+        asked.append((epoch, total_epochs))
+        return 0.0 if epoch < 1 else 1.0
+
+    class Listening(PRNLoss):
+        def start_step(self, epoch: float) -> None:
+            told.append(epoch)
+
+    model = Compact(input_side=32, width=2, rank=8, grid=16)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    steps = len(BuiltSet(built_dir)) // 2
+    settings = {"model": model, "schedule": rule, "loss_fn": with_face(Listening(), face)}
+    run(built_dir, face, tmp_path, **settings, max_steps=steps)
+    assert asked == [(step / steps, 1.0) for step in range(steps)]
+    assert told == [epoch for epoch, _ in asked]
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
 def test_not_finite_loss_stops_and_keeps_the_last_good_state(built_dir, face, tmp_path):
     class BreaksAtFourth(PRNLoss):
         calls = 0

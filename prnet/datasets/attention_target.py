@@ -12,6 +12,9 @@ from torch.nn import functional
 ATTENTION_SIZE = 32
 # Gaps between neighbouring points up to twice this many px are closed.
 CLOSING = 3
+# By how many px the released code enlarges the face.
+RELEASED_REACH = 2
+ATTENTIONS = ("silhouette", "released")
 # The inner lips from corner to corner (iBUG), and the points across and along the mouth.
 UPPER_LIP, LOWER_LIP = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)
 MOUTH_POINTS = 32
@@ -31,8 +34,7 @@ def silhouette(
     exact silhouette along any straight border: cells around the pixels would make the face half a
     pixel too large.
 
-    The released code draws the points' pixels, enlarges them by 2 px, and draws the texels that are
-    not of the face too, all into the upper left corner.
+    See `released_silhouette` for that of the released code.
     """
     lips = torch.stack([landmarks[:, lip, :2].mT for lip in (UPPER_LIP, LOWER_LIP)], 2)
     mouth = functional.interpolate(  # (B, 2, 2, 5) -> (B, 2, M, M)
@@ -49,6 +51,22 @@ def silhouette(
     # One more than closing takes back: from the cells to the pixels between four of them.
     inside = ~_any_in_window(~closed, 2 * CLOSING + 2)
     return inside[:, 1:-1, 1:-1]
+
+
+def released_silhouette(
+    points: Tensor,  # (B, P, 2 or more), crop px, as dense as the texels of a position map
+    *,
+    size: int,
+) -> Tensor:
+    """The face as SADRNet's released code draws it, (B, size, size) bool: the points' pixels, those
+    outside on the border, with 2 px around them, and in the upper left corner the texels that are
+    not of the face, all at (0, 0)."""
+    pixel = points[..., :2].clamp(0, size - 1).long()
+    canvas = torch.zeros(len(points), size * size, device=points.device)
+    canvas.scatter_(1, pixel[..., 1] * size + pixel[..., 0], 1.0)
+    canvas[:, 0] = 1.0
+    side = 2 * RELEASED_REACH + 1
+    return functional.max_pool2d(canvas.view(-1, 1, size, size), side, 1, RELEASED_REACH)[:, 0] > 0
 
 
 def _any_in_window(maps: Tensor, side: int) -> Tensor:  # (B, H, W), bool
@@ -71,8 +89,12 @@ def attention_target(
     covered: Tensor | None,  # (B, S, S), bool: nothing of the face is seen there
     *,
     size: int = ATTENTION_SIZE,
+    overlapping: bool = False,
 ) -> Tensor:
     """The share of every attention pixel in which the face is seen, (B, size, size) in [0, 1].
+
+    `overlapping` lets every pixel reach over half of its neighbours, less the farther they are, as
+    the released code's resizing by Pillow does.
 
     Raises:
         ValueError: `size` does not divide the side of the crop.
@@ -82,6 +104,10 @@ def attention_target(
     seen = seen.float()
     if covered is not None:
         seen = seen.masked_fill(covered, 0.0)
+    if overlapping:
+        return functional.interpolate(seen[:, None], size=size, mode="bilinear", antialias=True)[
+            :, 0
+        ]
     return functional.avg_pool2d(seen[:, None], seen.shape[-1] // size)[:, 0]
 
 

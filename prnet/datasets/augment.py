@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prnet.checks import require_choice
+from prnet.datasets.attention_target import ATTENTIONS
 from prnet.datasets.occluders import NOISE_SIDES, draw_cover
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.warp import make_sample
@@ -33,6 +35,8 @@ class AugmentRule(NamedTuple):
     scale: tuple[float, float] = (0.9, 1.2)  # uniform
     color: tuple[float, float] = (0.6, 1.4)  # gain of each channel, uniform
     color_probability: float = 1.0
+    color_clip: bool = True  # to [0, 1]; False: bright pixels stay brighter than white
+    color_last: bool = False  # over the occluders too
     exposure: tuple[float, float] = (1.0, 1.0)  # gain of all channels together, log-uniform
     gamma: tuple[float, float] = (1.0, 1.0)  # exponent, log-uniform
     contrast: tuple[float, float] = (1.0, 1.0)  # gain about the image's mean, log-uniform
@@ -44,6 +48,7 @@ class AugmentRule(NamedTuple):
     occluder: str = "noise"  # one of `prnet.datasets.occluders.OCCLUDERS`
     occlusion_size: tuple[float, float] = NOISE_SIDES  # sides of noise, of the input size
     mirror: float = 0.0  # probability of a horizontal flip: 0.5 for sets without _Flip twins
+    attention: str = "silhouette"  # one of `prnet.datasets.attention_target.ATTENTIONS`
 
 
 def draw_similarity(
@@ -86,6 +91,7 @@ def scale_channels(
     generator: torch.Generator,
     *,
     probability: float = 1.0,
+    clip: bool = True,
 ) -> Tensor:
     """In some images, each colour channel times its own uniform gain, clipped to [0, 1]."""
     low, high = gains
@@ -94,7 +100,8 @@ def scale_channels(
     if probability < 1:
         chosen = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
         gain = torch.where(chosen < probability, gain, 1.0)
-    return (image * gain).clamp(0, 1)
+    image = image * gain
+    return image.clamp(0, 1) if clip else image
 
 
 def blurred(
@@ -159,14 +166,20 @@ def augment(
     occluders; attention is what the occluders leave of it.
 
     Raises:
-        ValueError: no such occluder.
+        ValueError: no such occluder or attention.
     """
+    require_choice("augment.attention", rule.attention, ATTENTIONS)
     moved, mirrored = draw_similarity(len(batch.picture), rule, generator)
+
+    def colored(image: Tensor) -> Tensor:
+        settings = {"probability": rule.color_probability, "clip": rule.color_clip}
+        return scale_channels(image, rule.color, generator, **settings)
 
     def disturb(image: Tensor) -> tuple[Tensor, Tensor]:
         if rule.blur:
             image = blurred(image, rule.blur_side, generator, probability=rule.blur)
-        image = scale_channels(image, rule.color, generator, probability=rule.color_probability)
+        if not rule.color_last:
+            image = colored(image)
         image = developed(image, rule, generator)
         cover = draw_cover(
             rule.occluder,
@@ -176,8 +189,15 @@ def augment(
             probability=rule.occlusion,
             noise_sides=rule.occlusion_size,
         )
-        return cover.over(image), cover.hides
+        image = cover.over(image)
+        return colored(image) if rule.color_last else image, cover.hides
 
     return make_sample(
-        batch, decoder, targets=targets, moved=moved, mirrored=mirrored, disturb=disturb
+        batch,
+        decoder,
+        targets=targets,
+        moved=moved,
+        mirrored=mirrored,
+        disturb=disturb,
+        attention=rule.attention,
     )

@@ -23,9 +23,8 @@ NOISE_OCTAVES = (4, 16, 64)
 # second occluder, from the second on a third.
 COUNT_BOUNDS = (3 / 15, 8 / 15)
 AREA = (0.02, 0.3)  # share of the image
-ASPECT = (0.3, 3.33)  # width over height
-WAVE = 0.08  # largest amplitude of the outline, share of the side
-WAVE_PERIODS = (0.5, 3.0)  # along the side; not known of the released code
+ASPECT = (0.3, 1 / 0.3)  # height over width
+WAVE = 0.08  # at most: amplitudes of the outline, share of the side, and radians a px
 GREY_SHARE, CONSTANT_SHARE = 0.25, 0.8125  # one grey; that or one colour; the rest are tints
 
 
@@ -104,11 +103,12 @@ def noise_cover(
 
 
 def shape_cover(count: int, size: int, generator: torch.Generator, *, probability: float) -> Cover:
-    """One to three occluders over some images (SADRNet section III-B; numbers of the released
-    code).
+    """One to three occluders over some images (SADRNet section III-B; numbers and outline of the
+    released code).
 
-    Each is a rectangle whose upper left corner may be anywhere on the image, bent by a wave along
-    either axis, filled with a grey, with a colour, or with a tint that the face is seen through.
+    Each is a rectangle of whole px whose upper left corner may be any pixel, bent by a wave along
+    either axis that shortens towards the lower right, filled with a grey, with a colour, or with a
+    tint that the face is seen through.
     """
     device = generator.device
     occluded = torch.rand(count, generator=generator, device=device) < probability
@@ -119,21 +119,18 @@ def shape_cover(count: int, size: int, generator: torch.Generator, *, probabilit
         return low + (high - low) * draw
 
     number = uniform(0, 1)  # (b, 1, 1)
-    axis = (torch.arange(size, device=device) + 0.5) / size
+    axis = torch.arange(size, device=device, dtype=torch.float32)
     x, y = axis[None, None, :], axis[None, :, None]
     gain = torch.ones(len(chosen), 3, size, size, device=device)
     paint = torch.zeros_like(gain)
     hides = torch.zeros(len(chosen), size, size, dtype=torch.bool, device=device)
     for lower_bound in (0.0, *COUNT_BOUNDS):
-        area, aspect = uniform(*AREA), uniform(*ASPECT)
-        width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
-        left, top = uniform(0, 1), uniform(0, 1)
-        bent = []
-        for moved, along in ((x, y), (y, x)):
-            phase = uniform(0, 2 * math.pi) + 2 * math.pi * uniform(*WAVE_PERIODS) * along
-            bent.append(moved + uniform(-WAVE, WAVE) * phase.sin())
-        inside = (bent[0] >= left) & (bent[0] < left + width)
-        inside &= (bent[1] >= top) & (bent[1] < top + height)
+        area, aspect = uniform(*AREA) * size**2, uniform(*ASPECT)
+        width, height = (area / aspect).sqrt().floor(), (area * aspect).sqrt().floor()
+        left, top = uniform(0, size).floor(), uniform(0, size).floor()
+        bent_x, bent_y = bent(x, y, uniform(-WAVE, WAVE, 2, 2))
+        inside = (bent_x >= left) & (bent_x < left + width)
+        inside &= (bent_y >= top) & (bent_y < top + height)
         inside &= number >= lower_bound
         fill = uniform(0, 1)
         color = uniform(0, 1, 3)  # (b, 3, 1, 1)
@@ -149,6 +146,24 @@ def shape_cover(count: int, size: int, generator: torch.Generator, *, probabilit
         return drawn.new_full((count, *drawn.shape[1:]), elsewhere).index_copy(0, chosen, drawn)
 
     return Cover(spread(gain, 1.0), spread(paint, 0.0), spread(hides, False))
+
+
+def bent(
+    x: Tensor,  # (1, 1, S), px
+    y: Tensor,  # (1, S, 1), px
+    wave: Tensor,  # (b, 2, 2, 1, 1): along each axis how far it moves, and how fast
+) -> tuple[Tensor, Tensor]:
+    """Where the pixel at (x, y) of an occluder is taken from, whole px of the image, (b, S, S)
+    twice: SADRNet's released outline.
+
+    With amplitudes a and radians a px b: x + S a_x sin(b_x y + a_y x y / S) and
+    y + S a_y sin(b_y x + b_x x y / S); the first has an amplitude in its phase, as released.
+    """
+    size = x.shape[-1]
+    (far_x, fast_x), (far_y, fast_y) = (axis.unbind(1) for axis in wave.unbind(1))
+    moved_x = x + size * far_x * torch.sin(fast_x * y + far_y * x * y / size)
+    moved_y = y + size * far_y * torch.sin(fast_y * x + fast_x * x * y / size)
+    return tuple(moved.clamp(0, size - 1).floor() for moved in (moved_x, moved_y))
 
 
 class ImageOccluder(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prnet.datasets.attention_target import attention_target, silhouette
+from prnet.datasets.attention_target import attention_target, released_silhouette, silhouette
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.geometry import camera
 from prnet.geometry.landmark_map import move_landmarks
@@ -46,12 +46,14 @@ def make_sample(
     moved: Tensor | None = None,  # (B, 4, 4), crop px -> crop px; None: as cropped
     mirrored: Tensor | None = None,  # (B,), bool; `moved` holds the mirror of x already
     disturb: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    attention: str = "silhouette",  # one of `prnet.datasets.attention_target.ATTENTIONS`
 ) -> FaceSample:
     """Images of a batch and the targets asked for, all through the same similarity.
 
     `disturb` makes of the images (B, 3, H, W) what the network is to see, and says which pixels of
     the face it hides, (B, H, W) bool. Attention is the visible face that the batch brings, or the
-    silhouette of the fit's, without these.
+    silhouette of the fit's, without these; "released" is that of the released code, moved with the
+    picture.
     """
     crop_from_picture, crop_from_model = batch.crop_from_picture, batch.crop_from_model
     if moved is not None:
@@ -59,23 +61,31 @@ def make_sample(
         crop_from_model = moved @ crop_from_model
     coefficients = batch.shape_params, batch.exp_params
     picture = batch.picture
-    if "attention" in targets and batch.visible is not None:
+    released = attention == "released"
+    known = batch.visible is not None and not released
+    if "attention" in targets and known:
         picture = torch.cat([picture, batch.visible[:, None]], 1)
     image, seen = warp_to_crop(picture, crop_from_picture).split([3, picture.shape[1] - 3], 1)
     covered = None
     if disturb is not None:
         image, covered = disturb(image)
     sample = FaceSample(image)
-    if "position_map" in targets or ("attention" in targets and batch.visible is None):
+    if "position_map" in targets or ("attention" in targets and not (known or released)):
         position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
     if "position_map" in targets:
         sample = sample._replace(position_map=position_map)
     if "attention" in targets:
-        if batch.visible is None:
-            seen = silhouette(*decoder.points_of(position_map), size=image.shape[-1])
-        else:
+        if released:
+            points, _ = decoder.points_of(decoder(*coefficients, batch.crop_from_model))
+            seen = released_silhouette(points, size=image.shape[-1])
+            if moved is not None:
+                seen = warp_to_crop(255 * seen[:, None], moved).squeeze(1)
+        elif known:
             seen = seen.squeeze(1)
-        sample = sample._replace(attention=attention_target(seen, covered))
+        else:
+            seen = silhouette(*decoder.points_of(position_map), size=image.shape[-1])
+        seen = attention_target(seen, covered, overlapping=released)
+        sample = sample._replace(attention=seen)
     if "shape_map" in targets:
         sample = sample._replace(shape_map=decoder.shape_map(*coefficients, mirrored=mirrored))
     if "fit" in targets:

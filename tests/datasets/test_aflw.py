@@ -169,6 +169,19 @@ def test_a_box_that_is_shorter_for_no_reason():
     np.testing.assert_array_equal(found.box, box)
 
 
+def test_border_of_a_picture_is_its_last_px():
+    """A box that ends one px before it was not clipped there."""
+    for right, explained in ((449.0, False), (450.0, True)):
+        box = np.array([300.0, 100.0, right, 300.0])
+        assert unclipped(box, np.zeros(4)).explained == explained
+
+
+def test_black_is_what_jpeg_leaves_of_it():
+    crop = np.full((120, 120, 3), 12, np.uint8)
+    crop[10:100, 20:110, 1] = 13
+    assert black_borders(crop).tolist() == [20, 10, 10, 20]
+
+
 def test_truth_scores_nothing_and_a_shift_what_it_is(aflw, tmp_path):
     """End to end: the 68 that the 21 were made of, and the same moved by 3 and 4 px."""
     landmarks = np.load(aflw / "AFLW" / "AFLW_GT_pts68.npy").transpose(0, 2, 1)

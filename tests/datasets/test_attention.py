@@ -5,9 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from prnet.datasets.attention_target import attention_iou, attention_target, silhouette
+from prnet.datasets.attention_target import (
+    attention_iou,
+    attention_target,
+    released_silhouette,
+    silhouette,
+)
 from prnet.datasets.augment import AugmentRule, augment, draw_similarity
 from prnet.datasets.evaluation import collate_evaluation, true_attention
 from prnet.datasets.occluders import ImageOccluder
@@ -114,11 +120,16 @@ def test_rectangle_is_exact():
 
 @pytest.mark.parametrize("step", [1.0, 3.0, 5.9])
 def test_points_apart_leave_no_holes(step):
-    """Up to twice `CLOSING` px, and nothing is added outside."""
+    """Up to twice `CLOSING` px, 6, and nothing is added outside."""
     got = silhouette(grid_of_points((10.3, 20.6), (40.7, 50.2), step), NO_MOUTH, size=SIZE)[0]
     assert got[22:50, 12:40].all()
     got[21:51, 11:41] = False
     assert not got.any()
+
+
+def test_points_farther_apart_are_no_surface():
+    got = silhouette(grid_of_points((10.3, 20.6), (40.7, 50.2), 8.0), NO_MOUTH, size=SIZE)[0]
+    assert not got[22:50, 12:40].all()
 
 
 def test_border_cuts_and_points_outside_are_ignored():
@@ -233,7 +244,7 @@ def test_attention_moves_no_random_number(embedded_decoder, rendered):
         targets=("attention",),
     )
     assert (samples[1].attention <= whole.attention + 1e-6).all()
-    assert samples[1].attention.sum() < 0.95 * whole.attention.sum()
+    assert samples[1].attention.sum() < 0.98 * whole.attention.sum()
 
 
 def test_face_without_a_mask_of_the_visible_one(face):
@@ -320,3 +331,48 @@ def test_evaluation_covers_images_and_reports_attention(embedded, embedded_decod
     assert report["attention"] == {"iou": 1.0, "count": 3}
     assert report["metrics"]["nme_68_2d"]["mean"] < 1
     torch.testing.assert_close(torch.cat(model.images), image, rtol=0, atol=0)
+
+
+def test_released_target_is_2_px_larger_with_a_corner():
+    """As its own mask of points: two pixels to every side, and the upper left 3 x 3."""
+    points = torch.tensor([[[30.9, 20.2, 0], [31.1, 20.2, 0], [90.0, 40.0, 0], [-5.0, 50.0, 0]]])
+    expected = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    expected[18:23, 28:34] = True
+    expected[38:43, 61:] = True  # from outside, onto the border
+    expected[48:53, :3] = True
+    expected[:3, :3] = True
+    assert torch.equal(released_silhouette(points, size=SIZE)[0], expected)
+
+
+def test_released_target_is_resized_as_pillow_does():
+    random = np.random.default_rng(0)
+    seen = torch.from_numpy(random.random((1, 256, 256)) < 0.5)
+    got = attention_target(seen, None, overlapping=True)[0]
+    picture = Image.fromarray(seen[0].numpy().astype(np.float32))
+    expected = np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_released_target_is_drawn_once_and_moved_with_the_picture(embedded_decoder, rendered):
+    """Its corner too; and occluders are taken from it."""
+    rule = AugmentRule(scale=(0.8, 0.8), mirror=0.5, occlusion=0.0, attention="released")
+    settings = (rendered, embedded_decoder)
+    sample = augment(*settings, rule, torch.Generator().manual_seed(4), targets=("attention",))
+    moved, mirrored = draw_similarity(3, rule, torch.Generator().manual_seed(4))
+    assert mirrored.any()
+    points, _ = embedded_decoder.points_of(make_sample(*settings).position_map)
+    drawn = released_silhouette(points, size=256)
+    warped = warp_to_crop(255 * drawn[:, None], moved)[:, 0]
+    expected = attention_target(warped, None, overlapping=True)
+    torch.testing.assert_close(sample.attention, expected, rtol=0, atol=1e-5)
+    # Larger than the face by 2 px all around.
+    plain = make_sample(*settings, targets=("attention",), attention="released").attention
+    bare = make_sample(*settings, targets=("attention",)).attention
+    assert plain.sum() > 1.05 * bare.sum()
+    assert (plain[:, 0, 0] > 0.05).all()
+    hidden = rule._replace(occlusion=1.0, occluder="noise")
+    sample = augment(*settings, hidden, torch.Generator().manual_seed(4), targets=("attention",))
+    assert (sample.attention <= expected + 1e-5).all()
+    assert sample.attention.sum() < 0.95 * expected.sum()
+    with pytest.raises(ValueError, match=r"augment.attention: got 'none'.*silhouette, released"):
+        augment(*settings, rule._replace(attention="none"), torch.Generator())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from prnet.datasets import augment as module
 from prnet.datasets.augment import (
     AugmentRule,
     augment,
@@ -108,6 +109,8 @@ def test_ranges_of_the_similarity():
     rule = AugmentRule()
     matrix, mirrored = draw_similarity(4000, rule, torch.Generator().manual_seed(0))
     assert not mirrored.any()
+    _, mirrored = draw_similarity(4000, rule._replace(mirror=0.5), torch.Generator().manual_seed(0))
+    assert mirrored.float().mean() == pytest.approx(0.5, abs=0.03)
     scale = matrix[:, 2, 2]
     assert scale.min() >= 0.9
     assert scale.max() <= 1.2
@@ -119,10 +122,13 @@ def test_ranges_of_the_similarity():
     )
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
     assert angle.abs().max() <= math.pi / 4 + 1e-5
-    assert angle.abs().max() > 0.95 * math.pi / 4
+    assert angle.max() > 0.99 * math.pi / 4
+    assert angle.min() < -0.99 * math.pi / 4
     center = torch.tensor([127.5, 127.5, 0.0]).expand(4000, 1, 3)
     shift = camera.transform_points(matrix, center)[:, 0, :2] - 127.5
     assert shift.abs().max() <= 0.1 * SIZE + 1e-3
+    assert (shift.amax(0) > 0.099 * SIZE).all()
+    assert (shift.amin(0) < -0.099 * SIZE).all()
     # In-plane rotation leaves depth alone, scale applies to it.
     assert matrix[:, 2, :2].abs().max() == 0
     assert matrix[:, 2, 3].abs().max() == 0
@@ -180,6 +186,38 @@ def test_some_images_have_their_channels_scaled():
     assert always.max() <= 0.7
 
 
+def test_each_channel_has_its_own_gain():
+    image = torch.full((500, 3, 1, 1), 0.5)
+    gain = scale_channels(image, (0.6, 1.4), torch.Generator().manual_seed(0))[..., 0, 0] / 0.5
+    assert torch.corrcoef(gain.T).fill_diagonal_(0).abs().max() < 0.15
+    assert gain.amin() < 0.61
+    assert gain.amax() > 1.39
+
+
+def test_released_colour_lies_over_occluders_and_beyond_white(face, decoder):
+    """An occluder of one colour then has the image's gains, and nothing of a channel above 1 is
+    lost."""
+    batch, _ = frontal_batch(face, 40)
+    batch = batch._replace(picture=torch.full_like(batch.picture, 230))
+    upright = {"rotation_deg": 0, "translation": 0, "scale": (1, 1), "color": (1.4, 1.4)}
+    rule = AugmentRule(**upright, occlusion=1.0, occluder="sadrnet")
+    images = {
+        (last, clip): augment(
+            batch,
+            decoder,
+            rule._replace(color_last=last, color_clip=clip),
+            torch.Generator().manual_seed(0),
+        ).image
+        for last in (False, True)
+        for clip in (False, True)
+    }
+    white = 1.4 * 230 / 255
+    assert images[False, True].max() == images[True, True].max() == 1
+    assert images[False, False].max() == pytest.approx(white, abs=1e-5)
+    assert images[True, False].max() == pytest.approx(1.4, abs=0.02)  # of a bright occluder
+    torch.testing.assert_close(images[True, True], images[True, False].clamp(max=1))
+
+
 @pytest.mark.parametrize("file", sorted(Path(CONFIG_DIR, "augment").glob("*.yaml")))
 def test_configurations_name_every_field(file):
     """A field can only be changed on the command line if the configuration has it."""
@@ -205,10 +243,16 @@ def test_film_stays_within_its_limits():
     gain = made(exposure=(0.5, 2.0)) / image
     assert 0.5 <= gain.min() < 0.55
     assert 1.9 < gain.max() <= 2.0
+    assert gain.log().mean().abs() < 0.1  # as often half as twice
     torch.testing.assert_close(gain, gain[:, :1, :1, :1].expand_as(gain))  # one an image
     power = made(gamma=(0.5, 2.0)).log() / image.log()
     assert 0.5 <= power.min() < 0.55
     assert 1.9 < power.max() <= 2.0001
+    assert power.log().mean().abs() < 0.1
+    black = developed(
+        torch.zeros(200, 3, 4, 4), AugmentRule(gamma=(0.5, 2.0)), torch.Generator().manual_seed(0)
+    )
+    assert black.max() < 0.05  # a gradient of a power at 0 is not finite, so it is not quite 0
     spread = (made(contrast=(0.5, 2.0)) - image.mean((1, 2, 3), keepdim=True)) / (
         image - image.mean((1, 2, 3), keepdim=True)
     )
@@ -219,9 +263,11 @@ def test_film_stays_within_its_limits():
     colourless = (grey[:, 0] == grey[:, 1]).flatten(1).all(1)
     assert 40 < colourless.sum() < 80
     assert torch.equal(grey[~colourless], image[~colourless])
-    noise = (made(noise=0.1) - image).flatten(1).std(1)
+    grain = made(noise=0.1) - image
+    noise = grain.flatten(1).std(1)
     assert 0.05 < noise.max() < 0.15
-    assert noise.median() < 0.03  # most are nearly clean
+    assert noise.median() == pytest.approx(0.1 / 8, abs=0.005)  # the cube of a half
+    assert torch.corrcoef(grain.transpose(0, 1).flatten(1)).triu(1).abs().max() < 0.1
 
 
 def test_blur_takes_detail_from_some_images_and_keeps_their_tone():
@@ -236,21 +282,76 @@ def test_blur_takes_detail_from_some_images_and_keeps_their_tone():
     )
 
 
+def test_blur_is_of_any_size_within_its_limits():
+    image = torch.rand(1, 3, 64, 64)
+    details = [
+        blurred(image, (4, 60), torch.Generator().manual_seed(seed), probability=1.0)
+        .diff(dim=-1)
+        .abs()
+        .mean()
+        for seed in range(30)
+    ]
+    assert max(details) > 10 * min(details)
+
+
+def test_rates_and_sizes_of_the_rule_reach_what_draws(face, decoder, monkeypatch):
+    asked = {}
+
+    def watch(name: str) -> None:
+        original = getattr(module, name)
+
+        def watched(*given, **settings):
+            asked[name] = (*given, settings)
+            return original(*given, **settings)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in ("blurred", "scale_channels", "draw_cover"):
+        watch(name)
+    batch, _ = frontal_batch(face, 2)
+    rule = AugmentRule(
+        color=(0.7, 1.2),
+        color_probability=0.2,
+        color_clip=False,
+        blur=0.3,
+        blur_side=(50, 60),
+        occlusion=0.4,
+        occluder="noise",
+        occlusion_size=(0.2, 0.3),
+    )
+    augment(batch, decoder, rule, torch.Generator().manual_seed(0))
+    assert asked["blurred"][1] == (50, 60)
+    assert asked["blurred"][-1] == {"probability": 0.3}
+    assert asked["scale_channels"][1] == (0.7, 1.2)
+    assert asked["scale_channels"][-1] == {"probability": 0.2, "clip": False}
+    assert asked["draw_cover"][:3] == ("noise", 2, SIZE)
+    assert asked["draw_cover"][-1] == {"probability": 0.4, "noise_sides": (0.2, 0.3)}
+
+
 def test_papers_configurations():
     """SADRNet III-E, and the rates of its released code."""
     rules = {
         name: AugmentRule(**OmegaConf.load(Path(CONFIG_DIR, "augment", f"{name}.yaml")))
         for name in ("prn", "sadrnet", "sadrnet_released")
     }
-    assert rules["prn"]._replace(scale=(0.9, 1.2), color=(0.6, 1.4)) == AugmentRule()._replace(
-        occlusion_size=rules["prn"].occlusion_size
-    )
+    defaults = AugmentRule()
+    for field, value in rules["prn"]._asdict().items():
+        default = getattr(defaults, field)
+        expected = list(default) if isinstance(default, tuple) else default
+        unused = field == "blur_side"
+        assert unused or value == expected, field
     paper, released = rules["sadrnet"], rules["sadrnet_released"]
     assert (paper.rotation_deg, paper.rotation_probability, paper.translation) == (90, 1, 0.1)
     assert (list(paper.scale), list(paper.color)) == ([0.9, 1.1], [0.6, 1.4])
     assert released.rotation_probability == released.occlusion == 0.25
     assert (list(released.scale), released.color_probability) == ([0.97, 1.03], 0.5)
     assert paper.occluder == released.occluder == "sadrnet"
+    assert (released.color_last, released.color_clip, released.attention) == (
+        True,
+        False,
+        "released",
+    )
+    assert (paper.color_last, paper.color_clip, paper.attention) == (False, True, "silhouette")
 
 
 def test_augment_is_reproducible(face, decoder):

@@ -17,10 +17,12 @@ import torch
 
 from prnet.building import packing
 from prnet.building.archives import BuildOptions, build_archive, encode_map
-from prnet.datasets.built import BuiltSet, held_out, source_photo
+from prnet.datasets.built import BuiltSet, held_out, photo_ranks, source_photo
 from prnet.datasets.fits import find_aflw2000, read_fit
 from prnet.datasets.pictures import (
+    CropRule,
     collate_fits,
+    crop_square,
     decode_picture,
     image_from_picture,
     reduction_for,
@@ -305,6 +307,27 @@ def test_held_out_keeps_poses_of_a_photo_together():
     assert all(len(sides) == 1 for sides in by_photo.values())
     assert 0.15 < mask.mean() < 0.25
     assert not held_out(names, 0.0).any()
+    # The other hash keeps them together too, and knows nothing of this one.
+    ranks = photo_ranks(names)
+    by_photo = dict(zip(map(source_photo, names), ranks, strict=True))
+    assert ranks.tolist() == [by_photo[source_photo(name)] for name in names]
+    assert abs(ranks[mask].mean() - ranks[~mask].mean()) < 0.1
+    assert (ranks < 0.3).mean() == pytest.approx(0.3, abs=0.07)
+
+
+def test_jitter_is_a_share_of_the_landmarks_box():
+    """Of its mean side for the centre, of the crop for its size; drawn from the name alone."""
+    points = np.array([[100.0, 50.0], [140.0, 150.0]])  # mean side 70
+    rule = CropRule(scale=1.5, jitter=0.1)
+    squares = [crop_square(points, rule, seed_name=f"i{k}") for k in range(1000)]
+    shifts = (np.stack([center for center, _ in squares]) - [120, 100]) / 70
+    growth = np.array([size for _, size in squares]) / 105 - 1
+    for moved in (*shifts.T, growth):
+        assert -0.1 <= moved.min() < -0.099
+        assert 0.099 < moved.max() <= 0.1
+    assert crop_square(points, rule, seed_name="i7")[1] == squares[7][1]
+    center, size = crop_square(points, CropRule(), seed_name="i7")
+    assert (*center, size) == (120, 100, 105)
 
 
 def test_reduced_pictures_keep_their_place():
@@ -326,6 +349,9 @@ def test_sampler_covers_an_epoch_and_resumes_anywhere(built, tmp_path, tiny_data
     first = [next(steps) for _ in range(9)]
     assert sampler.steps_per_epoch == 4
     assert len({i for batch in first[:4] for i in batch}) == 12
+    # Another epoch has another order.
+    assert sets.order(5, 0).tolist() != sets.order(5, 1).tolist()
+    assert sets.order(5, 1).tolist() == sets.order(5, 1).tolist()
     later = iter(StepSampler(sets, batch_size=3, seed=5, start=6))
     assert [next(later) for _ in range(3)] == first[6:]
     assert [next(iter(StepSampler(sets, batch_size=3, seed=6)))] != first[:1]

@@ -1,5 +1,8 @@
 """Occluders: PRN's noise, SADRNet's shapes, and those of an evaluation."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -9,6 +12,7 @@ from prnet.datasets.occluders import (
     OCCLUDERS,
     Cover,
     ImageOccluder,
+    bent,
     draw_cover,
     noise_cover,
     noise_texture,
@@ -59,6 +63,9 @@ def test_noise_is_textured_and_of_the_size_asked():
     assert texture.min() >= 0
     assert texture.max() <= 1
     assert texture.std() > 0.05
+    assert texture.diff(dim=-1).abs().mean() > 0.1  # down to single px
+    smooth = torch.nn.functional.avg_pool2d(texture, SIZE // 4)
+    assert smooth.std() > 0.05
     shares = [
         noise_cover(300, SIZE, generator(), probability=1.0, sides=sides).hides.float().mean()
         for sides in ((0.1, 0.1), (0.4, 0.4))
@@ -66,6 +73,27 @@ def test_noise_is_textured_and_of_the_size_asked():
     # Squares or discs, centred on the image: up to 3/4 of one may hang over its border.
     for share, side in zip(shares, (0.1, 0.4), strict=True):
         assert 0.6 * side**2 < share < side**2
+
+
+def test_noise_lies_anywhere_in_both_forms_with_a_wavy_outline():
+    cover = noise_cover(1500, SIZE, generator(), probability=1.0, sides=(0.4, 0.4))
+    share = cover.hides.float().mean(0)
+    for half in (share[:, : SIZE // 2], share[: SIZE // 2]):
+        assert half.sum() / share.sum() == pytest.approx(0.5, abs=0.03)
+    assert share.min() > 0.1 * share.max()
+    rows, columns = cover.hides.any(2), cover.hides.any(1)
+    whole = ~(rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1]) & rows.any(1)
+    # The wave shears: a disc has pi / 4 of its square.
+    area = cover.hides[whole].flatten(1).sum(1) / (0.4 * SIZE) ** 2
+    disc = area < 0.89
+    assert disc.float().mean() == pytest.approx(0.5, abs=0.1)
+    assert area[disc].mean() == pytest.approx(math.pi / 4, abs=0.04)
+    assert area[~disc].mean() == pytest.approx(1, abs=0.04)
+    lopsided = []
+    for mask in cover.hides[whole]:
+        box = mask[mask.any(1)][:, mask.any(0)]
+        lopsided.append((box != box.flip(0, 1)).sum() / box.sum())
+    assert torch.stack(lopsided).mean() > 0.1
 
 
 def test_fills_have_the_released_shares(monkeypatch):
@@ -95,35 +123,66 @@ def test_number_of_occluders(monkeypatch):
         ("WAVE", 0.0),
     ):
         monkeypatch.setattr(occluders, name, value)
-    size = 32
-    cover = shape_cover(1500, size, generator(), probability=1.0)
+    cover = shape_cover(1500, 32, generator(), probability=1.0)
     corner = cover.gain[:, :, -1, -1]
-    reached = (1 - 0.5 / size) ** 2  # the others begin beyond the last pixel's centre
-    assert -corner.log().mean() == pytest.approx(34 / 15 * reached, abs=0.1)
+    assert -corner.log().mean() == pytest.approx(34 / 15, abs=0.1)
 
 
-def test_area_aspect_and_outline(monkeypatch):
+def test_area_and_sides(monkeypatch):
+    """Of the released w = sqrt(s / r), h = sqrt(s r), s from 0.02 to 0.3 of the image, r from 0.3
+    to 1 / 0.3, both uniform: means of 0.32 and 0.50 of the side."""
     monkeypatch.setattr(occluders, "COUNT_BOUNDS", (2.0, 2.0))
-    found = []
-    for wave in (0.0, occluders.WAVE):
-        monkeypatch.setattr(occluders, "WAVE", wave)
-        hides = shape_cover(600, SIZE, generator(), probability=1.0).hides
-        rows, columns = hides.any(2), hides.any(1)
-        # Those that no border cuts.
-        whole = ~(rows[:, -1] | columns[:, -1] | rows[:, 0] | columns[:, 0]) & rows.any(1)
-        box = (rows.sum(1) * columns.sum(1))[whole]
-        area = hides.flatten(1).sum(1)[whole]
-        found.append((box, area, (columns.sum(1) / rows.sum(1))[whole]))
-    (box, area, aspect), (waved_box, waved_area, _) = found
-    assert torch.equal(box, area)  # rectangles
-    assert len(area) > 60
-    share = area / SIZE**2
-    assert 0.015 < share.min() < 0.04
-    assert 0.2 < share.max() < 0.32
-    assert 0.25 < aspect.min() < 0.6
-    assert 2.2 < aspect.max() < 4
-    assert (waved_area < waved_box).float().mean() > 0.9
-    assert 0.5 < (waved_area / waved_box).mean() < 0.9
+    monkeypatch.setattr(occluders, "WAVE", 0.0)
+    hides = shape_cover(1500, SIZE, generator(), probability=1.0).hides
+    rows, columns = hides.any(2), hides.any(1)
+    height, width = rows.sum(1), columns.sum(1)
+    assert torch.equal(height * width, hides.flatten(1).sum(1))  # rectangles
+    cut_below, cut_right = rows[:, -1], columns[:, -1]
+    whole = rows.any(1) & ~(cut_below | cut_right)
+    area = (height * width)[whole] / SIZE**2
+    assert 0.015 < area.min() < 0.04
+    assert 0.2 < area.max() < 0.3
+    ratio = (height / width)[whole]
+    assert 0.25 < ratio.min() < 0.6
+    assert 2.2 < ratio.max() < 4
+    # A side that is cut has its upper left corner within the image all the same: of those that
+    # begin in the upper left quarter hardly one is.
+    first = (rows.int().argmax(1) < SIZE / 4) & (columns.int().argmax(1) < SIZE / 4) & rows.any(1)
+    assert first.sum() > 50
+    assert width[first].float().mean() / SIZE == pytest.approx(0.32, abs=0.04)
+    assert height[first].float().mean() / SIZE == pytest.approx(0.5, abs=0.04)
+
+
+def test_outline_is_the_released_one():
+    """Pixel by pixel, with the four numbers in the places they have there."""
+    size = 24
+    axis = torch.arange(float(size))
+    wave = (torch.rand(3, 2, 2, 1, 1, generator=generator(3)) - 0.5) * 0.16
+    x, y = bent(axis[None, None, :], axis[None, :, None], wave)
+    for found_x, found_y, ((far_x, fast_x), (far_y, fast_y)) in zip(
+        x, y, wave.flatten(2).tolist(), strict=True
+    ):
+        for i, j in itertools.product(range(size), repeat=2):
+            row = i + size * math.sin(j * fast_y + i * j * fast_x / size) * far_y
+            column = j + size * math.sin(i * fast_x + i * j * far_y / size) * far_x
+            expected = [int(max(min(size - 1, value), 0)) for value in (column, row)]
+            assert [found_x[i, j], found_y[i, j]] == expected
+
+
+def test_waves_are_drawn_within_the_released_limits(monkeypatch):
+    drawn = []
+
+    def watched(x, y, wave):
+        drawn.append(wave)
+        return bent(x, y, wave)
+
+    monkeypatch.setattr(occluders, "bent", watched)
+    shape_cover(100, 8, generator(), probability=1.0)
+    numbers = torch.cat(drawn).flatten(1)
+    assert numbers.shape == (300, 4)
+    assert (numbers.amin(0) < -0.075).all()
+    assert (numbers.amax(0) > 0.075).all()
+    assert numbers.abs().max() <= 0.08
 
 
 def test_unknown_occluder_is_refused():

@@ -313,12 +313,13 @@ def test_balanced_subsets():
 
 
 def test_all_of_each_bin_is_the_mean_of_bins():
-    """The whole data set is the only draw where a bin has no more images."""
-    images = [scored(f"i{k}", 30.0 * k + 1, float(k)) for k in range(3)]
-    report = report_of(images, "default", "protocol.balanced.per_bin=1")
+    """The whole data set is the only draw where a bin has no more images: none comes twice."""
+    images = [scored(f"i{k}", 30.0 * (k % 3) + 1, float(k)) for k in range(12)]
+    report = report_of(images, "default", "protocol.balanced.per_bin=4")
     values = report["balanced"]["metrics"]["nme_68_2d"]
-    assert values == {"mean": 1.0, "mean_of_draws": 1.0, "std_of_draws": 0.0}
-    assert report["balanced"]["names_sha256"] == hashlib.sha256(b"i0\ni1\ni2").hexdigest()
+    assert values == {"mean": 5.5, "mean_of_draws": 5.5, "std_of_draws": 0.0}
+    names = "\n".join(sorted(image.name for image in images))
+    assert report["balanced"]["names_sha256"] == hashlib.sha256(names.encode()).hexdigest()
 
 
 def test_report_needs_a_json_name(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from prnet.geometry import icp as module
 from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, fit_similarity, icp
 from prnet.geometry.pairing import Pairing
 
@@ -110,6 +111,39 @@ def test_ends_where_200_plain_iterations_end(direction, with_scale):
     found = icp(source, target, with_scale=with_scale, rule=IcpRule(direction=direction))
     assert found.converged
     assert found.distances.mean() == pytest.approx(expected.mean(), rel=1e-3)
+
+
+def test_rule_is_the_documented_one():
+    """Every reconstruction number hangs on it."""
+    assert (
+        IcpRule(
+            direction="target_to_source",
+            iterations=200,
+            tolerance=3e-6,
+            trim=0.0,
+            start="centroids",
+            levels=(16, 4, 1),
+            memory=0,
+        )
+        == DEFAULT_RULE
+    )
+
+
+def test_coarse_levels_end_sooner(monkeypatch):
+    """n times fewer points define a result n^2 times less well, and no level has under 1,000."""
+    asked = []
+
+    def watched(pairing, params, rule, tolerance):
+        asked.append((len(pairing.queries), tolerance))
+        return descend(pairing, params, rule, tolerance)
+
+    descend = module._descend
+    monkeypatch.setattr(module, "_descend", watched)
+    source, target = pair(0, side=70)
+    icp(source, target, with_scale=True, rule=IcpRule(levels=(16, 4, 1), tolerance=1e-4))
+    count = len(target)
+    assert [n for n, _ in asked] == [1000, max(1000, count // 4), count]
+    assert [tolerance for _, tolerance in asked] == pytest.approx([256e-4, 16e-4, 1e-4])
 
 
 @pytest.mark.parametrize("with_scale", [False, True])

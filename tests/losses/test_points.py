@@ -8,7 +8,7 @@ from torch import Tensor
 from prnet.faces.face import Face
 from prnet.faces.spread_points import spread_points
 from prnet.geometry.pose_parameters import mirrored_vertices
-from prnet.losses.points import PointsLoss
+from prnet.losses.points import BROWS, LIDS, LIPS, PointsLoss
 from prnet.sample import FaceSample, PosedFit, Prediction
 from tests.tiny import NUM_EXP, NUM_SHAPE, tiny_rotation
 
@@ -74,13 +74,29 @@ def test_a_shift_costs_its_share_of_the_landmarks_box(face: Face) -> None:
     assert losses["landmarks"] == pytest.approx(expected / 2, rel=1e-4)
 
 
+def test_closed_lids_count_besides_and_a_shift_of_all_does_not(face: Face) -> None:
+    sample = sample_of(mirrored=False)
+    true = seen_points(face, sample)
+    sides = np.sqrt(np.prod(np.ptp(true[:, :68, :2].numpy(), axis=1), axis=1))
+    closed = true.clone()
+    closed[:, [37, 38, 43, 44], 1] += 3  # 38 and 43 belong to no other pair
+    losses = loss_on(face, near=2.0)(Prediction(points=closed), sample)
+    pairs = len(LIDS) + len(LIPS) + len(BROWS)
+    # Four pairs of lids, and of brows the two that end at 37 and 44.
+    assert losses["near"] == pytest.approx(2 * 6 / pairs * np.mean(100 * 3 / sides), rel=1e-3)
+    shifted = Prediction(points=true + torch.tensor([9.0, 9.0, 0.0]))
+    assert loss_on(face)(shifted, sample)["near"] < 1e-4
+    with pytest.raises(ValueError, match="near=-1"):
+        PointsLoss(near=-1)
+
+
 def test_depth_counts_as_it_is_weighed(face: Face) -> None:
     sample = sample_of(mirrored=False)
     true = seen_points(face, sample)
     deeper = true.clone()
     deeper[..., 2] += torch.linspace(-5, 5, true.shape[1])
     losses = [
-        float(sum(loss_on(face, depth=depth)(Prediction(points=deeper), sample).values()))
+        float(sum(loss_on(face, depth=depth, near=0)(Prediction(points=deeper), sample).values()))
         for depth in (0.0, 0.5, 1.0)
     ]
     assert losses[0] < 1e-4

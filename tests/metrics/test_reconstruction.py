@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from prnet.geometry.icp import IcpRule
+from prnet.geometry.icp import IcpRule, icp
 from prnet.metrics.reconstruction import (
     RECONSTRUCTION_METRICS,
     reconstruction_error,
@@ -146,6 +146,19 @@ def test_icp_takes_clouds_without_correspondence():
     rigid, similar = (error(f"icp_{kind}", prediction, truth) for kind in ("rigid", "similarity"))
     assert 0 < similar < rigid < error("icp_correspondence", prediction, truth)
     assert error("icp_similarity", prediction[::-1], truth) == pytest.approx(similar, rel=1e-3)
+
+
+def test_vrn_pairs_by_a_rigid_fit_and_scores_the_cloud_unaligned():
+    """A larger face is paired as it is, and its size is an error."""
+    truth = face()
+    prediction = bent(1.1 * truth @ TURN.T) + [2, 1, 9]
+    found = icp(prediction, truth, with_scale=False)
+    scaled = icp(prediction, truth, with_scale=True)
+    assert (found.source_index != scaled.source_index).mean() > 0.1
+    offset = prediction[found.source_index] - truth[found.target_index]
+    offset[:, 2] -= prediction[:, 2].mean() - truth[:, 2].mean()
+    expected = 100 * np.linalg.norm(offset, axis=1).mean() / UNIT
+    assert error("icp_correspondence", prediction, truth) == pytest.approx(expected)
 
 
 def test_the_rule_reaches_the_icp():

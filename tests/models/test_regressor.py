@@ -244,6 +244,15 @@ def test_statistics_are_the_training_sets(built_dir, face):
     np.testing.assert_allclose(std, rows.std(0, ddof=1), rtol=1e-3)
 
 
+def test_statistics_are_of_4096_samples(built_dir, face, monkeypatch):
+    sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
+    fits = sets.posed_fits(4)
+    asked = []
+    monkeypatch.setattr(sets, "posed_fits", lambda count: asked.append(count) or fits)
+    parameter_statistics(sets, TinyRegressor(), face, STILL)
+    assert asked == [4096]
+
+
 def test_statistics_hold_the_augmentation(built_dir, face):
     """Turning by up to 45 degrees varies the entries of the roll."""
     sets = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
@@ -271,19 +280,41 @@ def test_synthetic_fits_without_pictures():
     )
 
 
+def test_decay_of_adam_is_the_l2_regulariser_of_weights_alone():
+    """As PRNet's network file has it: 0.0002 / 2 times the sum of their squares in the loss."""
+    decayed, plain = (torch.nn.Linear(4, 3) for _ in range(2))
+    plain.load_state_dict(decayed.state_dict())
+    settings = {"optimizer": "adam", "learning_rate": 0.1}
+    optimizers = [
+        make_optimizer(decayed, plan(weight_decay=2e-4, **settings)),
+        make_optimizer(plain, plan(weight_decay=0.0, **settings)),
+    ]
+    image = torch.rand(8, 4)
+    for _ in range(5):
+        loss = plain(image).square().mean() + 1e-4 * plain.weight.square().sum()
+        for optimizer, value in zip(
+            optimizers, (decayed(image).square().mean(), loss), strict=True
+        ):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    for one, other in zip(decayed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_optimizers():
     network = TinyRegressor()
     chosen = make_optimizer(network, plan(optimizer="sgd", momentum=0.9, weight_decay=5e-4))
     assert isinstance(chosen, torch.optim.SGD)
     group = chosen.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
-    assert isinstance(make_optimizer(network, plan()), torch.optim.Adam)
-    matrices, vectors = make_optimizer(
-        network, plan(optimizer="adamw", weight_decay=0.02)
-    ).param_groups
-    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.02, 0.0)
-    assert matrices["params"] == [network.head.weight]
-    assert vectors["params"] == [network.head.bias]
+    for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        chosen = make_optimizer(network, plan(optimizer=name, weight_decay=0.02))
+        assert type(chosen) is kind
+        matrices, vectors = chosen.param_groups
+        assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.02, 0.0)
+        assert matrices["params"] == [network.head.weight]
+        assert vectors["params"] == [network.head.bias]
     with pytest.raises(ValueError, match="got 'lion', expected one of adam, adamw, sgd"):
         make_optimizer(network, plan(optimizer="lion"))
 

@@ -95,6 +95,23 @@ def test_mirrored_prediction_gets_a_rotation_all_the_same(small) -> None:
         assert (aligned - mirrored).abs().amax((1, 2, 3)).min() > 2
 
 
+def test_least_squares_is_closest_to_noisy_faces(small) -> None:
+    """Noise adds to both sums of eq. 14, and most to those of the smaller side."""
+    known = posed_faces(small, [-80.0, -40.0, 0.0, 40.0, 80.0] * 4, seed=1)
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(size: float) -> Tensor:
+        return size * torch.randn(known.position_map.shape, generator=generator)
+
+    shape, posed = known.shape_map / UNIT + noise(0.02), known.position_map + noise(3.0)
+    error = {}
+    for rule in RULES:
+        aligned, _ = SelfAlignment(small.uv, alignment=rule)(shape, posed)
+        apart = small.uv.face_points(aligned) - small.uv.face_points(known.position_map)
+        error[rule] = apart.norm(dim=-1).mean()
+    assert error["least_squares"] < 0.9 * min(error["paper"], error["released"])
+
+
 def test_apply_pose_is_equation_two_with_the_flip() -> None:
     pose = Pose(torch.tensor([2.0]), torch.eye(3)[None, [2, 0, 1]], torch.tensor([[1.0, 2.0, 3.0]]))
     shape = torch.tensor([5.0, 6.0, 7.0])[None, :, None, None].expand(1, 3, 2, 4)

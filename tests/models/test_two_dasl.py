@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
-from prnet.losses.critic import Critic, critic_loss, deception_loss
+from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
 from prnet.losses.two_dasl import RELATIVE_WEIGHTS, TwoDASLLoss
 from prnet.models.two_dasl import TwoDASL
 from prnet.sample import FaceSample, PosedFit, Prediction
@@ -223,8 +224,8 @@ def test_point_weights_keep_their_mean_and_their_proportions():
     assert float(mask.mean()) == pytest.approx(1)
     assert plain.tolist() == [1.0] * 18
     ratios = (mask / mask.min()).round().int().tolist()
-    # Nose tip 4, an eye corner 2, a brow 1.
-    assert (ratios[13], ratios[6], ratios[0]) == (4, 2, 1)
+    brows, eyes, nose, mouth = [1] * 6, [2] * 6, [4] * 3, [2, 4, 2]
+    assert ratios == [*brows, *eyes, *nose, *mouth]
 
 
 def test_unit_of_points(face):
@@ -321,6 +322,31 @@ def test_critic_learns_which_parameters_are_made(face):
     assert scores[0] > scores[1] + 2
 
 
+def test_critic_judges_the_images_without_a_fit(face):
+    """The regressor is to deceive it there alone, and it learns from the fits and from these; in a
+    batch of fits, from all."""
+    sample, parameters = a_batch(face)
+    loss_fn = a_loss(face, landmarks_2d=0, landmarks_3d=0, cycle=0)
+    true = loss_fn.supervised.fit_parameters(sample.fit)
+    judged = []
+    loss_fn.critic.register_forward_pre_hook(lambda _, given: judged.append(given))
+    for fitted in ([True, False, True, True], [True] * 4):
+        has_fit = torch.tensor(fitted)
+        made = ~has_fit if not has_fit.all() else has_fit
+        leaf = parameters.clone().requires_grad_()
+        mixed = sample._replace(has_fit=has_fit)
+        loss_fn(Prediction(parameters=leaf), mixed)["self_critic"].backward()
+        assert torch.equal(leaf.grad.abs().sum(1) > 0, made)
+
+        loss_fn.after_step(Prediction(parameters=parameters), mixed)
+        images, whitened = judged.pop()
+        assert torch.equal(images, torch.cat([sample.image[has_fit], sample.image[made]]))
+        expected = torch.cat([true[has_fit], parameters[made]]) - loss_fn.parameter_mean
+        expected = expected / loss_fn.supervised.parameter_std
+        expected[:, DEPTH] = 0
+        torch.testing.assert_close(whitened, expected)
+
+
 def test_critic_is_not_taught_by_the_regressors_step(face):
     sample, parameters = a_batch(face)
     loss_fn = a_loss(face)
@@ -346,5 +372,34 @@ def test_critic_has_the_papers_layers():
     assert linear == [512, 1024, 1024, 1]
     kinds = [type(m).__name__ for m in critic.encoder]
     assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 6 + ["Flatten"]
+    channels = [m.out_channels for m in critic.encoder if isinstance(m, torch.nn.Conv2d)]
+    assert channels == [16, 32, 64, 64, 128, 128]  # not in the paper
+    seen = []
+    critic.encoder.register_forward_pre_hook(lambda _, given: seen.extend(given))
     with torch.no_grad():
         assert critic(torch.rand(2, 3, 256, 256), torch.rand(2, 62)).shape == (2,)
+        image = torch.rand(2, 3, 120, 120)
+        critic.encode(image)
+    assert seen[0].shape == (2, 3, 120, 120)
+    assert torch.equal(seen[1], 2 * image - 1)
+
+
+def test_critic_has_an_adam_of_its_own_rate():
+    for settings, rate in (({}, 1e-4), ({"critic_learning_rate": 3e-3}, 3e-3)):
+        optimizer = TwoDASLLoss(**BASES, **settings).critic_optimizer
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
+def test_gradients_of_processes_are_averaged(monkeypatch):
+    """Of two, whose other has three times these."""
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    average_gradients(layer)
+    assert layer.weight.grad.tolist() == [[1, 1]]
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda gradient: gradient.mul_(4))
+    average_gradients(layer)
+    assert layer.weight.grad.tolist() == [[2, 2]]
+    assert layer.bias.grad.tolist() == [2]

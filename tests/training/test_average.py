@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prnet.training.average import WARM_UP, WeightAverage
+from prnet.training.average import WeightAverage
 
 
 def small() -> nn.Module:
@@ -25,7 +25,7 @@ def test_weights_and_statistics_follow_the_recursion_and_counters_are_copied() -
     for step in range(1, 200):
         moved(net)
         average.update(step)
-        decay = min(0.9, (1 + step) / (WARM_UP + step))
+        decay = min(0.9, (1 + step) / (10 + step))
         for name, tensor in net.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = decay * expected[name] + (1 - decay) * tensor
