@@ -1,9 +1,13 @@
 """`python -m prnet.eval`: a network, or saved predictions, against the truth of a test set."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("eval")  # ends here: options are read before what follows is imported
+
 import logging
 from pathlib import Path
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +20,7 @@ from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
-from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.entry import loader_workers, num_workers, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
@@ -215,11 +219,5 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     return report
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="eval", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir))
-
-
-if __name__ == "__main__":
-    main()
