@@ -45,9 +45,8 @@ def main(cfg: DictConfig) -> None:
         from prnet.page.studio import Studio
         from prnet.reconstruction.photos import write_astronaut
 
-        studio = Studio(
-            Path(folder), cfg.checkpoint, data_dir=cfg.data_dir, device=resolve_device(cfg.device)
-        )
+        options = {"device": resolve_device(cfg.device), "runtime": cfg.runtime}
+        studio = Studio(Path(folder), cfg.checkpoint, data_dir=cfg.data_dir, **options)
         example = write_astronaut(Path(folder, "astronaut.jpg"))
         page = app.build_page(studio, example=example)
         limits = {"most_megabytes": cfg.most_megabytes}

@@ -25,6 +25,7 @@ from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
 from prnet.evaluation.sources import NetworkSource, PredictionSource
+from prnet.export.runtime import PACKAGES, choose_runtime
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.models.loading import load_model, require_same_face
@@ -123,6 +124,13 @@ def score_checkpoint(
     origin = checkpoint.get("pixel_origin", "zero_based")
     demands = protocol.demands(network=True)
     model.set_face(face)
+    model.to(device, memory_format=torch.channels_last)
+    size = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+    if cfg.precision != "fp32" and cfg.runtime in PACKAGES:
+        raise ValueError(f"runtime={cfg.runtime} computes in fp32; choose runtime=torch")
+    runtime = cfg.runtime if cfg.precision == "fp32" else "torch"
+    runtime = choose_runtime(model, face, checkpoint, runtime, device)
+    log.info("runtime: %s", runtime)
     if protocol.crop.source == "detector":
         if given is not None:
             raise ValueError(
@@ -135,7 +143,7 @@ def score_checkpoint(
         demands = demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
     test_set = dataset.open(demands, truth_face, no_face)
     source = NetworkSource(
-        model.to(device, memory_format=torch.channels_last),
+        model,
         face,
         description=f"checkpoint {describe_source(path, checkpoint)}",
         pixel_origin=origin,
@@ -147,7 +155,7 @@ def score_checkpoint(
     gallery = Gallery(face)
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
-    report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+    report["network"], report["runtime"] = size, runtime
     return report, gallery
 
 

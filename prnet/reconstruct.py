@@ -125,6 +125,7 @@ def main(cfg: DictConfig) -> None:
         cfg.checkpoint,
         data_dir=cfg.data_dir,
         device=resolve_device(cfg.device),
+        runtime=cfg.runtime,
         detector=detector,
         crop_scale=cfg.crop_scale,
     )

@@ -17,14 +17,13 @@ from prnet.checkpoint import SHARED
 from prnet.checks import require_choice
 from prnet.evaluation.protocol import METRICS
 from prnet.export.onnx import PRECISIONS, difference, write_onnx
+from prnet.export.runtime import LARGEST_DIFFERENCE_PX
 from prnet.export.sharing import Score, make_card, shared_checkpoint, write_shared
 from prnet.models.loading import load_with_face
 from prnet.reports.reading import read_report
 
 log = logging.getLogger(__name__)
 
-# Of coordinates, px: what rounding may do to the same network in two runtimes.
-LARGEST_DIFFERENCE_PX = 1e-3
 CARD = ("data", "license", "command")
 
 
