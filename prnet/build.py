@@ -1,10 +1,14 @@
 """`python -m prnet.build`: an archive of image + fit pairs, photos with landmarks, head scans or a
 synthetic world -> files to train or to test with."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("build")  # ends here: options are read before what follows is imported
+
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.building.archives import BuildOptions, build_archive, find_archive
@@ -23,7 +27,7 @@ from prnet.drawing.contact_sheet import (
     write_landmark_sheet,
     write_sheet,
 )
-from prnet.entry import CONFIG_DIR, num_workers, one_line_errors
+from prnet.entry import num_workers
 from prnet.faces.loading import FaceFiles, load_face
 
 
@@ -121,12 +125,6 @@ BUILDERS: dict[str, Callable[[DictConfig], None]] = {
 }
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     require_choice("dataset", cfg.dataset.name, BUILDERS)
     BUILDERS[cfg.dataset.name](cfg)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,22 @@
 """`python -m prnet.compare`: methods beside each other, from their predictions or reports."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("compare")  # ends here: options are read before what follows is imported
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from prnet.datasets.evaluation import Demands
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import SetChoice
 from prnet.entry import (
-    CONFIG_DIR,
     loader_workers,
     num_workers,
-    one_line_errors,
     resolve_device,
     shipped,
     shipped_names,
@@ -131,11 +133,5 @@ def compare(cfg: DictConfig) -> list[Path]:
     return written
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="compare", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     compare(cfg)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,10 @@
 """`python -m prnet.demo`: a page in the browser, a photo in, a head out."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("demo")  # ends here: options are read before what follows is imported
+
 import importlib
 import logging
 import os
@@ -8,10 +13,9 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-import hydra
 from omegaconf import DictConfig
 
-from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
+from prnet.entry import resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +34,6 @@ def the_page() -> ModuleType:
         ) from error
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="demo", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     # A server that is told to stop removes its files too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,16 +45,11 @@ def main(cfg: DictConfig) -> None:
         from prnet.page.studio import Studio
         from prnet.reconstruction.photos import write_astronaut
 
-        studio = Studio(
-            Path(folder), cfg.checkpoint, data_dir=cfg.data_dir, device=resolve_device(cfg.device)
-        )
+        options = {"device": resolve_device(cfg.device), "runtime": cfg.runtime}
+        studio = Studio(Path(folder), cfg.checkpoint, data_dir=cfg.data_dir, **options)
         example = write_astronaut(Path(folder, "astronaut.jpg"))
         page = app.build_page(studio, example=example)
         limits = {"most_megabytes": cfg.most_megabytes}
         with app.serving(page, host=cfg.host, port=cfg.port, **limits) as address:
             log.info("open %s in a browser; Ctrl-C ends it", address)
             app.wait()
-
-
-if __name__ == "__main__":
-    refuse_old_spellings(main)()

@@ -2,17 +2,22 @@
 counts by name."""
 
 import functools
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
+import hydra
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from prnet.checks import require_choice
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +100,25 @@ def refuse_old_spellings(main: Callable) -> Callable:
     return wrapped
 
 
+def run_verb(name: str) -> NoReturn:
+    """Read the command line by configs/NAME.yaml, then import `prnet.NAME` and run its `main`.
+
+    Help, a configuration that is shown and options that are refused need no network, and importing
+    torch takes seconds.
+    """
+
+    def run(cfg: object) -> None:
+        module = f"prnet.{name}"
+        if importlib.util.find_spec(module).submodule_search_locations is not None:
+            module += ".__main__"
+        importlib.import_module(module).main(cfg)
+
+    run.__module__ = f"prnet.{name}"  # Hydra names the job by it
+    configured = hydra.main(config_path=CONFIG_DIR, config_name=name, version_base="1.3")
+    refuse_old_spellings(configured(one_line_errors(run)))()
+    sys.exit(0)
+
+
 def in_one_line(error: Exception) -> str:
     """An error's message; of one that a loader process passed on, what it said there."""
     message = str(error).strip()
@@ -104,12 +128,14 @@ def in_one_line(error: Exception) -> str:
     return message
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> "torch.device":
     """`auto` is CUDA where there is one.
 
     Raises:
         ValueError: not auto, cpu or cuda, or CUDA is asked for and absent.
     """
+    import torch
+
     require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: cuda is not available here; use device=cpu or auto")
@@ -125,7 +151,7 @@ def num_workers(setting: int | str) -> int:
     return os.cpu_count() or 1
 
 
-def loader_workers(setting: str | int, device: torch.device, *, renders: bool = False) -> int:
+def loader_workers(setting: str | int, device: "torch.device", *, renders: bool = False) -> int:
     """`auto`: all cores where a GPU runs the network; where the cores do it themselves none, or
     half of them for a loader that renders what it loads."""
     if setting == "auto" and device.type == "cpu":

@@ -1,9 +1,13 @@
 """`python -m prnet.eval`: a network, or saved predictions, against the truth of a test set."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("eval")  # ends here: options are read before what follows is imported
+
 import logging
 from pathlib import Path
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -16,11 +20,12 @@ from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
-from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.entry import loader_workers, num_workers, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
 from prnet.evaluation.sources import NetworkSource, PredictionSource
+from prnet.export.runtime import PACKAGES, choose_runtime
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.models.loading import load_model, require_same_face
@@ -119,6 +124,13 @@ def score_checkpoint(
     origin = checkpoint.get("pixel_origin", "zero_based")
     demands = protocol.demands(network=True)
     model.set_face(face)
+    model.to(device, memory_format=torch.channels_last)
+    size = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+    if cfg.precision != "fp32" and cfg.runtime in PACKAGES:
+        raise ValueError(f"runtime={cfg.runtime} computes in fp32; choose runtime=torch")
+    runtime = cfg.runtime if cfg.precision == "fp32" else "torch"
+    runtime = choose_runtime(model, face, checkpoint, runtime, device)
+    log.info("runtime: %s", runtime)
     if protocol.crop.source == "detector":
         if given is not None:
             raise ValueError(
@@ -131,7 +143,7 @@ def score_checkpoint(
         demands = demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
     test_set = dataset.open(demands, truth_face, no_face)
     source = NetworkSource(
-        model.to(device, memory_format=torch.channels_last),
+        model,
         face,
         description=f"checkpoint {describe_source(path, checkpoint)}",
         pixel_origin=origin,
@@ -143,7 +155,7 @@ def score_checkpoint(
     gallery = Gallery(face)
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
-    report["network"] = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+    report["network"], report["runtime"] = size, runtime
     return report, gallery
 
 
@@ -215,11 +227,5 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     return report
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="eval", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
 # Of a longer line of a CSV a message shows the first cells and the last two.
 SHOWN_CELLS = 8
@@ -94,6 +93,13 @@ def csv_text(lines: Iterable[Sequence]) -> str:
     return stream.getvalue()
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> str:
+    """A table in Markdown; `rule` stands below each heading behind the first."""
+    lines = ["".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)]
+    lines.insert(1, "---|" + f"{rule}|" * (len(header) - 1))
+    return "\n".join(f"|{line}" for line in lines)
+
+
 def read_json_object(path: Path) -> dict:
     """Raises ValueError, naming the file, where it holds no JSON object."""
     try:
@@ -123,6 +129,8 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 
 def read_mat(path: Path, *, hint: str) -> dict:
     """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
+    import scipy.io  # where a MATLAB file is read, and not before
+
     with _reading(path, "a readable MATLAB file", hint):
         try:
             return scipy.io.loadmat(path)

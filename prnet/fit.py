@@ -1,12 +1,16 @@
 """`python -m prnet.fit`: 68 landmarks of photos -> 3DMM fits in 300W-LP's format."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("fit")  # ends here: options are read before what follows is imported
+
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +29,6 @@ from prnet.datasets.fits import (
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
-from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.files import write_json, written_whole
@@ -53,8 +56,6 @@ class FitOptions(NamedTuple):
     max_iterations: int = 200
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="fit", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     items, failed = find_landmarks(
@@ -242,7 +243,3 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
 def _rounded(values: Tensor) -> list[float | None]:
     """Numbers for JSON; None stands for what was not seen."""
     return [None if np.isnan(value) else round(value, 4) for value in values.tolist()]
-
-
-if __name__ == "__main__":
-    main()

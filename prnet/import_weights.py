@@ -1,15 +1,19 @@
 """`python -m prnet.import_weights`: weights that others published become a checkpoint."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("import_weights")  # ends here: options are read before what follows is imported
+
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 from torch import Tensor
 
 from prnet.checkpoint import load_weights, save_checkpoint
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped_values
+from prnet.entry import shipped_values
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.importing import ddfa, prn, sadrnet
@@ -94,15 +98,9 @@ def import_weights(
     return found
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="import_weights", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     data_dir, output = Path(cfg.data_dir), Path(cfg.output)
     face = load_face("bfm", bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     whitening = None if cfg.whitening is None else Path(cfg.whitening)
     found = import_weights(Path(cfg.input), face=face, output=output, whitening=whitening)
     log.info("%s: %s", output, found.source)
-
-
-if __name__ == "__main__":
-    main()

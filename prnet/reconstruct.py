@@ -1,17 +1,21 @@
 """`python -m prnet.reconstruct`: photos and videos in, faces out."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("reconstruct")  # ends here: options are read before what follows is imported
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
-from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
+from prnet.entry import resolve_device
 from prnet.files import read_csv, require_folder
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible
@@ -103,8 +107,6 @@ def astronaut(output: Path) -> list[Path]:
     return [path if path.is_file() else write_astronaut(path)]
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="reconstruct", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     names = list(cfg.outputs) if isinstance(cfg.outputs, ListConfig) else [str(cfg.outputs)]
@@ -123,6 +125,7 @@ def main(cfg: DictConfig) -> None:
         cfg.checkpoint,
         data_dir=cfg.data_dir,
         device=resolve_device(cfg.device),
+        runtime=cfg.runtime,
         detector=detector,
         crop_scale=cfg.crop_scale,
     )
@@ -139,7 +142,3 @@ def main(cfg: DictConfig) -> None:
     if len(photos) == 1 and faces:
         names = [*faces[0]["files"], *content["inputs"][0].get("files", [])]
         log.info("written: %s", ", ".join(str(output / name) for name in names))
-
-
-if __name__ == "__main__":
-    refuse_old_spellings(main)()

@@ -1,16 +1,20 @@
 """`python -m prnet.show`: a contact sheet of any data set."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("show")  # ends here: options are read before what follows is imported
+
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from prnet.checks import require_choice
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped_dataset
+from prnet.entry import shipped_dataset
 from prnet.faces.loading import load_face
 
 log = logging.getLogger(__name__)
@@ -18,8 +22,6 @@ log = logging.getLogger(__name__)
 DATASETS = ("synthetic", "300w_lp", "aflw2000")
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="show", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     require_choice("dataset", cfg.dataset, DATASETS)
     data_dir, output = Path(cfg.data_dir), Path(cfg.output)
@@ -40,7 +42,3 @@ def main(cfg: DictConfig) -> None:
         pairs = find_aflw2000(data_dir) if found is None else found
         write_sheet(output, archive_samples(pairs, face, count=cfg.count), face)
     log.info("written: %s", output)
-
-
-if __name__ == "__main__":
-    main()

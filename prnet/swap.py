@@ -1,16 +1,20 @@
 """`python -m prnet.swap`: the face of one photo in another."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("swap")  # ends here: options are read before what follows is imported
+
 import logging
 from pathlib import Path
 
 import cv2
-import hydra
 from omegaconf import DictConfig, ListConfig
 
 from prnet.checks import require_choice
 from prnet.datasets.pictures import write_picture
 from prnet.detection.detector import FaceDetector
-from prnet.entry import CONFIG_DIR, one_line_errors, resolve_device
+from prnet.entry import resolve_device
 from prnet.files import require_folder
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.photos import read_photo
@@ -21,8 +25,6 @@ log = logging.getLogger(__name__)
 FACES = ("largest", "all")
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="swap", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     for name in ("source", "target", "output"):
         if cfg[name] is None:
@@ -55,7 +57,3 @@ def main(cfg: DictConfig) -> None:
         picture = swap_face(source[0], target, picture, parts=parts)
     write_picture(output, picture)
     log.info("%d faces swapped in %s", len(targets), output)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,16 @@
 """`python -m prnet.tables`: the tables of the papers beside our reports."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("tables")  # ends here: options are read before what follows is imported
+
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, ListConfig
 
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped
+from prnet.entry import shipped
 from prnet.papers.filling import fill, listing, write_table
 from prnet.papers.formats import to_markdown
 from prnet.papers.published import find_tables, published_tables
@@ -37,11 +41,5 @@ def make_tables(cfg: DictConfig) -> None:
         log.info("written: %s", ", ".join(map(str, write_table(filled, Path(cfg.output)))))
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="tables", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     make_tables(cfg)
-
-
-if __name__ == "__main__":
-    main()

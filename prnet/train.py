@@ -1,13 +1,21 @@
 """`python -m prnet.train`: from a configuration to a run of `prnet.training.loop.train`."""
 
-import logging
 import os
 import sys
+
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    # Other ranks keep out of rank 0's run directory and log.
+    if int(os.environ.get("RANK", "0")) > 0:
+        sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=stdout"]
+    run_verb("train")  # ends here: options are read before what follows is imported
+
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -19,11 +27,8 @@ from prnet.datasets.augment import AugmentRule
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingData, TrainingSets
 from prnet.entry import (
-    CONFIG_DIR,
     loader_workers,
     num_workers,
-    one_line_errors,
-    refuse_old_spellings,
     resolve_device,
     shipped_names,
     shipped_values,
@@ -251,16 +256,6 @@ def run(settings: Settings, run_dir: Path) -> None:
     processes.leave()
 
 
-@refuse_old_spellings
-@hydra.main(config_path=CONFIG_DIR, config_name="train", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     """The command."""
     run(read_settings(cfg), Path(HydraConfig.get().runtime.output_dir))
-
-
-if __name__ == "__main__":
-    # Other ranks keep out of rank 0's run directory and log.
-    if int(os.environ.get("RANK", "0")) > 0:
-        sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=stdout"]
-    main()

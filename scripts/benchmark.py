@@ -1,6 +1,7 @@
 """Time what a user waits for, beside the published systems' own code on the same work.
 
-    python scripts/benchmark.py [--data-dir DIR] [--rounds N] [--rows NAME,...] > table.md
+    python scripts/benchmark.py [--data-dir DIR] [--rounds N] [--rows NAME,...] [--clock cpu]
+        [--peers DIR] > table.md
 
 DIR holds BFM/ and AFLW2000/ (and PRNet_uv/, if there). Without it the script makes a face of the
 BFM's size and pictures with fits in AFLW2000-3D's layout, so it runs on any machine.
@@ -8,9 +9,10 @@ BFM's size and pictures with fits in AFLW2000-3D's layout, so it runs on any mac
 Variants of our own are alternated round by round in this process: their ratio is direct. A peer's
 code is not run here: its figure (PEERS) was measured on another machine and is carried over by the
 speed of a matrix product or of a copy, timed in every round beside what it is compared with. Such a
-ratio is indirect. Compiling a network, or writing it as ONNX, takes minutes on a few cores;
---no-compile leaves both out.
-Run it on an otherwise idle machine.
+ratio is indirect, an order of magnitude. --peers runs the code of clones in its folder beside ours,
+for ratios that are direct. --clock cpu counts CPU time, which other work on the machine moves less.
+Compiling a network, or writing it as ONNX, takes minutes on a few cores; --no-compile leaves both
+out. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -27,11 +29,12 @@ from benchmarks.data_rows import build_rows, loader_rows, map_rows, raster_rows,
 from benchmarks.evaluation_rows import evaluation_rows
 from benchmarks.made_data import Bench, prepare
 from benchmarks.network_rows import prn_rows, sadrnet_rows
+from benchmarks.peer_code import peer_table
 from benchmarks.peers import CARRIED_BY, PEERS
 from benchmarks.reconstruct_rows import reconstruct_tables
 from benchmarks.regressor_rows import regressor_rows, size_table
 from benchmarks.tables import NOTES, Line, disk_table, header, plain, time_row
-from benchmarks.timing import Sizes
+from benchmarks.timing import CLOCKS, Sizes
 
 from prnet.entry import resolve_device
 
@@ -111,6 +114,14 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument(
         "--no-compile", action="store_true", help="leave out torch.compile and ONNX"
     )
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU time, for one thread of a CPU"
+    )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        help="folder of clones: 3DDFA_V2, SADRNet, PRNet-PyTorch; times only those",
+    )
     options = parser.parse_args(arguments)
     for name in ("rounds", "threads"):
         value = getattr(options, name)
@@ -129,11 +140,16 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
                 device=resolve_device(options.device),
                 rounds=options.rounds,
                 compile=not options.no_compile,
-                sizes=sizes or Sizes(),
+                sizes=(sizes or Sizes())._replace(clock=options.clock),
             )
         except (OSError, ValueError) as error:
             sys.exit(f"error: {error}")
-        print("\n".join(report(bench, options.rows, source)))
+        lines = (
+            [*header(bench, source), "", *peer_table(options.peers.resolve(), bench)]
+            if options.peers
+            else report(bench, options.rows, source)
+        )
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ SCRIPT = """
 import json, runpy, sys
 for module, *arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
+    sys.modules.pop(module, None)  # of a command before; runpy warns of it
     status = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

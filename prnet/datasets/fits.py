@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 import torch
 
 from prnet.checks import require_finite
@@ -116,6 +115,8 @@ def write_fit(
     `with_depth` also stores the landmarks as AFLW2000-3D's `pt3d_68`, beside the `pt2d` of both
     archives. `roi` is the whole picture.
     """
+    import scipy.io
+
     pose = np.concatenate([fit.angles, fit.translation, [fit.scale]])
     content = {
         "Pose_Para": pose[None],

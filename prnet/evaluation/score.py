@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prnet.evaluation.protocol import METRICS, Protocol
-from prnet.metrics.nme import align_depth, bbox_size, nme
+from prnet.metrics.nme import bbox_size, nme
 from prnet.metrics.pose import kept_by_fix, plausible_truth, pose_errors
 
 
@@ -50,20 +50,17 @@ def score(prediction: FacePoints, truth: FacePoints, protocol: Protocol) -> dict
         predicted, true = getattr(prediction, kind.points), getattr(truth, kind.points)
         if predicted is None or true is None or predicted.shape[-1] < kind.dimensions:
             continue
-        predicted, true = predicted.double(), true.double()
-        if kind.dimensions == 3:
-            predicted = align_depth(predicted, protocol.z_alignment)
-            true = align_depth(true, protocol.z_alignment)
         if kind.points == "points":
-            size = bbox_size(truth.box.double().unflatten(-1, (2, 2)))  # of its two corners
+            size = bbox_size(truth.box.unflatten(-1, (2, 2)))  # of its two corners
         else:
             unit = truth.landmarks if protocol.normalizer == "box_68" else true
-            size = bbox_size(unit.double())
+            size = bbox_size(unit)
         errors[metric] = nme(
             predicted[..., : kind.dimensions],
             true[..., : kind.dimensions],
             size,
             truth.visible if kind.points == "points" else None,
+            z_alignment=protocol.z_alignment if kind.dimensions == 3 else "none",
         )
     return errors
 

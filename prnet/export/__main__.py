@@ -1,27 +1,29 @@
 """`python -m prnet.export`: the network of a checkpoint as ONNX, or as safetensors with a card."""
 
+from prnet.entry import run_verb
+
+if __name__ == "__main__":
+    run_verb("export")  # ends here: options are read before what follows is imported
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from prnet import __version__
 from prnet.checkpoint import SHARED
 from prnet.checks import require_choice
-from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.evaluation.protocol import METRICS
 from prnet.export.onnx import PRECISIONS, difference, write_onnx
+from prnet.export.runtime import LARGEST_DIFFERENCE_PX
 from prnet.export.sharing import Score, make_card, shared_checkpoint, write_shared
 from prnet.models.loading import load_with_face
 from prnet.reports.reading import read_report
 
 log = logging.getLogger(__name__)
 
-# Of coordinates, px: what rounding may do to the same network in two runtimes.
-LARGEST_DIFFERENCE_PX = 1e-3
 CARD = ("data", "license", "command")
 
 
@@ -86,15 +88,9 @@ def export_shared(cfg: DictConfig, output: Path) -> None:
     log.info("%s: %.1f MB; its card is %s", output, megabytes, output.with_suffix(".md"))
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="export", version_base="1.3")
-@one_line_errors
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     require_choice("precision", cfg.precision, PRECISIONS)
     require_choice("output: ending", output.suffix, (".onnx", SHARED))
     export = export_onnx if output.suffix == ".onnx" else export_shared
     export(cfg, output)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ Letters: B batch, H side of crop and map, N vertices, P parameters.
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,37 +85,50 @@ def write_onnx(
         ValueError: another precision, or the face is not the network's.
     """
     require_choice("precision", precision, PRECISIONS)
-    try:
-        import onnxscript  # noqa: F401 - torch's exporter fails without it, less clearly
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'writing ONNX needs more packages: pip install "prnet[onnx]"'
-        ) from error
+    require_exporter()
     # Contiguous: the file describes tensors without a memory format.
     model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
     network = FaceNetwork(model, face.to("cpu")).eval().requires_grad_(False)
     side = face.uv.resolution
     image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     traced = network if precision == "fp32" else in_half(network, image)
-    say("following the network")
-    with torch.no_grad():
-        program = torch.export.export(
-            traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-        )
-    say("translating it")
-    file = torch.onnx.export(
-        program,
-        input_names=[IMAGE],
-        output_names=list(network.outputs),
-        dynamo=True,
-        verbose=False,
-    )
+    file = translated(traced, image, list(network.outputs), say=say)
     facts = {"precision": precision, "face": json.dumps(face.describe()), **(metadata or {})}
     file.model.metadata_props.update(facts)
     say("writing it")
     with written_whole(path) as temporary:
         file.save(temporary)
     return network
+
+
+def translated(
+    traced: nn.Module, image: Tensor, outputs: Sequence[str] | None, *, say: Callable[[str], None]
+) -> "torch.onnx.ONNXProgram":
+    """A module in eval mode of one image (2, C, H, W) as ONNX, of any batch; "image" is what the
+    file calls it.
+
+    Raises:
+        ModuleNotFoundError: the packages of `pip install "prnet[onnx]"` are missing.
+    """
+    require_exporter()
+    say("following the network")
+    with torch.no_grad():
+        program = torch.export.export(
+            traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+        )
+    say("translating it")
+    return torch.onnx.export(
+        program, input_names=[IMAGE], output_names=outputs, dynamo=True, verbose=False
+    )
+
+
+def require_exporter() -> None:
+    try:
+        import onnxscript  # noqa: F401 - torch's exporter fails without it, less clearly
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'writing ONNX needs more packages: pip install "prnet[onnx]"'
+        ) from error
 
 
 def in_half(network: FaceNetwork, image: Tensor) -> FaceNetwork:

@@ -6,7 +6,6 @@ Letters: B batch, N vertices, P parameters.
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 
 from prnet.geometry.morphable_model import MorphableModel
@@ -41,6 +40,8 @@ class DepthOrigin(nn.Module):
 
     def __init__(self, model: MorphableModel) -> None:
         super().__init__()
+        from scipy.spatial import ConvexHull
+
         hull = np.sort(ConvexHull(model.mean.double().cpu().numpy()).vertices)
         self.hull = model.at_vertices(torch.from_numpy(hull).to(model.mean.device))
 

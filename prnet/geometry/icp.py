@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from prnet.checks import require_choice
 from prnet.geometry.align import umeyama
@@ -101,6 +100,8 @@ def icp(
 
     from_target = rule.direction == "target_to_source"
     queries, static = (target, source) if from_target else (source, target)
+    from scipy.spatial import cKDTree
+
     tree = cKDTree(static, leafsize=32)
     random = np.random.default_rng(0)
     for level in rule.levels:

@@ -4,12 +4,15 @@ the inside of `prnet.geometry.icp`.
 Letters: Q queries, M static points, K candidates.
 """
 
+from typing import TYPE_CHECKING
+
 import numba
 import numpy as np
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from prnet.geometry.compiled import cached
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 # Neighbours remembered for a query: enough that few of them are searched for a second time.
 NUM_CANDIDATES = 4
@@ -28,7 +31,7 @@ class Pairing:
     def __init__(
         self,
         queries: np.ndarray,  # (Q, 3), float64
-        tree: cKDTree,
+        tree: "cKDTree",
         with_scale: bool,
         from_target: bool,
         trim: float,
@@ -115,6 +118,8 @@ class Pairing:
 
 def motion_of(params: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:  # (7,)
     """Scale, rotation and translation of a rotation vector, a translation and log scale."""
+    from scipy.spatial.transform import Rotation
+
     return float(np.exp(params[6])), Rotation.from_rotvec(params[:3]).as_matrix(), params[3:6]
 
 
@@ -135,6 +140,8 @@ def _best_params(
 
     Source: Horn, "Closed-form solution of absolute orientation using unit quaternions", JOSA 1987.
     """
+    from scipy.spatial.transform import Rotation
+
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = covariance.tolist()  # source's letter first
     values, vectors = np.linalg.eigh(
         [

@@ -11,7 +11,6 @@ Letters: B batch, N vertices, S shape and E expression coefficients, C = S + E, 
 from typing import NamedTuple
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from prnet.geometry.morphable_model import MorphableModel
@@ -75,6 +74,8 @@ def mirrored_vertices(
     if mirror_index is not None:
         return mirror_index.cpu()
     mean = model.mean.double().cpu().numpy()
+    from scipy.spatial import cKDTree
+
     return torch.from_numpy(cKDTree(mean * [-1, 1, 1]).query(mean)[1])
 
 

@@ -56,11 +56,10 @@ def rasterize(
     barycentric = vertices.new_zeros(*shape, 3)
     corners = corners_of(triangles)
     meshes = vertices.detach()
-    for points, numbers, near, weights in zip(meshes, triangle, depth, barycentric, strict=True):
+    for points, *written in zip(meshes, triangle, depth, barycentric, strict=True):
         array = points.contiguous().numpy()
         found = z_buffer(array, corners, height, width, cull_back_faces=cull_back_faces)
-        numbers[:], near[:] = map(torch.from_numpy, found)
-        _weigh(array, corners, numbers.numpy(), weights.numpy())
+        _weigh(array, corners, *found, *(each.numpy() for each in written))
     return Raster(triangle, barycentric, depth)
 
 
@@ -74,12 +73,14 @@ def require_mesh(vertices: Tensor, triangles: Tensor) -> None:
         raise ValueError(
             f"triangles: got {triangles.dtype} {tuple(triangles.shape)}, expected int64 (T, 3)"
         )
-    if triangles.numel() and not 0 <= triangles.min() <= triangles.max() < vertices.shape[1]:
+    least, most = triangles.aminmax() if triangles.numel() else (0, -1)
+    if least < 0 or most >= vertices.shape[1]:
         raise ValueError(
-            f"triangles: got indices from {triangles.min()} to {triangles.max()}, "
+            f"triangles: got indices from {least} to {most}, "
             f"the mesh has {vertices.shape[1]} vertices"
         )
-    if not vertices.isfinite().all():
+    # Both are not a number where one coordinate is.
+    if vertices.numel() and not all(end.isfinite() for end in vertices.aminmax()):
         raise ValueError("vertices: hold coordinates that are not finite")
 
 
@@ -127,14 +128,14 @@ def _draw(
         x_0, y_0 = points[first, 0], points[first, 1]
         x_1, y_1 = points[second, 0], points[second, 1]
         x_2, y_2 = points[third, 0], points[third, 1]
-        if cull_back_faces and not (x_1 - x_0) * (y_2 - y_0) > (y_1 - y_0) * (x_2 - x_0):
-            continue
         # Most triangles of a dense mesh fall between the pixel centres and end here.
         low_x, high_x = max(np.ceil(min(x_0, x_1, x_2)), zero), max(x_0, x_1, x_2)
         high_x = min(np.floor(high_x), last_column)
         low_y, high_y = max(np.ceil(min(y_0, y_1, y_2)), zero), max(y_0, y_1, y_2)
         high_y = min(np.floor(high_y), last_row)
         if low_x > high_x or low_y > high_y:
+            continue
+        if cull_back_faces and not (x_1 - x_0) * (y_2 - y_0) > (y_1 - y_0) * (x_2 - x_0):
             continue
         z_0, z_1, z_2 = points[first, 2], points[second, 2], points[third, 2]
         name, left = np.float32(number), int(low_x)
@@ -155,7 +156,7 @@ def _draw(
                 inside = (edge_0 >= zero) & (edge_1 >= zero) & (edge_2 >= zero)
                 inside |= (edge_0 <= zero) & (edge_1 <= zero) & (edge_2 <= zero)
                 area = (edge_0 + edge_1) + edge_2
-                z = ((edge_0 / area) * z_0 + (edge_1 / area) * z_1) + (edge_2 / area) * z_2
+                z = ((edge_0 * z_0 + edge_1 * z_1) + edge_2 * z_2) / area
                 # Without area z is not a number, and not nearer than anything.
                 nearer = inside & (pixel_x <= high_x) & (z > farther)
                 share = one if nearer else zero
@@ -168,15 +169,20 @@ def _draw(
 def _weigh(
     points: np.ndarray,  # (N, 3)
     triangles: np.ndarray,  # (T, 3)
-    nearest: np.ndarray,  # (H, W)
-    barycentric: np.ndarray,  # (H, W, 3), written
+    nearest: np.ndarray,  # (H, W), floats
+    near: np.ndarray,  # (H, W)
+    triangle: np.ndarray,  # (H, W), written as `nearest`
+    depth: np.ndarray,  # (H, W), written as `near`
+    barycentric: np.ndarray,  # (H, W, 3), written where there is a triangle
 ) -> None:
     height, width = nearest.shape
     for row in range(height):
         for column in range(width):
-            if nearest[row, column] < 0:
+            number = int(nearest[row, column])
+            triangle[row, column], depth[row, column] = number, near[row, column]
+            if number < 0:
                 continue
-            first, second, third = triangles[nearest[row, column]]
+            first, second, third = triangles[number]
             pixel_x, pixel_y = np.float32(column), np.float32(row)
             u_0, v_0 = points[first, 0] - pixel_x, points[first, 1] - pixel_y
             u_1, v_1 = points[second, 0] - pixel_x, points[second, 1] - pixel_y

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 OUTSIDE, REST, EYES_NOSE_MOUTH, LANDMARK = range(4)
@@ -255,4 +254,6 @@ def nearest_vertices(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Index of the vertex of `pixels` (N, 2) nearest to each of `points` (M, 2), (M,)."""
     if len(points) == 0:
         return np.zeros(0, dtype=np.int64)
+    from scipy.spatial import cKDTree
+
     return cKDTree(pixels).query(points)[1]

@@ -3,17 +3,21 @@
 Letters: B batch, K points, D coordinates: x, y and possibly z, px of one frame and pixel origin.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prnet.checks import require_choice
+from prnet.geometry.compiled import cached
 
 Z_ALIGNMENTS = ("none", "mean", "min")
 
 
 def bbox_size(points: Tensor) -> Tensor:  # (B, K, 2 or more)
-    """sqrt(w h) of the points' bounding box in x and y, (B,), px: never its diagonal."""
-    sides = points[..., :2].amax(-2) - points[..., :2].amin(-2)  # (B, 2)
+    """sqrt(w h) of the points' bounding box in x and y, (B,), float64, px: never its diagonal."""
+    if _in_memory(points):
+        return torch.from_numpy(_box_sizes(points.detach().numpy()))
+    sides = points[..., :2].amax(-2).double() - points[..., :2].amin(-2).double()  # (B, 2)
     return sides.prod(-1).sqrt()
 
 
@@ -26,9 +30,7 @@ def align_depth(points: Tensor, rule: str) -> Tensor:  # (B, K, 3)
     Raises:
         ValueError: another rule, or points without z.
     """
-    require_choice("z alignment", rule, Z_ALIGNMENTS)
-    if points.shape[-1] != 3:
-        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")
+    _require_depth(points, rule)
     if rule == "none":
         return points
     depth = points[..., 2]
@@ -41,13 +43,17 @@ def nme(
     truth: Tensor,  # (B, K, D)
     size: Tensor,  # (B,), px
     visible: Tensor | None = None,  # (B, K), bool; None: all points
+    *,
+    z_alignment: str = "none",
 ) -> Tensor:
     """Mean over the (visible) points of |prediction - truth|, in percent of `size`, (B,).
 
-    An image without a visible point has NaN. What stands at an invisible point is not looked at.
+    `z_alignment` is of both sides, by `align_depth`. An image without a visible point has NaN.
+    What stands at an invisible point is not looked at. In memory, where nothing is differentiated,
+    one compiled pass reads each number once or twice and sums in float64.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ; as `align_depth`.
 
     Source: PRN section 4.2, where "bounding box size is used as the normalization factor"; whose
     box is up to the caller, but never the prediction's.
@@ -56,7 +62,84 @@ def nme(
         raise ValueError(
             f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape"
         )
+    if z_alignment != "none":
+        _require_depth(truth, z_alignment)
+    if _in_memory(prediction, truth):
+        seen = np.ones((0, 0), np.bool_) if visible is None else visible.numpy()
+        rule = Z_ALIGNMENTS.index(z_alignment)
+        means = _mean_distances(prediction.detach().numpy(), truth.detach().numpy(), seen, rule)
+        return 100 * torch.from_numpy(means) / size
+    if z_alignment != "none":
+        prediction, truth = (align_depth(side, z_alignment) for side in (prediction, truth))
     distances = (prediction - truth).norm(dim=-1)  # (B, K)
     if visible is None:
         return 100 * distances.mean(-1) / size
     return 100 * torch.where(visible, distances, 0).sum(-1) / visible.sum(-1) / size
+
+
+def _require_depth(points: Tensor, rule: str) -> None:
+    require_choice("z alignment", rule, Z_ALIGNMENTS)
+    if points.shape[-1] != 3:
+        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")
+
+
+def _in_memory(*points: Tensor) -> bool:
+    """Whether compiled loops may take them: nothing to differentiate, and not on a GPU."""
+    return not any(
+        each.device.type != "cpu"
+        or each.dtype not in (torch.float32, torch.float64)
+        or (each.requires_grad and torch.is_grad_enabled())
+        for each in points
+    )
+
+
+@cached()
+def _box_sizes(points: np.ndarray) -> np.ndarray:  # (B, K, 2 or more) -> (B,)
+    sizes = np.zeros(len(points))
+    for sample in range(len(points)):
+        low_x = high_x = points[sample, 0, 0]
+        low_y = high_y = points[sample, 0, 1]
+        for point in range(1, points.shape[1]):
+            x, y = points[sample, point, 0], points[sample, point, 1]
+            low_x, high_x = min(low_x, x), max(high_x, x)
+            low_y, high_y = min(low_y, y), max(high_y, y)
+        width, height = np.float64(high_x) - low_x, np.float64(high_y) - low_y
+        sizes[sample] = np.sqrt(width * height)
+    return sizes
+
+
+@cached(fastmath={"contract", "reassoc", "nsz"})
+def _mean_distances(
+    prediction: np.ndarray,  # (B, K, D)
+    truth: np.ndarray,  # (B, K, D)
+    visible: np.ndarray,  # (B, K), bool, or empty: all
+    rule: int,  # of Z_ALIGNMENTS
+) -> np.ndarray:
+    means = np.zeros(len(truth))
+    count = truth.shape[1]
+    for sample in range(len(truth)):
+        shift = 0.0  # of the prediction's depth against the truth's
+        if rule == 1:
+            for point in range(count):
+                shift += np.float64(prediction[sample, point, 2]) - truth[sample, point, 2]
+            shift /= count
+        elif rule == 2:
+            least, least_true = prediction[sample, 0, 2], truth[sample, 0, 2]
+            for point in range(count):
+                least = min(least, prediction[sample, point, 2])
+                least_true = min(least_true, truth[sample, point, 2])
+            shift = np.float64(least) - least_true
+        total, seen = 0.0, 0
+        for point in range(count):
+            if visible.size and not visible[sample, point]:
+                continue
+            x = np.float64(prediction[sample, point, 0]) - truth[sample, point, 0]
+            y = np.float64(prediction[sample, point, 1]) - truth[sample, point, 1]
+            squared = x * x + y * y
+            if truth.shape[2] > 2:
+                z = np.float64(prediction[sample, point, 2]) - truth[sample, point, 2] - shift
+                squared += z * z
+            total += np.sqrt(squared)
+            seen += 1
+        means[sample] = total / seen
+    return means

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from prnet.checks import require_choice
 from prnet.geometry.icp import DEFAULT_RULE, IcpRule, fit_similarity, icp
@@ -141,6 +140,8 @@ def rec_2dasl(prediction: np.ndarray, truth: np.ndarray, rule: IcpRule) -> float
 
     Source: nme_for_3DReconstruction.m and icp_process_xgtu.m of the released code.
     """
+    from scipy.spatial import cKDTree
+
     prediction, truth = prediction[::STRIDE_2DASL], truth[::STRIDE_2DASL]
     prediction, truth = prediction - prediction.mean(0), truth - truth.mean(0)
     previous = 0.0

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from prnet.files import csv_text
 
@@ -80,6 +79,8 @@ def bootstrap_interval(
             part = means[start : start + rows]
             drawn = index[random.integers(0, size, (len(part), size))]
             part += values[drawn].sum(1) * weights[index[0]]
+
+    from scipy.special import ndtr, ndtri
 
     deviations = np.zeros_like(values)
     for index in members:

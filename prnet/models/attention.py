@@ -1,7 +1,9 @@
 """Attention over channels (SE) and over space (SGE).
 
-Letters: B batch, C channels, H W height and width, S = H W, G groups.
+Letters: B batch, C channels, H W height and width, G groups.
 """
+
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +45,13 @@ class SpatialGroupEnhance(nn.Module):
         self.bias = nn.Parameter(torch.ones(groups))
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
-        # Channels last, where a group's channels are strided and the groups contiguous.
-        batch, _, height, width = features.shape
-        places = features.permute(0, 2, 3, 1).reshape(
-            batch, height * width, -1, len(self.weight)
-        )  # (B, S, C / G, G)
-        alike = (places * places.mean(1, keepdim=True)).sum(2)  # (B, S, G)
-        std, mean = torch.std_mean(alike, 1, keepdim=True, correction=0)
+        # Whole images of a part of the channels, never transposed: what runs a traced network
+        # keeps channels apart, and would copy them.
+        groups = len(self.weight)
+        weighed = features * features.mean((2, 3), keepdim=True)
+        alike = functools.reduce(torch.add, weighed.split(groups, 1))  # (B, G, H, W)
+        std, mean = torch.std_mean(alike, (2, 3), keepdim=True, correction=0)
         alike = (alike - mean) / (std + STD_EPS)
-        gain = torch.sigmoid(torch.addcmul(self.bias, self.weight, alike))  # (B, S, G)
-        enhanced = (places * gain[:, :, None]).view(batch, height, width, -1)
-        return enhanced.permute(0, 3, 1, 2)
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        gain = torch.sigmoid(torch.addcmul(bias, weight, alike))
+        return features * gain.repeat(1, features.shape[1] // groups, 1, 1)

@@ -99,6 +99,9 @@ class Compact(Network):
         Raises:
             ValueError: another shape.
         """
+        return Prediction(*self.run(image))
+
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, H)
         side = image.shape[-1]
         image = resized(image, self.input_side)
         features = functional.adaptive_avg_pool2d(self.squeeze(self.encoder(image)), POOLED_SIDE)
@@ -112,4 +115,4 @@ class Compact(Network):
             position_map = functional.interpolate(
                 grid, size=side, mode="bilinear", align_corners=True
             )
-        return Prediction(position_map)
+        return (position_map,)

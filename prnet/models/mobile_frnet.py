@@ -6,6 +6,7 @@ Letters: B batch, C channels, H W height and width, s input side, P parameters.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
 from prnet.models.regressor import Regressor, start_near_mean_face
@@ -51,14 +52,19 @@ class MultiScaleConv(nn.Module):
             nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False)
             for _ in range(scales - 1)
         )
-        self.first = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        if self.stride > 1:
+            # The groups do not meet: one convolution does for all.
+            weights = torch.cat([conv.weight for conv in self.filters]).to(features.dtype)
+            first, others = features.split([features.shape[1] - len(weights), len(weights)], 1)
+            first = functional.avg_pool2d(first, 3, self.stride, padding=1)
+            others = functional.conv2d(others, weights, None, self.stride, 1, groups=len(weights))
+            return torch.cat([first, others], 1)
         first, *others = features.chunk(self.scales, 1)
-        made = [self.first(first)]
+        made = [first]
         for index, (group, conv) in enumerate(zip(others, self.filters, strict=True)):
-            handed_on = index > 0 and self.stride == 1
-            made.append(conv(group + made[-1] if handed_on else group))
+            made.append(conv(group if index == 0 else group + made[-1]))
         return torch.cat(made, 1)
 
 

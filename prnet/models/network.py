@@ -3,6 +3,8 @@
 Letters: B batch, H W image side, P parameters, s the network's own input side.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +25,7 @@ class Network(nn.Module):
     - `needs_statistics`: whether `set_statistics` must be called before a training from scratch.
     - `landmark_map`: where the landmarks that it is given come from in eval mode; None: it takes
       none.
+    - `engine`: what runs `layers` in eval mode in torch's place (`prnet.export.runtime`).
     """
 
     predicts: frozenset[str] = frozenset({"position_map"})
@@ -31,6 +34,15 @@ class Network(nn.Module):
     reach: tuple[float, float] = (-float("inf"), float("inf"))
     needs_statistics = False
     landmark_map: str | None = None
+    engine: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Most of the work, plain layers without a face: what another runtime can do as well."""
+        raise NotImplementedError
+
+    def run(self, image: Tensor) -> tuple[Tensor, ...]:
+        """`layers`, by the engine where there is one."""
+        return self.layers(image) if self.engine is None or self.training else self.engine(image)
 
     def set_face(self, face: Face) -> None:
         """The face that the network computes with, on the device of both; most need none."""

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prnet.models.regressor import Regressor
 
@@ -46,6 +45,9 @@ def count_operations(model: nn.Module, image: Tensor) -> tuple[int, int]:
 
     Of a regressor all up to its parameters, without the face that they are of.
     """
+    # Triton comes with it.
+    from torch.utils.flop_counter import FlopCounterMode
+
     training = model.training
     model.eval()
     with FlopCounterMode(display=False, custom_mapping=ELEMENTWISE) as counter:

@@ -146,10 +146,13 @@ class PRN(Network):
             ValueError: another shape.
         """
         require_image(image, multiple_of=DOWNSAMPLING)
+        return Prediction(*self.run(image))
+
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
         if self.standardize:
             image = standardized(image)
         features = self.decoder(self.encoder(image))  # (B, 3, H, W)
         # bfloat16 has 8 significant bits: from 128 px up its numbers are 1 px apart.
         with torch.autocast(image.device.type, enabled=False):
             logits = self.head(features.to(self.head.conv.weight.dtype))
-            return Prediction(self.coordinate_scale * self.output(logits))
+            return (self.coordinate_scale * self.output(logits),)

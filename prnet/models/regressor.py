@@ -103,6 +103,9 @@ class Regressor(Network):
         """(P,) numbers of mean 0 and variance 1 over the training set, (B, P)."""
         raise NotImplementedError
 
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, s, s), normalised
+        return (self.whitened(image),)
+
     def prepare(self, image: Tensor) -> Tensor:  # (B, 3, H, H), RGB in [0, 1]
         """The network's own input, (B, 3, s, s)."""
         image = resized(image, self.input_side)
@@ -122,7 +125,7 @@ class Regressor(Network):
         Raises:
             ValueError: another shape, or eval mode without a face.
         """
-        return self.complete(self.parameters_of(self.whitened(self.prepare(image))))
+        return self.complete(self.parameters_of(*self.run(self.prepare(image))))
 
     def complete(self, parameters: Tensor) -> Prediction:  # (B, P)
         """What the parameters mean: in training nothing but themselves."""

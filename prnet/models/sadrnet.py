@@ -230,28 +230,18 @@ class SADRNet(Network):
             ValueError: another shape, or `set_face` has not been called.
         """
         self._require(image)
-        if self.standardize:
-            image = standardized(image)
-        features = self.low_level(self.stem(image))  # (B, C, h, w)
-        logits = attention = None
-        if self.attention is not None:
-            logits = self.attention(features).squeeze(1)  # (B, h, w)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            attention = torch.sigmoid(logits)
-            features = features * attention.exp()[:, None].to(features.dtype)  # eq. 9
-        encoded = self.high_level(features)
-        decoded = self.decoder(encoded)
-        posed = shape = pose = None
-        if self.pose_dependent_head is not None:
-            posed = self.coordinate_scale * self.pose_dependent_head(decoded)
-        if self.deformation_head is not None:
-            shape = self.deformation_head(decoded)
-            if self.deformation:
-                shape = shape + self.mean_shape_map  # eq. 3
+        made = iter(self.run(image))
+        logits = next(made) if self.attention is not None else None
+        posed = self.coordinate_scale * next(made) if self.pose_dependent_head is not None else None
+        shape = next(made) if self.deformation_head is not None else None
+        attention = None if logits is None else torch.sigmoid(logits)
+        pose = None
+        if shape is not None and self.deformation:
+            shape = shape + self.mean_shape_map  # eq. 3
         if self.geometry == "self_aligned":
             position_map, pose = self.alignment(shape, posed, attention)
         elif self.geometry == "regressed_pose":
-            pose = self.pose_regressor(encoded)
+            pose = self.pose_regressor(next(made))
             position_map = apply_pose(pose, shape)
         else:
             position_map = posed
@@ -262,6 +252,24 @@ class SADRNet(Network):
             attention_logits=logits,
             pose=None if pose is None else pose._replace(scale=pose.scale / self.shape_unit),
         )
+
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
+        """Of those that the options leave: logits (B, h, w), float32; the heads' outputs
+        (B, 3, H, W); for the pose regressor the encoder's features."""
+        if self.standardize:
+            image = standardized(image)
+        features = self.low_level(self.stem(image))  # (B, C, h, w)
+        made: list[Tensor] = []
+        if self.attention is not None:
+            logits = self.attention(features).squeeze(1)  # (B, h, w)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            features = features * torch.sigmoid(logits).exp()[:, None].to(features.dtype)  # eq. 9
+            made.append(logits)
+        encoded = self.high_level(features)
+        decoded = self.decoder(encoded)
+        heads = self.pose_dependent_head, self.deformation_head
+        made += [head(decoded) for head in heads if head is not None]
+        return (*made, encoded) if self.pose_regressor is not None else tuple(made)
 
     def _require(self, image: Tensor) -> None:
         require_image(image, multiple_of=prn.DOWNSAMPLING)

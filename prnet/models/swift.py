@@ -206,7 +206,7 @@ class Swift(Regressor):
         Raises:
             ValueError: another shape, or eval mode without a face.
         """
-        whitened = self.whitened(self.prepare(image))
+        (whitened,) = self.run(self.prepare(image))
         if self.training:
             return Prediction(points=self.points_of(whitened))
         return self.complete(self.parameters_of(whitened))

@@ -162,7 +162,7 @@ class TwoDASL(Regressor):
     def see(self, picture: Tensor, map_: Tensor) -> Tensor:  # (B, 3, s, s), (B, 1, s, s)
         """One pass: parameters (B, P)."""
         seen = torch.cat([picture, map_.to(picture.dtype)], 1)
-        return self.parameters_of(self.whitened(seen))
+        return self.parameters_of(*self.run(seen))
 
     def map_predicted(self, parameters: Tensor) -> Tensor:  # (B, P)
         """The map of the landmarks that parameters stand for, (B, 1, s, s), without a gradient.

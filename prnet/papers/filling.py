@@ -9,12 +9,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prnet.files import write_text
+from prnet.files import markdown_table, write_text
 from prnet.papers.formats import FilledRow, FilledTable, to_csv, to_latex, to_markdown
 from prnet.papers.published import DASH, Cell, Column, Footnote, PublishedTable, Row
 from prnet.reports.reading import SavedReport, number_at
 from prnet.reports.shipped import Shipped
-from prnet.reports.writing import markdown_table
 
 DEFAULT_DATASET = "aflw2000"
 DEFAULT_DECIMALS = 2

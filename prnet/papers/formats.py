@@ -5,9 +5,8 @@ import string
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from prnet.files import csv_text
+from prnet.files import csv_text, markdown_table
 from prnet.papers.published import UNREADABLE, Cell, Footnote, PublishedTable
-from prnet.reports.writing import markdown_table
 
 LATEX = {
     "\\": r"\textbackslash{}",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
 from prnet.evaluation.report import Report, scored_rows
-from prnet.files import csv_text, write_json, write_text
+from prnet.files import csv_text, markdown_table, write_json, write_text
 from prnet.metrics.statistics import PairedDifference, paired_difference
 from prnet.reports.methods import Entry
-from prnet.reports.writing import markdown_table, title, write_curves
+from prnet.reports.writing import title, write_curves
 
 PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
 COLUMNS = (

@@ -1,13 +1,12 @@
 """A report written: JSON, a Markdown table for people, cumulative curves as figure and CSV."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.report import Report, scored_rows
-from prnet.files import write_json, write_text, written_whole
+from prnet.files import markdown_table, write_json, write_text, written_whole
 from prnet.metrics.statistics import curves_as_csv
 from prnet.reports.shipped import flat
 
@@ -36,13 +35,6 @@ def title(metric: str, protocol: dict) -> str:
 def metrics_in(report: Report, unit: str) -> dict:
     """Those of a report's metrics that have this unit."""
     return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "---") -> str:
-    """A table in Markdown; `rule` stands below each heading behind the first."""
-    lines = ["".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)]
-    lines.insert(1, "---|" + f"{rule}|" * (len(header) - 1))
-    return "\n".join(f"|{line}" for line in lines)
 
 
 def table(report: Report) -> str:

@@ -21,6 +21,7 @@ from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
+from prnet.training.compiling import compiles
 from prnet.training.optimizer import make_optimizer
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
@@ -73,10 +74,17 @@ def train(
     model.to(device, memory_format=memory_format)
     optimizer = make_optimizer(model, plan)
     average = WeightAverage(model, plan.average)
-    files = RunFiles(run_dir, header, order=plan.order(len(data), processes.size))
+    compiled = compiles(
+        plan.compile,
+        steps=total_steps - start,
+        device=device,
+        resumed=resume.get("compiled", False) if resume else None,
+    )
+    order = plan.order(len(data), processes.size)
+    files = RunFiles(run_dir, header, order=order, compiled=compiled)
     if resume is not None:
         files.go_on(resume, optimizer, loss_fn, average)
-    network = processes.share(torch.compile(model) if plan.compile else model)
+    network = processes.share(torch.compile(model) if compiled else model)
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)
     loader = loader_of(

@@ -18,7 +18,7 @@ class Plan(NamedTuple):
     batch_size: int
     precision: str  # one of `prnet.evaluation.sources.PRECISIONS`
     channels_last: bool
-    compile: bool
+    compile: bool | str  # auto: see `prnet.training.compiling`
     num_workers: int
     log_every: int  # steps
     validate_every: float  # epochs

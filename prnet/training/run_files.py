@@ -15,11 +15,15 @@ from prnet.training.average import WeightAverage
 class RunFiles:
     """The two checkpoints of a run, and the best score so far; lower is better."""
 
-    def __init__(self, run_dir: Path, header: Mapping[str, object], *, order: dict) -> None:
-        """`header` goes into both (model, face); `order`: see `Plan.order`."""
+    def __init__(
+        self, run_dir: Path, header: Mapping[str, object], *, order: dict, compiled: bool
+    ) -> None:
+        """`header` goes into both (model, face); `order`: see `Plan.order`; `compiled`: whether the
+        network is, which a resumed run repeats."""
         self.run_dir = run_dir
         self.header = header
         self.order = order
+        self.compiled = compiled
         self.best = float("inf")
 
     def go_on(
@@ -56,6 +60,7 @@ class RunFiles:
         training = {
             "step": step,
             "order": self.order,
+            "compiled": self.compiled,
             "best": self.best,
             "optimizer": optimizer.state_dict(),
             "loss": loss_fn.training_state(),

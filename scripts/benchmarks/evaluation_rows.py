@@ -21,7 +21,7 @@ from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.sources import NetworkSource, PredictionSource
 from prnet.geometry.icp import IcpRule, icp
-from prnet.metrics.nme import align_depth, bbox_size, nme
+from prnet.metrics.nme import bbox_size, nme
 from prnet.models.prn import PRN
 
 
@@ -64,8 +64,7 @@ def evaluation_rows(bench: Bench) -> list[Line]:
     )
 
     def arithmetic() -> None:
-        aligned = (align_depth(points, "mean") for points in (predicted, truth))
-        nme(*aligned, bbox_size(truth)).cpu()
+        nme(predicted, truth, bbox_size(truth), z_alignment="mean").cpu()
 
     people = clouds(bench)
 

@@ -69,6 +69,26 @@ def test_nme_is_per_sample_and_free_of_scale_and_position():
     assert torch.allclose(nme(moved, moved_truth, bbox_size(moved_truth)), errors, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rule", Z_ALIGNMENTS)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_compiled_pass_is_what_is_differentiated(dtype, rule, dimensions):
+    """Oracle: autograd's own path, of the same numbers in float64; strides do not matter."""
+    truth, prediction = (random_points(50, seed=seed).to(dtype) for seed in (1, 2))
+    visible = random_points(50, seed=3)[..., 0] > 0
+    rule = rule if dimensions == 3 else "none"
+    sides = [side[..., :dimensions] for side in (prediction, truth)]
+    slow = [side.double().clone().requires_grad_() for side in sides]
+    size = bbox_size(slow[1])
+    assert torch.allclose(bbox_size(sides[1]), size, rtol=1e-14)
+    for mask in (None, visible):
+        found = nme(*sides, size.detach(), mask, z_alignment=rule)
+        assert torch.allclose(found, nme(*slow, size, mask, z_alignment=rule), rtol=1e-13)
+        strided = [side.flip(1).flip(1).mT.contiguous().mT for side in sides]
+        assert torch.allclose(nme(*strided, size.detach(), mask, z_alignment=rule), found)
+    assert nme(*slow, size).requires_grad
+
+
 def test_nme_of_visible_points():
     """The others may hold anything, NaN too; a mask of all is no mask."""
     truth, prediction = random_points(6, seed=1), random_points(6, seed=2)

@@ -4,6 +4,8 @@ import importlib
 import json
 import re
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,6 +234,45 @@ def test_only_the_rows_asked_for_on_given_data(tiny_data_dir, capsys):
     assert "loader, " not in printed
     assert "* face3d, 4.04 ms" in printed
     assert "example 8, 23.1 ms" not in printed
+
+
+CLONE = """
+from torch import nn
+def mobilenet_05():
+    return nn.Sequential(nn.Conv2d(3, 2, 120), nn.Flatten())
+"""
+
+
+def test_peers_run_beside_ours(tmp_path, capsys):
+    """Of the clones that are there; nothing of them stays behind."""
+    before = set(sys.modules), list(sys.path), Path.cwd()
+    (tmp_path / "3DDFA_V2" / "models").mkdir(parents=True)
+    (tmp_path / "3DDFA_V2" / "models" / "mobilenet_v1.py").write_text(CLONE)
+    benchmark.main(
+        ["--rounds", "1", "--peers", str(tmp_path), "--clock", "cpu", "--device", "cpu"],
+        sizes=SIZES,
+    )
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "3DDFA_V2 mb05" in line]
+    assert [row.split("|")[3].split(":")[0].strip() for row in rows] == ["mobile_frnet", "swift"]
+    assert "PRNet-PyTorch" not in printed
+    assert not {name for name in set(sys.modules) - before[0] if name.startswith("models")}
+    assert (list(sys.path), Path.cwd()) == before[1:]
+
+
+def test_convolutions_of_old_torch_keep_their_size():
+    peer_code = importlib.import_module("benchmarks.peer_code")
+    layer = torch.nn.Conv2d(1, 1, 4, padding=3, padding_mode="circular", bias=False)
+    image = torch.rand(1, 1, 8, 8)
+    assert layer(image).shape[-1] == 11
+    assert peer_code.as_trained(layer)(image).shape[-1] == 8
+
+
+def test_cpu_time_counts_work_alone():
+    """Sleeping takes none of it."""
+    device = torch.device("cpu")
+    assert timing.time_call(lambda: time.sleep(0.05), device, clock="cpu") < 0.04
+    assert timing.time_call(lambda: time.sleep(0.05), device) >= 0.05
 
 
 def test_stages_of_a_photo_are_timed_and_their_files_written(tmp_path):

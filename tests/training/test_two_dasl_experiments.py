@@ -16,8 +16,8 @@ from prnet.checkpoint import save_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import OLD_SPELLINGS
-from prnet.train import main, read_settings, run
+from prnet.entry import OLD_SPELLINGS, run_verb
+from prnet.train import read_settings, run
 from prnet.training.statistics import parameter_statistics
 from tests.evaluations import run as evaluated
 from tests.plans import EXPERIMENTS, assert_equal_states, configuration, train_as
@@ -197,4 +197,4 @@ def test_fits_alone_are_refused_photos_without_one(tiny_data_dir, built_dirs, tm
 def test_old_spellings_are_refused_with_the_new_one(old, new, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "data_dir=nowhere", old])
     with pytest.raises(SystemExit, match=f"error: {re.escape(old)} is now {new}$"):
-        main()
+        run_verb("train")

@@ -1,0 +1,178 @@
+"""One place that decides what runs a network on a CPU: torch, ONNX Runtime or OpenVINO.
+
+What is handed to another runtime is `Network.layers`; crops, alignment and the face stay in torch.
+It is exported once and kept in the user's cache folder, by the hash of weights, options and of the
+code that uses them.
+"""
+
+import copy
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prnet.checks import require_choice
+from prnet.export.onnx import translated
+from prnet.faces.face import Face
+from prnet.files import written_whole
+from prnet.geometry.compiled import version_of
+from prnet.models.network import Network
+from prnet.models.regressor import Regressor
+
+log = logging.getLogger(__name__)
+
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}  # the fastest first
+RUNTIMES = ("auto", "torch", *PACKAGES)
+# Of coordinates, px: what rounding may do to the same network in two runtimes.
+LARGEST_DIFFERENCE_PX = 1e-3
+Engine = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+class _Layers(nn.Module):
+    """`Network.layers` as a module's forward."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.model.layers(image)
+
+
+def cache_folder() -> Path:
+    """Where exported networks are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prnet" / "networks"
+
+
+def choose_runtime(
+    model: Network,  # in any mode, on the device that it runs on
+    face: Face,  # which it has by `set_face`
+    checkpoint: Mapping[str, object],
+    runtime: str,
+    device: torch.device,
+) -> str:
+    """Let `runtime` run the network in eval mode from now on; the one that was chosen.
+
+    "auto" is the fastest that is installed and has this network in the cache already, since an
+    export takes longer than some faces do; "onnx" and "openvino" export it first. Elsewhere than on
+    a CPU "auto" is torch.
+
+    Raises:
+        ValueError: not a runtime, or none for this device; the exported network differs.
+        ModuleNotFoundError: its package, or what exports, is not installed.
+    """
+    require_choice("runtime", runtime, RUNTIMES)
+    model.engine = None
+    path = cache_folder() / f"{fingerprint(checkpoint)}.onnx"
+    if runtime == "auto":
+        ready = device.type == "cpu" and path.is_file()
+        there = [name for name in PACKAGES if ready and importlib.util.find_spec(PACKAGES[name])]
+        runtime = there[0] if there else "torch"
+    if runtime == "torch":
+        return runtime
+    if device.type != "cpu":
+        raise ValueError(f"runtime={runtime} runs on the CPU, not on {device}; choose runtime=auto")
+    if importlib.util.find_spec(PACKAGES[runtime]) is None:
+        raise ModuleNotFoundError(
+            f'runtime={runtime} needs {PACKAGES[runtime]}: pip install "prnet[{runtime}]"'
+        )
+    if not path.is_file():
+        with written_whole(path) as temporary:
+            log.info("runtime=%s: exporting the network, once; kept as %s", runtime, path)
+            _export(model, face, temporary)
+            _compare(model, face, _engine(runtime, temporary))
+    model.engine = _engine(runtime, path)
+    return runtime
+
+
+def fingerprint(checkpoint: Mapping[str, object]) -> str:
+    """Of weights and options of a checkpoint, and of the sources that make a network of them."""
+    digest = hashlib.sha256(f"{version_of('models'):08x}{torch.__version__}".encode())
+    digest.update(json.dumps(checkpoint["model"], sort_keys=True).encode())
+    for name, tensor in checkpoint["weights"].items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _export(model: Network, face: Face, path: Path) -> None:
+    side = face.uv.resolution
+    shape = (3, side, side)
+    if isinstance(model, Regressor):
+        shape = (model.input_channels, model.input_side, model.input_side)
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    layers = _Layers(plain).eval().requires_grad_(False)
+    image = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    translated(layers, image, None, say=lambda step: log.debug("%s", step)).save(path)
+
+
+def _compare(model: Network, face: Face, engine: Engine) -> None:
+    """Raise ValueError where the map of two images of noise is another than torch's."""
+    side = face.uv.resolution
+    image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    training = model.training
+    model.eval()
+    given = () if model.landmark_map != "given" else (torch.full((2, 68, 2), side / 2),)
+    with torch.inference_mode():
+        expected = model(image, *given).position_map
+        model.engine = engine
+        found = model(image, *given).position_map
+    model.engine = None
+    model.train(training)
+    largest = float((found - expected).abs().max())
+    if not largest <= LARGEST_DIFFERENCE_PX:
+        raise ValueError(
+            f"the exported network differs from torch's by up to {largest:.1e} px, more than "
+            f"{LARGEST_DIFFERENCE_PX:g}; choose runtime=torch"
+        )
+    log.info("on two images of noise the exported network is within %.1e px of torch's", largest)
+
+
+def _engine(runtime: str, path: Path) -> Engine:
+    return {"onnx": _onnx_engine, "openvino": _openvino_engine}[runtime](path)
+
+
+def _onnx_engine(path: Path) -> Engine:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(image: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
+        made = session.run(None, {name: image.float().contiguous().numpy()})
+        return tuple(map(torch.from_numpy, made))
+
+    return run
+
+
+def _openvino_engine(path: Path) -> Engine:
+    import openvino
+
+    core = openvino.Core()
+    network = core.read_model(path)
+    # One image at a time: with a shape that it knows beforehand OpenVINO plans better than a batch
+    # is worth.
+    _, *shape = network.input().partial_shape
+    network.reshape([1, *shape])
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(network, "CPU", settings)
+
+    def run(image: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
+        images = image.float().contiguous().numpy()
+        made = [list(compiled(one[None]).values()) for one in images]
+        return tuple(torch.from_numpy(np.concatenate(each)) for each in zip(*made, strict=True))
+
+    return run

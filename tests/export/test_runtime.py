@@ -1,0 +1,102 @@
+"""What runs a network: the same maps, exported once, and refused where they differ."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from prnet.export import runtime
+from prnet.export.runtime import choose_runtime, fingerprint
+from prnet.faces.face import Face
+from prnet.models.loading import build_network
+from prnet.models.network import Network
+from tests.small_face import small_face
+
+pytest.importorskip("onnxruntime")
+
+CPU = torch.device("cpu")
+SIDE = 64
+MODELS = {
+    "sadrnet": {"name": "sadrnet", "width": 1},
+    "mobilenet_v1": {"name": "mobilenet_v1", "width": 0.25, "num_shape": 3, "num_exp": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def face() -> Face:
+    small = small_face(SIDE)
+    return Face("tiny", small.morphable_model, small.uv, None, torch.arange(68) % 60, {})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def network(name: str, face: Face, seed: int = 0) -> tuple[Network, dict]:
+    torch.manual_seed(seed)
+    model = build_network(MODELS[name], source=name)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+    if model.num_parameters is not None:
+        mean = torch.zeros(17)
+        mean[[0, 5, 10]], mean[[3, 7]] = 1e-4, torch.tensor([SIDE / 2, -SIDE / 2])
+        model.set_statistics(
+            mean, torch.tensor([1e-6] * 3 + [1.0] + [1e-6] * 3 + [1.0] + [1e-6] * 9)
+        )
+    model.set_face(face)
+    return model.eval(), {"model": MODELS[name], "weights": model.state_dict()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_exported_once_and_the_same(name, face, monkeypatch):
+    """Any batch; "auto" takes what is there; "torch" goes back."""
+    model, checkpoint = network(name, face)
+    assert choose_runtime(model, face, checkpoint, "auto", CPU) == "torch"
+    assert model.engine is None
+    image = torch.rand(3, 3, SIDE, SIDE)
+    expected = model(image)
+    assert choose_runtime(model, face, checkpoint, "onnx", CPU) == "onnx"
+    monkeypatch.setattr(runtime, "translated", None)  # from here on nothing is exported
+    monkeypatch.setattr(runtime, "PACKAGES", {"openvino": "no_such_package", "onnx": "onnxruntime"})
+    for choice in ("onnx", "auto"):
+        assert choose_runtime(model, face, checkpoint, choice, CPU) == "onnx"
+        found = model(image)
+        assert model.engine is not None
+        torch.testing.assert_close(found.position_map, expected.position_map, atol=1e-3, rtol=0)
+        assert [f is None for f in found] == [f is None for f in expected]
+    assert choose_runtime(model, face, checkpoint, "torch", CPU) == "torch"
+    assert torch.equal(model.eval()(image).position_map, expected.position_map)
+
+
+def test_what_is_refused(face, cache, monkeypatch, caplog):
+    model, checkpoint = network("mobilenet_v1", face)
+    with pytest.raises(ValueError, match="runtime: got 'tensorrt', expected one of auto, torch"):
+        choose_runtime(model, face, checkpoint, "tensorrt", CPU)
+    with pytest.raises(ValueError, match="runtime=onnx runs on the CPU, not on cuda"):
+        choose_runtime(model, face, checkpoint, "onnx", torch.device("cuda"))
+    assert choose_runtime(model, face, checkpoint, "auto", torch.device("cuda")) == "torch"
+    monkeypatch.setattr(runtime, "PACKAGES", {"openvino": "no_such_package", "onnx": "onnxruntime"})
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "prnet\[openvino\]"'):
+        choose_runtime(model, face, checkpoint, "openvino", CPU)
+    # A file that computes something else is not kept.
+    monkeypatch.setattr(runtime, "_export", lambda model, face, path: path.touch())
+    monkeypatch.setattr(
+        runtime, "_engine", lambda *_: lambda image: tuple(2 + x for x in model.layers(image))
+    )
+    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="differs from torch's by"):
+        choose_runtime(model, face, checkpoint, "onnx", CPU)
+    assert model.engine is None
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_fingerprint_is_of_weights_and_options(face):
+    _, checkpoint = network("mobilenet_v1", face)
+    _, other = network("mobilenet_v1", face, seed=1)
+    assert fingerprint(checkpoint) == fingerprint(dict(checkpoint))
+    changed = {**checkpoint, "model": {**checkpoint["model"], "channel_order": "bgr"}}
+    assert len({fingerprint(each) for each in (checkpoint, other, changed)}) == 3
