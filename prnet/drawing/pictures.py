@@ -202,12 +202,14 @@ def draw_ced(
     path: Path | str,
     *,
     limit: float = 10.0,
+    reach: float | None = None,  # where the axis ends; None: at the limit
     quantity: str = "NME",
     unit: str = "%",
 ) -> None:
     """Cumulative error distributions up to `limit`, means in the legend, as PRN's Fig. 5.
 
-    The figure is written to `path`, in the format of its suffix.
+    The figure is written to `path`, in the format of its suffix. Where it reaches further, a line
+    stands at the limit, beyond which an image is a failure.
 
     Raises:
         ValueError: a curve without an image.
@@ -217,16 +219,21 @@ def draw_ced(
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    reach = max(limit, reach or limit)
     for title, errors in curves.items():
         ordered = np.sort(np.asarray(errors, dtype=np.float64))
         if len(ordered) == 0:
             raise ValueError(f"{title}: no error to draw")
         share = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
         # The curve rises at every error; it stays at its last height up to the limit.
-        steps = np.concatenate([[0], ordered, [max(limit, ordered[-1])]])
+        steps = np.concatenate([[0], ordered, [max(reach, ordered[-1])]])
         heights = np.concatenate([[0], share, [100]])
         axes.step(steps, heights, where="post", label=f"{title}: mean {ordered.mean():.2f} {unit}")
-    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel=f"{quantity}, {unit}", ylabel="images, %")
+    axes.set(xlim=(0, reach), ylim=(0, 100), xlabel=f"{quantity}, {unit}", ylabel="images, %")
+    if reach > limit:
+        axes.axvline(
+            limit, color="grey", linestyle="--", label=f"beyond {limit:g} {unit}: failures"
+        )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)

@@ -17,10 +17,11 @@ from prnet.checks import name_list
 from prnet.datasets.attention_target import attention_iou
 from prnet.datasets.evaluation import EvaluationBatch, TestSet, collate_evaluation, true_attention
 from prnet.drawing.gallery import Gallery
+from prnet.evaluation.parts import LandmarkPairs
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.reconstructions import Reconstructions, workers_for
-from prnet.evaluation.report import Report, ScoredImage, make_report
+from prnet.evaluation.report import Report, ScoredImage, make_report, with_parts
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
@@ -77,6 +78,7 @@ def evaluate(
     images: list[ScoredImage] = []
     overlaps: list[float] = []
     detected: dict[str, bool] = {}
+    pairs = LandmarkPairs()
     reconstructions = Reconstructions(
         protocol.reconstruction, workers=workers_for(len(names), options.cores)
     )
@@ -105,6 +107,8 @@ def evaluate(
                 )
                 add_surfaces(reconstructions, scored, points, own_truth)
                 images += scored
+                if protocol.parts:
+                    pairs.add(shown, points.landmarks, own_truth.landmarks)
                 if output is not None:
                     overlaps += attention_overlaps(output, batch, test_set.truth_face)
                     if options.gallery is not None:
@@ -117,6 +121,9 @@ def evaluate(
         source=source.description,
         **source.unmatched(test_set, protocol.exclude),
     )
+    if protocol.parts:
+        yaws = {row["name"]: row["yaw_deg"] for row in report["images"]}
+        report = with_parts(report, *pairs.parts(yaws))
     if source.face is not None:
         report["face"] = source.face.describe()
     report |= source.notes()

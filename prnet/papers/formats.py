@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prnet.files import csv_text
 from prnet.papers.published import UNREADABLE, Cell, Footnote, PublishedTable
-from prnet.reports.writing import markdown_table
+from prnet.reports.text import markdown_table
 
 LATEX = {
     "\\": r"\textbackslash{}",
