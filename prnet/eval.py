@@ -150,7 +150,7 @@ def score_checkpoint(
         given=given,
         save_to=cfg.save_predictions,
     )
-    gallery = Gallery(face)
+    gallery = Gallery(face, test_set.truth_face)
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
     report["made"] = {"checkpoint": {"file": str(path), "sha256": checkpoint_digest(path)}}

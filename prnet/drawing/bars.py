@@ -40,6 +40,7 @@ def draw_bars(panels: Sequence[BarPanel], path: Path | str) -> None:
         axes.set(title=panel.title, ylabel=panel.unit)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
         axes.margins(y=0.12)
         if len(panel.series) > 1:
             axes.legend(fontsize=8)

@@ -57,9 +57,8 @@ class LandmarkPairs:
             return {}, f"the 68 landmarks lie on a line or in a point ({name_list(flat)})"
         parts = error_parts(predicted, truth, mean_head(truth[frontal]))
         rows = torch.stack(list(parts.values()), 1).tolist()
-        return {
-            n: dict(zip(parts, row, strict=True)) for n, row in zip(names, rows, strict=True)
-        }, ""
+        named = [dict(zip(parts, row, strict=True)) for row in rows]
+        return dict(zip(names, named, strict=True)), ""
 
 
 def spread(points: Tensor) -> float:  # (68, 3)

@@ -102,18 +102,15 @@ def write_parts_figure(methods: Mapping[str, Mapping], path: Path) -> Path:
         panel("Parts of the face", "NME, %", {region: region for region in REGIONS}),
         panel("Place", "% of the box", SHIFTS),
     ]
-    for name in HOLDINGS:
-        found = {_range(g) for parts in methods.values() for g in parts[name]}
-        edges = HOLDINGS[name]
-        groups = [
-            label
-            for low, high in zip(edges, edges[1:], strict=False)
-            if (label := f"{low} to {high}") in found
-        ]
+    for name, edges in HOLDINGS.items():
+        found = {_range(g): g["n"] for parts in methods.values() for g in parts[name]}
+        labels = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
+        labels = [label for label in labels if label in found]
         values = {
-            method: [{_range(g): g["mean"] for g in parts[name]}.get(label) for label in groups]
+            method: [{_range(g): g["mean"] for g in parts[name]}.get(label) for label in labels]
             for method, parts in methods.items()
         }
+        groups = [f"{label}\n{found[label]} images" for label in labels]
         panels.append(BarPanel(f"By {HOLDING_TITLES[name]}", "NME, %", groups, values))
     with written_whole(path) as temporary:
         draw_bars(panels, temporary)

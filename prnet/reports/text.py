@@ -14,15 +14,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: s
 
 def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table for a terminal: the first column to the left, the others to the right."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        [
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(row)
-        ]
-        for row in (list(zip(line, widths, strict=True)) for line in lines)
-    ]
+    lines = [header, *rows]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    aligned = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
     return "\n".join("  ".join(cells).rstrip() for cells in aligned)
 
 
