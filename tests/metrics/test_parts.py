@@ -107,7 +107,7 @@ def test_another_shape_in_the_true_pose_is_no_pose():
     predicted = truth.clone()
     predicted[:, first:end, 1] += torch.tensor([6.0, -6.0]).repeat((end - first) // 2)
     parts = error_parts(predicted, truth, head())
-    assert parts["mouth"].min() > 3
+    assert parts["mouth"].min() > 2
     assert max(parts[region].max() for region in set(REGIONS) - {"mouth"}) < 1e-6
     assert (parts["true_similarity_3d"] > 0.8 * parts["as_it_is"]).all()
     assert (parts["true_shape_in_predicted_pose"] < 0.3 * parts["as_it_is"]).all()

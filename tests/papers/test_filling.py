@@ -532,7 +532,8 @@ def test_a_number_that_is_not_there_says_why(tmp_path):
         not_computed={"nme_68_3d": "the landmarks have no z"},
     )
     remarks = " ".join(filled(TABLES["sadrnet", "1"], report).remarks)
-    assert f"2D: 0 to 30; 68 points, 2D: 30 to 60; 68 points, 2D: 60 to 90 ({report} has" in remarks
+    bins = ("0 to 30", "30 to 60", "60 to 90", "Balanced")
+    assert f"{'; '.join(f'68 points, 2D: {title}' for title in bins)} ({report} has" in remarks
     assert f"68 points, 3D: Mean ({report}: the landmarks have no z)" in remarks
     assert "45K points, 2D: Mean; 45K points, 3D: Mean (it would come from `python -m" in remarks
 
