@@ -215,13 +215,17 @@ def draw_mask(
 
 
 def draw_heading(text: str, *, width: int, height: int) -> np.ndarray:
-    """A dark strip, (height, width, 3), with a line of text in light letters, smaller where it
-    would not fit. Letters beyond ASCII, which OpenCV cannot draw, are shown as question marks."""
+    """A dark strip, (height, width, 3), with a line of text in light letters, smaller, then cut
+    short, where it would not fit. Letters beyond ASCII, which OpenCV cannot draw, are shown as question marks."""
     strip = np.full((height, width, 3), HEADING_COLOUR, np.uint8)
     text = text.encode("ascii", "replace").decode()
     font, margin = cv2.FONT_HERSHEY_SIMPLEX, height // 4
     (full_width, full_height), _ = cv2.getTextSize(text, font, 1.0, 1)
     scale = min(0.5 * height / full_height, (width - 2 * margin) / max(full_width, 1))
+    legible = 0.3 * height / full_height
+    if scale < legible:
+        text = f"{text[: int(len(text) * scale / legible) - 3]}..."
+        scale = legible
     place = (margin, round((height + scale * full_height) / 2))
     return cv2.putText(strip, text, place, font, scale, LINE_COLOUR, 1, cv2.LINE_AA)
 
