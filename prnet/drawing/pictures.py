@@ -216,7 +216,8 @@ def draw_mask(
 
 def draw_heading(text: str, *, width: int, height: int) -> np.ndarray:
     """A dark strip, (height, width, 3), with a line of text in light letters, smaller, then cut
-    short, where it would not fit. Letters beyond ASCII, which OpenCV cannot draw, are shown as question marks."""
+    short, where it would not fit. Letters beyond ASCII, which OpenCV cannot draw, are question
+    marks."""
     strip = np.full((height, width, 3), HEADING_COLOUR, np.uint8)
     text = text.encode("ascii", "replace").decode()
     font, margin = cv2.FONT_HERSHEY_SIMPLEX, height // 4
