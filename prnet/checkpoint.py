@@ -127,6 +127,12 @@ def find_checkpoint(source: Path | str) -> Path:
     return path
 
 
+def checkpoint_digest(source: Path | str) -> str:
+    """The sha256 of the file that `find_checkpoint` finds."""
+    with open(find_checkpoint(source), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def shipped_weights() -> dict[str, Path]:
     """The checkpoints that come with the package, by name (see ASSETS.md)."""
     return {path.stem: path for path in sorted(WEIGHTS_DIR.glob(f"*{SHARED}"))}

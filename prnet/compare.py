@@ -16,6 +16,7 @@ from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import SetChoice
 from prnet.entry import (
     loader_workers,
+    made_now,
     num_workers,
     resolve_device,
     shipped,
@@ -63,7 +64,10 @@ def entries_of_predictions(cfg: DictConfig, configured: Shipped) -> tuple[list[E
     set_options = OmegaConf.to_container(cfg.dataset, resolve=True)
     dataset = SetChoice(cfg.dataset.name, set_options, cfg.data_dir, FaceFiles(**cfg.face))
     names = list(cfg.protocols) if isinstance(cfg.protocols, ListConfig) else cfg.protocols
-    override = OmegaConf.to_container(cfg.override, resolve=True)
+    override = {
+        **OmegaConf.to_container(cfg.protocol, resolve=True),
+        **OmegaConf.to_container(cfg.override, resolve=True),
+    }
     protocols = chosen_protocols(names, cfg.data_dir, override)
     dataset.require(Demands())
     device = resolve_device(cfg.device)
@@ -108,7 +112,7 @@ def unfit(protocol: Protocol, dataset: SetChoice) -> str | None:
     return None
 
 
-def compare(cfg: DictConfig) -> list[Path]:
+def compare(cfg: DictConfig, made: dict | None = None) -> list[Path]:
     """What the configuration asks for: score or read, show, write; the files written.
 
     Raises:
@@ -123,15 +127,17 @@ def compare(cfg: DictConfig) -> list[Path]:
     entries, remarks = [], []
     if cfg.predictions:
         entries, remarks = entries_of_predictions(cfg, configured)
-    entries += entries_of_reports([str(pattern) for pattern in cfg.reports], configured)
+    saved, on_means = entries_of_reports([str(pattern) for pattern in cfg.reports], configured)
+    entries += saved
+    remarks += on_means
     if not any(entry.report["metrics"] for entry in entries):
         reasons = [r for e in entries for r in e.report["not_computed"].values()]
         raise ValueError(f"no metric could be computed: {'; '.join(dict.fromkeys(reasons))}")
-    written = write_comparison(entries, Path(cfg.output), remarks=remarks)
+    written = write_comparison(entries, Path(cfg.output), remarks=remarks, made=made)
     log.info("\n%s", written[0].read_text(encoding="utf-8"))
     log.info("written: %s, and %d files beside it", written[0], len(written) - 1)
     return written
 
 
 def main(cfg: DictConfig) -> None:
-    compare(cfg)
+    compare(cfg, made_now("prnet.compare"))

@@ -5,8 +5,10 @@ import functools
 import importlib.util
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +16,7 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from prnet import __version__
 from prnet.checks import require_choice
 
 if TYPE_CHECKING:
@@ -157,6 +160,12 @@ def loader_workers(setting: str | int, device: "torch.device", *, renders: bool 
     if setting == "auto" and device.type == "cpu":
         return num_workers(setting) // 2 if renders else 0
     return num_workers(setting)
+
+
+def made_now(verb: str | None = None) -> dict:
+    """What makes a report: version, date and, where a `verb` was called, its command line."""
+    made = {"prnet": __version__, "date": datetime.now().astimezone().isoformat(timespec="seconds")}
+    return made | ({"command": shlex.join(["python", "-m", verb, *sys.argv[1:]])} if verb else {})
 
 
 def shipped() -> dict:

@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prnet.checkpoint import describe_source
+from prnet.checkpoint import checkpoint_digest, describe_source
 from prnet.checks import name_list, require_choice
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
@@ -20,7 +20,7 @@ from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
-from prnet.entry import loader_workers, num_workers, resolve_device
+from prnet.entry import loader_workers, made_now, num_workers, resolve_device, shipped
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
@@ -32,7 +32,9 @@ from prnet.models.loading import load_model, require_same_face
 from prnet.models.network import Network
 from prnet.models.network_size import network_size
 from prnet.reconstruction.reconstructor import Reconstructor
-from prnet.reports.writing import require_json_name, table, write_report
+from prnet.reports.shipped import Shipped
+from prnet.reports.text import plain_table
+from prnet.reports.writing import require_json_name, result_text, write_report
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +154,10 @@ def score_checkpoint(
         given=given,
         save_to=cfg.save_predictions,
     )
-    gallery = Gallery(face)
+    gallery = Gallery(face, test_set.truth_face)
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
     report["experiment"] = checkpoint.get("experiment")
+    report["made"] = {"checkpoint": {"file": str(path), "sha256": checkpoint_digest(path)}}
     report["network"], report["runtime"] = size, runtime
     return report, gallery
 
@@ -174,8 +177,9 @@ def score_predictions(
     return evaluate(source, test_set, protocol, options)
 
 
-def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
-    """What the configuration asks for: score, log, write; returns the report.
+def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> Report:
+    """What the configuration asks for: score, log, write; returns the report, with the command
+    line where it was made by this `verb`.
 
     Raises:
         ValueError, FileNotFoundError: an option, or a file it names, is not what it should be, or
@@ -207,15 +211,20 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     else:
         report = score_predictions(cfg.predictions, protocol, dataset, device, options)
     report = with_statistics(report)
+    report["made"] = {**made_now(verb), **report.get("made", {})}
     if cfg.experiment_name is not None:
         report["experiment"] = cfg.experiment_name
 
-    log.info("protocol %s: %s", protocol.name, report["protocol"])
-    log.info("%s: %d images scored", report["source"], report["count"])
+    words = Shipped(**shipped()).protocol_words(report["protocol"])
+    log.info("%s, protocol %s: %d images", report["dataset"], words, report["count"])
+    for hint in report.get("hints", ()):
+        log.warning("%s", hint)
     if report["metrics"]:
-        log.info("\n%s", table(report))
+        log.info("%s\n\n%s\n", report["source"], result_text(report, plain_table))
     for metric, reason in report["not_computed"].items():
         log.warning("%s not computed: %s", metric, reason)
+    if why := report.get("parts", {}).get("not_computed"):
+        log.warning("parts not computed: %s", why)
     if report.get("undetected"):
         log.warning("faces that the detector missed: %s", name_list(report["undetected"]))
     if report["missing"]:
@@ -228,4 +237,4 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
 
 
 def main(cfg: DictConfig) -> None:
-    run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir))
+    run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir), "prnet.eval")

@@ -34,7 +34,7 @@ def make_tables(cfg: DictConfig) -> None:
         log.info("\n%s", listing(published_tables(), configured))
         return
     chosen = find_tables(cfg.paper, None if cfg.table is None else str(cfg.table))
-    reports = find_reports(patterns)
+    reports = find_reports(patterns, configured.protocols["default"])
     for table in chosen:
         filled = fill(table, reports, configured)
         log.info("\n%s", to_markdown(filled))

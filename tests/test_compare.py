@@ -18,6 +18,7 @@ from prnet.evaluation.report import ScoredImage, make_report, with_statistics
 from prnet.metrics.statistics import paired_difference
 from prnet.reports.comparison import comparisons, paired_tests, remarks_of, to_markdown
 from prnet.reports.methods import Entry, entries_of_reports, method_names
+from prnet.reports.reading import read_report
 from prnet.reports.shipped import Shipped
 from prnet.reports.writing import write_report
 from tests.configurations import composed
@@ -27,6 +28,7 @@ from tests.tiny import AFLW2000_YAWS_DEG
 NAMES = sorted(AFLW2000_YAWS_DEG)
 METRICS = ["nme_68_2d", "nme_68_3d"]
 SHIPPED = Shipped(**shipped_configuration())
+PARTS = "protocol.parts=true"
 
 
 def entry(method: str, errors: dict[str, float], protocol: str = "3ddfa", **options) -> Entry:
@@ -146,31 +148,108 @@ def test_saved_reports_are_merged(tiny_data_dir, methods, tmp_path):
 def test_reports_of_earlier_versions_are_read(tmp_path):
     """Without intervals and with the fields that protocols had then."""
     report = entry("a", {"i1": 1.0, "i2": 2.0}).report
-    values = {k: v for k, v in report["protocol"].items() if k not in ("pose", "curve", "balanced")}
+    later = ("pose", "curve", "balanced", "parts")
+    values = {k: v for k, v in report["protocol"].items() if k not in later}
     old = {k: v for k, v in report.items() if k not in ("left_out", "balanced", "intervals")}
     (tmp_path / "old.json").write_text(json.dumps({**old, "protocol": values}))
     write_report(report, tmp_path / "new.json")
-    (first,), (second,) = (
-        entries_of_reports([str(tmp_path / name)], SHIPPED) for name in ("old.json", "new.json")
+    ((first,), (second,)), remarks = zip(
+        *(entries_of_reports([str(tmp_path / name)], SHIPPED) for name in ("old.json", "new.json")),
+        strict=True,
     )
     assert first.report["metrics"] == second.report["metrics"]
     assert first.protocol == second.protocol == "3ddfa"
+    assert remarks == ([], [])
+
+
+def changed_report(tmp_path, **changes) -> Path:
+    """A report of two images with errors 1 and 3, and something changed in its first metric."""
+    report = entry("a", {"i1": 1.0, "i2": 3.0}).report
+    report["metrics"]["nme_68_2d"].update(changes)
+    (tmp_path / "r.json").write_text(json.dumps(report))
+    return tmp_path / "r.json"
+
+
+def test_means_are_those_of_the_images_whatever_a_report_states(tmp_path):
+    """Means, bins and intervals; and it is said."""
+    interval = {"low": 0.1, "high": 0.2}
+    bins = {"0-30": {"mean": 0.1, "n": 2}, "30-60": {"mean": None, "n": 0}}
+    bins["60-90"] = {"mean": None, "n": 0}
+    path = changed_report(tmp_path, mean=0.1, interval=interval, bins=bins, median=0.1)
+    (found,), (remark,) = entries_of_reports([str(path)], SHIPPED)
+    assert found.report["metrics"] == entry("a", {"i1": 1.0, "i2": 3.0}).report["metrics"]
+    assert str(path) in remark
+    assert "states nme_68_2d.mean as 0.100, its images give 2.000, which is taken" in remark
+    written = compare(composed("compare", f"reports=[{path}]", f"output={tmp_path}/out"))
+    text = written[0].read_text()
+    assert "| 2.000 (1.000 to 3.000) |" in text
+    assert remark in text
+    table = read_report(path, SHIPPED.protocols["default"])
+    assert table.metrics["nme_68_2d"]["mean"] == 2.0
+    assert table.remarks == (remark.partition("r.json: ")[2],)
+
+
+def test_a_report_without_images_says_so(tmp_path):
+    """Its means stand without interval, curve and test; one over two of three bins is none."""
+    path = changed_report(tmp_path, mean_of_bins=1.5)
+    report = json.loads(path.read_text())
+    del report["images"]
+    path.write_text(json.dumps(report))
+    whole = tmp_path / "whole.json"
+    write_report({**entry("b", {"i1": 2.0}).report, "source": "predictions b"}, whole)
+    written = compare(composed("compare", f"reports=[{path},{whole}]", f"output={tmp_path}/out"))
+    text = written[0].read_text()
+    assert "a: " + str(path) + ": its means are as the file states them: it has no images" in text
+    assert "| aflw2000 | 3ddfa | 68 landmarks, 2D, % | 1 / 2 | **2.000** | **2.000** (2.0" in text
+    assert "no mean of bins of a, b: no image in 30-60, 60-90" in text
+    first, second = rows_of(tmp_path / "out" / "compare.csv")
+    assert (first["mean"], first["low"], first["mean_of_bins"], first["0-30"]) == ("2", "", "", "2")
+    assert second["low"] == "2"
+    assert rows_of(tmp_path / "out" / "paired.csv") == []
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": []}, "report without images cannot be compared"),
-        ({"images": [{"name": "a"}], "intervals": None}, "not a whole report"),
+        ({"images": [{"name": "a"}]}, "r.json: a: no 'yaw_deg', expected int or float"),
+        ({"images": [{"name": "a", "yaw_deg": 1.0, "nme_68_2d": float("nan")}]}, "a: .* is nan"),
+        ({"images": [{"name": "a", "yaw_deg": 1.0, "nme_68_2d": -1.0}]}, "got -1, expected none"),
         ({"protocol": {"name": "x", "z_alignment": "median"}}, "z_alignment: got 'median'"),
+        (
+            {"metrics": {"nme": {"mean": 1.0, "mean_of_bins": 1.0, "std_of_bins": 0, "bins": {}}}},
+            "no",
+        ),
     ],
 )
 def test_foreign_reports_are_refused(tmp_path, change, message):
     report = {**entry("a", {"i1": 1.0}).report, **change}
-    report = {key: value for key, value in report.items() if value is not None}
     (tmp_path / "r.json").write_text(json.dumps(report))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         entries_of_reports([str(tmp_path / "r.json")], SHIPPED)
+    assert str(tmp_path / "r.json") in str(caught.value)
+
+
+def test_parts_stand_beside_each_other(tiny_data_dir, methods, tmp_path):
+    """Those that eval reports, from predictions and from saved reports alike."""
+    folders = f"predictions=[{methods['good']},{methods['bad']}]"
+    written = compared(tiny_data_dir, tmp_path / "p", folders, "protocols=2dasl", PARTS)
+    figure = tmp_path / "p" / "parts_aflw2000_2dasl.png"
+    assert figure in written
+    assert figure.stat().st_size > 10_000
+    for method, folder in methods.items():
+        report = run(tiny_data_dir, tmp_path, f"predictions={folder}", "protocol=2dasl", PARTS)
+        write_report(report, tmp_path / f"{method}.json")
+    names = f"reports=[{tmp_path}/good.json,{tmp_path}/bad.json]"
+    compared(tiny_data_dir, tmp_path / "r", names)
+    sections = [
+        (tmp_path / place / "compare.md").read_text().partition("## Pose or shape?")[2]
+        for place in "pr"
+    ]
+    assert sections[0] == sections[1]
+    assert "| mean of bins | good | bad |" in sections[0]
+    (shape,) = [line for line in sections[0].splitlines() if "3D similarity given" in line]
+    good, bad = (float(cell) for cell in shape.split("|")[2:4])
+    assert 0 < good < bad
 
 
 def test_pairs_are_of_the_images_that_both_have():
@@ -271,7 +350,7 @@ def test_nothing_computed_is_an_error(tiny_data_dir, methods, tmp_path):
 def test_help_names_every_option():
     text = Path(CONFIG_DIR, "compare.yaml").read_text()
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        options = set(compose("compare")) - {"dataset", "face", "override"}
+        options = set(compose("compare")) - {"dataset", "face", "override", "protocol"}
     assert [option for option in options if f"{option}=" not in text] == []
 
 
@@ -294,5 +373,7 @@ def test_command(tiny_data_dir, methods, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Is the difference real?" in done.stdout
+    assert "Made by prnet " in done.stdout
+    assert "`python -m prnet.compare data_dir=" in done.stdout
     assert [row["metric"] for row in rows_of(tmp_path / "out" / "paired.csv")] == ["nme_68_2d"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

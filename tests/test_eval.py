@@ -1,9 +1,11 @@
 """The evaluation as a whole, on a test set whose truth the tests compute by themselves."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+import prnet
 from prnet.building.archives import BuildOptions, build_archive
 from prnet.checkpoint import save_checkpoint
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
@@ -491,6 +494,14 @@ def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labe
     assert report["face"]["vertices"] == 98
 
 
+def test_report_carries_the_checkpoints_digest(tiny_data_dir, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "best.pt")
+    report = run(tiny_data_dir, tmp_path, f"checkpoint={checkpoint}", POINT_METRICS)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert report["made"]["checkpoint"] == {"file": str(checkpoint), "sha256": digest}
+    assert digest in (tmp_path / "report.md").read_text()
+
+
 def test_batch_size_moves_no_number(tiny_data_dir, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "best.pt")
     reports = [
@@ -692,8 +703,16 @@ def test_command(tiny_data_dir, tmp_path):
     assert report["protocol"]["name"] == "2dasl"
     assert report["protocol"]["z_alignment"] == "mean"
     assert report["count"] == 6
-    assert "| 68 landmarks, 2D | 0.000" in done
-    assert "6 images scored" in done
+    # A table to read, not the values of the protocol.
+    lines = [line.split() for line in done.splitlines()]
+    assert ["68", "landmarks,", "2D", *["0.000"] * 6] in lines
+    assert "protocol 2dasl protocol.z_alignment=mean: 6 images" in done
+    assert "{" not in done
+    made = report["made"]
+    assert made["prnet"] == prnet.__version__
+    assert datetime.fromisoformat(made["date"]).tzinfo is not None
+    assert made["command"].startswith("python -m prnet.eval dataset=aflw2000 data_dir=")
+    assert "checkpoint" not in made
     assert (tmp_path / "out" / "table.md").is_file()
     assert (tmp_path / "out" / "table.png").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out", "outputs"]

@@ -1,4 +1,5 @@
-"""What a network made of some test images, to look at: the first ones and the worst."""
+"""What a network made of some test images, to look at: the first ones and the worst, each with its
+name and its error, the truth beside the prediction."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,56 +9,122 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prnet.datasets.evaluation import EvaluationBatch
 from prnet.datasets.pictures import write_picture
-from prnet.drawing.pictures import draw_landmarks, draw_mesh, tile, to_picture
+from prnet.drawing.pictures import draw_heading, draw_landmarks, draw_mesh, tile, to_picture
 from prnet.faces.face import Face
+from prnet.geometry import camera
 
-COLUMNS = 8
+COUNT = 8
+# Faces a row of the sheet, each two pictures wide.
+FACES_A_ROW = 4
+NAME_HEIGHT, HEADING_HEIGHT = 28, 44  # px
 
 
 class Shown(NamedTuple):
-    """One image kept."""
+    """One image kept. Points are in crop px; None where there is no truth of the kind."""
 
-    error: float
+    name: str
+    error: float | None  # None: no metric was computed
     photo: np.ndarray  # (H, W, 3), uint8
-    position_map: Tensor  # (3, H, W), crop px
+    position_map: Tensor  # (3, H, W)
+    true_landmarks: Tensor | None  # (68, 2 or 3)
+    true_mesh: Tensor | None  # (P, 3), at the face pixels of the face of the truth
 
 
 class Gallery:
     """Collects the first `count` images and the `count` of the largest error."""
 
-    def __init__(self, face: Face, *, count: int = COLUMNS) -> None:
+    def __init__(self, face: Face, truth_face: Face | None = None, *, count: int = COUNT) -> None:
+        """`face`: of the network; `truth_face`: of the fits, None where they are not decoded."""
         self.face = face
+        self.truth_face = truth_face
         self.count = count
+        self.total = 0
+        self.metric = ""
         self.first: list[Shown] = []
         self.worst: list[Shown] = []
 
     def add(
         self,
-        images: Tensor,  # (B, 3, H, W), RGB in [0, 1]
+        batch: EvaluationBatch,
+        images: Tensor,  # (B, 3, H, W), RGB in [0, 1], what the network saw
         position_maps: Tensor,  # (B, 3, H, W), crop px
-        errors: Mapping[str, Tensor],  # metric -> (B,)
+        errors: Mapping[str, Tensor],  # title of a metric -> (B,)
+        true_landmarks: Tensor | None,  # (B, 68, 2 or 3), zero-based image px
     ) -> None:
-        """Look at one batch. The first metric tells the worst; where there is none, all are 0."""
-        ranks = next(iter(errors.values()), torch.zeros(len(images))).tolist()
-        least = self.worst[-1].error if len(self.worst) == self.count else -float("inf")
-        for image, position_map, error in zip(images, position_maps, ranks, strict=True):
-            if len(self.first) == self.count and error <= least:
+        """Look at one batch. The first metric tells the worst."""
+        self.metric = next(iter(errors), "")
+        ranks = errors[self.metric].tolist() if errors else [None] * len(images)
+        for index, error in enumerate(ranks):
+            least = self.worst[-1].error if len(self.worst) == self.count else None
+            is_first = len(self.first) < self.count
+            if not (is_first or least is None or (error is not None and error > least)):
                 continue
-            shown = Shown(error, to_picture(image), position_map.float().cpu())
-            if len(self.first) < self.count:
+            shown = Shown(
+                batch.names[index],
+                error,
+                to_picture(images[index]),
+                position_maps[index].float().cpu(),
+                *self._truth(batch, index, true_landmarks),
+            )
+            if is_first:
                 self.first.append(shown)
-            self.worst.append(shown)
-        self.worst = sorted(self.worst, key=lambda shown: -shown.error)[: self.count]
+            self.worst = sorted([*self.worst, shown], key=lambda one: -(one.error or 0))
+            self.worst = self.worst[: self.count]
+        self.total += len(images)
+
+    def _truth(
+        self, batch: EvaluationBatch, index: int, landmarks: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The true landmarks and the true mesh of one image, in crop px."""
+        crop_from_image = camera.invert_affine(batch.image_from_crop[index : index + 1])
+        if landmarks is not None:
+            flat = torch.nn.functional.pad(landmarks[index, :, :2].double(), (0, 1))[None]
+            landmarks = camera.transform_points(crop_from_image, flat)[0].cpu()
+        if self.truth_face is None or batch.image_from_model is None:
+            return landmarks, None
+        face, one = self.truth_face, slice(index, index + 1)
+        vertices = face.morphable_model(batch.shape_params[one], batch.exp_params[one]).double()
+        crop_from_model = crop_from_image @ batch.image_from_model[one]
+        points = face.uv.at_texels(vertices, face.uv.face_index)
+        return landmarks, camera.transform_points(crop_from_model, points)[0].cpu()
 
     def write(self, path: Path | str) -> None:
-        """Landmarks over photos and meshes over photos: the first images, then the worst."""
-        uv = self.face.uv
-        pictures = []
-        for row in (self.first, self.worst):
-            maps = torch.stack([shown.position_map for shown in row]).to(uv.face_index.device)
-            for shown, landmarks in zip(row, uv.landmarks(maps), strict=True):
-                pictures.append(draw_landmarks(shown.photo, landmarks))
-            for shown, vertices in zip(row, uv.face_points(maps), strict=True):
-                pictures.append(draw_mesh(shown.photo, vertices, uv.grid_triangles))
-        write_picture(path, tile(pictures, columns=len(self.first)))
+        """The sheet: a block of rows of the first images, then one of the worst. Of every image
+        landmarks and mesh, at the left as predicted, at the right the truth."""
+        blocks = {f"the first {len(self.first)} of {self.total} images": self.first}
+        if self.metric:
+            worst = f"the worst {len(self.worst)} of {self.total} by {self.metric}"
+            blocks[worst] = self.worst
+        columns = min(FACES_A_ROW, len(self.first))
+        rows = []
+        for heading, block in blocks.items():
+            faces = [self._drawn(shown) for shown in block]
+            sheet = tile(faces, columns=columns)
+            text = f"{heading}; left: predicted, right: truth"
+            rows.append(draw_heading(text, width=sheet.shape[1], height=HEADING_HEIGHT))
+            rows.append(sheet)
+        width = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        write_picture(path, np.concatenate(padded))
+
+    def _drawn(self, shown: Shown) -> np.ndarray:
+        """Name and error over two by two pictures, a dark edge around them."""
+        uv, position_map = self.face.uv, shown.position_map[None].to(self.face.uv.face_index.device)
+        true_landmarks = true_mesh = shown.photo
+        if shown.true_landmarks is not None:
+            true_landmarks = draw_landmarks(shown.photo, shown.true_landmarks)
+        if shown.true_mesh is not None:
+            triangles = self.truth_face.uv.grid_triangles
+            true_mesh = draw_mesh(shown.photo, shown.true_mesh, triangles)
+        pictures = [
+            draw_landmarks(shown.photo, uv.landmarks(position_map)[0]),
+            true_landmarks,
+            draw_mesh(shown.photo, uv.face_points(position_map)[0], uv.grid_triangles),
+            true_mesh,
+        ]
+        block = tile(pictures, columns=2)
+        text = shown.name if shown.error is None else f"{shown.name}: {shown.error:.2f}"
+        name = draw_heading(text, width=block.shape[1], height=NAME_HEIGHT)
+        return np.pad(np.concatenate([name, block]), ((0, 6), (0, 6), (0, 0)))

@@ -30,6 +30,7 @@ LANDMARK_LINES = (
     (60, 68, True),
 )
 LINE_COLOUR = (255, 255, 255)
+HEADING_COLOUR = (40, 44, 52)
 POINT_COLOUR = (0, 220, 60)
 MESH_COLOUR = (150, 190, 255)
 # Of the head's axes: to the subject's left, up, forward.
@@ -37,6 +38,8 @@ AXIS_COLOURS = ((230, 50, 50), (60, 200, 60), (60, 100, 255))
 # A mesh whose triangles' boxes cover the picture more often than this is not drawn: a face's cover
 # it once, those of an untrained network ten thousand times, which takes seconds to draw.
 MOST_COVERS = 100
+# Of a map's error in px: black below the first, the lightest colour from the second on.
+ERROR_RANGE = (0.5, 256.0)
 # OpenCV draws at fractions of a pixel: coordinates in units of 2^-4 px.
 SUBPIXEL_BITS = 4
 
@@ -158,13 +161,46 @@ def draw_map_error(
     truth: np.ndarray | Tensor,  # (3, H, W), crop px
     *,
     mask: np.ndarray | Tensor,  # (H, W), bool: texels that count
-    limit: float = 20.0,
+    legend: bool = False,
 ) -> np.ndarray:
-    """The distance between two position maps, from black at 0 px to white at `limit`."""
+    """The distance between two position maps, from black below 0.5 px to pale yellow at 256.
+
+    The scale is logarithmic, the same at every step of a training: each doubling is a step of
+    colour, so that neither a fresh network is all light nor a good one all black. With a `legend`
+    the colours of 1, 2, 4 ... 128 px and the mean lie over the lowest rows.
+    """
+    least, largest = ERROR_RANGE
     distance = np.linalg.norm(_to_array(predicted) - _to_array(truth), axis=0)
-    share = np.clip(distance / limit, 0, 1) * _to_array(mask)
-    coloured = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_HOT)
+    inside = _to_array(mask).astype(bool)
+    drawn = _error_colours(np.where(inside, distance, 0))
+    if not legend:
+        return drawn
+    steps = 2.0 ** np.arange(math.log2(least) + 1, math.log2(largest))
+    height, width = drawn.shape[:2]
+    band = height // 16
+    cells = [
+        draw_heading(f"{step:g}", width=cell, height=band)
+        for step, cell in zip(steps, _shares(width, len(steps)), strict=True)
+    ]
+    swatches = np.repeat(_error_colours(steps[None]), _shares(width, len(steps)), axis=1)
+    mean = f"px, mean {distance[inside].mean():.1f}"
+    rows = (np.repeat(swatches, band, axis=0), np.concatenate(cells, 1))
+    text = draw_heading(mean, width=width, height=band)
+    drawn[height - 3 * band :] = np.concatenate([*rows, text])
+    return drawn
+
+
+def _error_colours(distance: np.ndarray) -> np.ndarray:  # (H, W), px
+    """(H, W, 3), uint8 RGB."""
+    least, largest = ERROR_RANGE
+    share = np.log2(np.clip(distance, least, largest) / least) / math.log2(largest / least)
+    coloured = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+
+
+def _shares(total: int, count: int) -> list[int]:
+    """`total` px cut into `count` nearly equal widths."""
+    return np.diff(np.linspace(0, total, count + 1).astype(int)).tolist()
 
 
 def draw_mask(
@@ -176,6 +212,23 @@ def draw_mask(
     inside = _to_array(mask).astype(np.float32)
     inside = cv2.resize(inside, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.rint(picture * (0.25 + 0.75 * inside[:, :, None])).astype(np.uint8)
+
+
+def draw_heading(text: str, *, width: int, height: int) -> np.ndarray:
+    """A dark strip, (height, width, 3), with a line of text in light letters, smaller, then cut
+    short, where it would not fit. Letters beyond ASCII, which OpenCV cannot draw, are question
+    marks."""
+    strip = np.full((height, width, 3), HEADING_COLOUR, np.uint8)
+    text = text.encode("ascii", "replace").decode()
+    font, margin = cv2.FONT_HERSHEY_SIMPLEX, height // 4
+    (full_width, full_height), _ = cv2.getTextSize(text, font, 1.0, 1)
+    scale = min(0.5 * height / full_height, (width - 2 * margin) / max(full_width, 1))
+    legible = 0.3 * height / full_height
+    if scale < legible:
+        text = f"{text[: int(len(text) * scale / legible) - 3]}..."
+        scale = legible
+    place = (margin, round((height + scale * full_height) / 2))
+    return cv2.putText(strip, text, place, font, scale, LINE_COLOUR, 1, cv2.LINE_AA)
 
 
 def tile(pictures: Sequence[np.ndarray], *, columns: int) -> np.ndarray:
@@ -202,12 +255,14 @@ def draw_ced(
     path: Path | str,
     *,
     limit: float = 10.0,
+    reach: float | None = None,  # where the axis ends; None: at the limit
     quantity: str = "NME",
     unit: str = "%",
 ) -> None:
     """Cumulative error distributions up to `limit`, means in the legend, as PRN's Fig. 5.
 
-    The figure is written to `path`, in the format of its suffix.
+    The figure is written to `path`, in the format of its suffix. Where it reaches further, a line
+    stands at the limit, beyond which an image is a failure.
 
     Raises:
         ValueError: a curve without an image.
@@ -217,16 +272,20 @@ def draw_ced(
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    reach = max(limit, reach or limit)
     for title, errors in curves.items():
         ordered = np.sort(np.asarray(errors, dtype=np.float64))
         if len(ordered) == 0:
             raise ValueError(f"{title}: no error to draw")
         share = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
         # The curve rises at every error; it stays at its last height up to the limit.
-        steps = np.concatenate([[0], ordered, [max(limit, ordered[-1])]])
+        steps = np.concatenate([[0], ordered, [max(reach, ordered[-1])]])
         heights = np.concatenate([[0], share, [100]])
         axes.step(steps, heights, where="post", label=f"{title}: mean {ordered.mean():.2f} {unit}")
-    axes.set(xlim=(0, limit), ylim=(0, 100), xlabel=f"{quantity}, {unit}", ylabel="images, %")
+    axes.set(xlim=(0, reach), ylim=(0, 100), xlabel=f"{quantity}, {unit}", ylabel="images, %")
+    if reach > limit:
+        failures = f"beyond {limit:g} {unit}: failures"
+        axes.axvline(limit, color="grey", linestyle="--", label=failures)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)

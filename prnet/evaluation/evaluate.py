@@ -17,13 +17,16 @@ from prnet.checks import name_list
 from prnet.datasets.attention_target import attention_iou
 from prnet.datasets.evaluation import EvaluationBatch, TestSet, collate_evaluation, true_attention
 from prnet.drawing.gallery import Gallery
+from prnet.evaluation.hints import Hints
+from prnet.evaluation.parts import LandmarkPairs
 from prnet.evaluation.points import NO_ANGLES, NO_DEPTH, NO_POINTS, ground_truth
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.reconstructions import Reconstructions, workers_for
-from prnet.evaluation.report import Report, ScoredImage, make_report
+from prnet.evaluation.report import Report, ScoredImage, make_report, with_parts
 from prnet.evaluation.score import FacePoints, group_landmarks, pose_left_out, score
 from prnet.evaluation.sources import NetworkOutput, Source
 from prnet.faces.face import Face
+from prnet.geometry import camera
 from prnet.workers import loader_of
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,7 @@ def evaluate(
     images: list[ScoredImage] = []
     overlaps: list[float] = []
     detected: dict[str, bool] = {}
+    pairs, hints = LandmarkPairs(), Hints()
     reconstructions = Reconstructions(
         protocol.reconstruction, workers=workers_for(len(names), options.cores)
     )
@@ -105,10 +109,14 @@ def evaluate(
                 )
                 add_surfaces(reconstructions, scored, points, own_truth)
                 images += scored
-                if output is not None:
+                if protocol.parts:
+                    pairs.add(shown, points.landmarks, own_truth.landmarks)
+                if output is None:
+                    hints.add(points, own_truth, errors)
+                else:
                     overlaps += attention_overlaps(output, batch, test_set.truth_face)
                     if options.gallery is not None:
-                        options.gallery.add(output.image, output.prediction.position_map, errors)
+                        show(options.gallery, batch, output, errors, own_truth, protocol)
         reconstructions.finish(progress=options.progress)
     report = make_report(
         images,
@@ -117,6 +125,11 @@ def evaluate(
         source=source.description,
         **source.unmatched(test_set, protocol.exclude),
     )
+    if protocol.parts:
+        yaws = {row["name"]: row["yaw_deg"] for row in report["images"]}
+        report = with_parts(report, *pairs.parts(yaws))
+    if found := hints.found():
+        report["hints"] = found
     if source.face is not None:
         report["face"] = source.face.describe()
     report |= source.notes()
@@ -128,6 +141,23 @@ def evaluate(
         report["notes"] = notes
         log_notes(notes)
     return report
+
+
+def show(
+    gallery: Gallery,
+    batch: EvaluationBatch,
+    output: NetworkOutput,
+    errors: Mapping[str, Tensor],  # metric -> (B,)
+    truth: FacePoints,
+    protocol: Protocol,
+) -> None:
+    """Show the gallery a batch that a network has seen."""
+    landmarks = truth.landmarks
+    if landmarks is not None:
+        origin = protocol.landmark_origin
+        landmarks = camera.convert_origin(landmarks.double(), origin, "zero_based")
+    titles = {f"{METRICS[m].title}, {METRICS[m].unit}": values for m, values in errors.items()}
+    gallery.add(batch, output.image, output.prediction.position_map, titles, landmarks)
 
 
 def log_notes(notes: Mapping[str, object]) -> None:

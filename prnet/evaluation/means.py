@@ -10,10 +10,11 @@ from prnet.evaluation.protocol import Protocol
 
 
 def summarize(errors: Sequence[float], yaws_deg: Sequence[float], protocol: Protocol) -> dict:
-    """Means of one metric: of all images, of each bin, and over the bins that have images.
+    """Means of one metric: of all images, of each bin, and over the bins.
 
     `std_of_bins` is the population's (ddof 0) over the means of the bins, as 3DDFA reports it: how
-    much the pose matters, not how much the images differ.
+    much the pose matters, not how much the images differ. Where a bin has no image both are None,
+    since no paper's number is a mean over fewer; `mean_of_bins_used` is over those that have some.
     """
     labels = [protocol.bin_label(yaw_deg) for yaw_deg in yaws_deg]
     values = np.asarray(errors, dtype=np.float64)
@@ -23,12 +24,14 @@ def summarize(errors: Sequence[float], yaws_deg: Sequence[float], protocol: Prot
         bins[label] = {"mean": float(chosen.mean()) if len(chosen) else None, "n": len(chosen)}
     bins_used = [label for label, entry in bins.items() if entry["n"]]
     bin_means = [bins[label]["mean"] for label in bins_used]
+    whole = len(bins_used) == len(bins)
     return {
         "mean": float(values.mean()),
-        "mean_of_bins": float(np.mean(bin_means)),
-        "std_of_bins": float(np.std(bin_means)),
+        "mean_of_bins": float(np.mean(bin_means)) if whole else None,
+        "std_of_bins": float(np.std(bin_means)) if whole else None,
         "bins": bins,
         "bins_used": bins_used,
+        "mean_of_bins_used": float(np.mean(bin_means)),
     }
 
 
@@ -51,9 +54,9 @@ def balanced_subsets(
 ) -> dict | None:
     """Means over random subsets with as many images of each bin; None where none are wanted.
 
-    The first draw is the subset that `names_sha256` (of its sorted names, a line each) identifies;
-    it depends on the seed and on names and bins of the images alone. `mean_of_draws` tends to the
-    mean of bins, `std_of_draws` is what the choice of a subset moves.
+    The first draw is the subset of the sorted `names`, which `names_sha256` (a line each)
+    identifies; it depends on the seed and on names and bins of the images alone. `mean_of_draws`
+    tends to the mean of bins, `std_of_draws` is what the choice of a subset moves.
     """
     rule = protocol.balanced
     if rule.per_bin is None:
@@ -85,4 +88,4 @@ def balanced_subsets(
             "std_of_draws": float(means.std()),
         }
     digest = hashlib.sha256("\n".join(first).encode()).hexdigest()
-    return {**described, "names_sha256": digest, "metrics": metrics}
+    return {**described, "names_sha256": digest, "metrics": metrics, "names": first}

@@ -174,6 +174,8 @@ class Protocol:
         an .npy of degrees in the order of all file names.
     bins: upper edges of |yaw| in degrees, closed on the right; the last bin is open.
     drop_worst: so many images of the largest error are left out of every metric, each its own.
+    parts: the error of the 68 landmarks is taken apart too, into pose and shape
+        (`prnet.metrics.parts`).
     """
 
     name: str
@@ -189,6 +191,7 @@ class Protocol:
     bins: tuple[float, ...]
     exclude: tuple[str, ...]
     drop_worst: int
+    parts: bool
     crop: FramingRule
     reconstruction: ReconstructionRule
     pose: PoseRule

@@ -1,13 +1,14 @@
 """The report of scored images: means, intervals and what is missing, as plain values."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prnet.checks import name_list
 from prnet.evaluation.means import balanced_subsets, summarize, worst
+from prnet.evaluation.parts import summarize_parts
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.metrics.statistics import (
     LEVEL,
@@ -19,8 +20,10 @@ from prnet.metrics.statistics import (
 )
 
 # What `make_report` makes and a report.json holds: plain values, one metric as
-# {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"}.
+# {"mean", "mean_of_bins", "std_of_bins", "bins", "bins_used", "mean_of_bins_used"}.
 Report = dict[str, Any]
+# The metric that `prnet.metrics.parts` takes apart: its images are those of the parts.
+TAKEN_APART = "nme_68_2d"
 
 
 class ScoredImage(NamedTuple):
@@ -79,16 +82,12 @@ def make_report(
             kept[metric] = values
         else:
             not_computed[metric] = "the protocol leaves out every image"
-    yaws_deg = {image.name: image.yaw_deg for image in images}
-    return {
+    report = {
         "dataset": dataset,
         "source": source,
         "count": len(images),
         "protocol": protocol.to_values(),
-        "metrics": {
-            metric: summarize(list(values.values()), [yaws_deg[n] for n in values], protocol)
-            for metric, values in kept.items()
-        },
+        "metrics": dict.fromkeys(kept),
         "images": [
             {
                 "name": image.name,
@@ -101,8 +100,34 @@ def make_report(
         "unknown": sorted(unknown),
         "not_computed": not_computed,
         "left_out": left_out,
-        "balanced": balanced_subsets(yaws_deg, kept, protocol),
     }
+    return with_means(report)
+
+
+def with_means(report: Report) -> Report:
+    """The report with every mean that its images give: of its metrics, of balanced subsets, and of
+    the parts where its images have some."""
+    protocol = Protocol.from_values(report["protocol"])
+    rows = {metric: scored_rows(report, metric) for metric in report["metrics"]}
+    yaws_deg = {row["name"]: row["yaw_deg"] for row in report["images"]}
+    errors = {metric: {r["name"]: r[metric] for r in own} for metric, own in rows.items()}
+    metrics = {
+        metric: summarize(list(values.values()), [yaws_deg[n] for n in values], protocol)
+        for metric, values in errors.items()
+    }
+    balanced = balanced_subsets(yaws_deg, errors, protocol)
+    report = {**report, "metrics": metrics, "balanced": balanced}
+    if report["images"] and all("parts" in row for row in report["images"]):
+        report["parts"] = summarize_parts(scored_rows(report, TAKEN_APART), protocol)
+    return report
+
+
+def with_parts(report: Report, parts: Mapping[str, dict[str, float]], why: str) -> Report:
+    """The report with the parts of each image's error, or `why` there are none."""
+    if not parts:
+        return {**report, "parts": {"not_computed": why}}
+    rows = [{**row, "parts": parts[row["name"]]} for row in report["images"]]
+    return with_means({**report, "images": rows})
 
 
 def with_statistics(report: Report) -> Report:
@@ -130,7 +155,9 @@ def with_statistics(report: Report) -> Report:
                 for label, entry in summary["bins"].items()
             },
             "interval": interval(values),
-            "mean_of_bins_interval": interval(values, labels),
+            "mean_of_bins_interval": None
+            if summary["mean_of_bins"] is None
+            else interval(values, labels),
             "unit": METRICS[metric].unit,
             "count": len(values),
             "median": float(np.median(values)),

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from prnet import __version__
 from prnet.checkpoint import SHARED
 from prnet.checks import require_choice
+from prnet.entry import shipped_values
 from prnet.evaluation.protocol import METRICS
 from prnet.export.onnx import PRECISIONS, difference, write_onnx
 from prnet.export.runtime import LARGEST_DIFFERENCE_PX
@@ -61,7 +62,8 @@ def export_onnx(cfg: DictConfig, output: Path) -> None:
 def scores_of(reports: Sequence[str]) -> list[Score]:
     """What reports of `prnet.eval` say, a line a metric."""
     scores = []
-    for report in map(read_report, map(Path, reports)):
+    default = shipped_values("protocol", "default")
+    for report in (read_report(Path(path), default) for path in reports):
         for metric in METRICS:
             if metric in report.metrics:
                 summary = report.metrics[metric]

@@ -22,7 +22,7 @@ class Score(NamedTuple):
     images: int
     protocol: str
     metric: str
-    mean_of_bins: float  # in `unit`
+    mean_of_bins: float | None  # in `unit`; None: a bin has no image
     mean: float
     unit: str
 
@@ -81,9 +81,10 @@ def card_as_markdown(name: str, card: Mapping[str, object], *, sha256: str) -> s
         lines += ["|---|---|---|---|---|---|"]
     for values in card["scores"]:
         score = Score(**values)
+        of_bins = "-" if score.mean_of_bins is None else f"{score.mean_of_bins:.2f}"
         lines.append(
             f"| {score.dataset} | {score.images} | {score.protocol} | {score.metric}, {score.unit} "
-            f"| {score.mean_of_bins:.2f} | {score.mean:.2f} |"
+            f"| {of_bins} | {score.mean:.2f} |"
         )
     lines += ["", "```", f"python -m prnet.eval checkpoint={name}.safetensors", "```"]
     return "\n".join(lines) + "\n"

@@ -91,6 +91,31 @@ def geodesic_deg(
     return torch.rad2deg(torch.atan2(sine, cosine))
 
 
+def rotation_vector_deg(rotation: Tensor) -> Tensor:  # (B, 3, 3), det +1
+    """Axis times angle of each rotation, (B, 3), degrees, at most 180 long.
+
+    By way of the unit quaternion, the eigenvector of the largest eigenvalue of a symmetric matrix:
+    exact near 180 degrees too, where the rotation's antisymmetric part vanishes.
+
+    Source: Bar-Itzhack, Journal of Guidance, Control, and Dynamics 2000, for exact rotations.
+    """
+    rows = rotation.double()
+    trace = rows.diagonal(dim1=-2, dim2=-1).sum(-1)
+    antisymmetric = rows.mT - rows
+    vector = torch.stack(
+        [antisymmetric[:, 1, 2], antisymmetric[:, 2, 0], antisymmetric[:, 0, 1]], -1
+    )
+    matrix = rows.new_zeros(len(rows), 4, 4)
+    matrix[:, :3, :3] = rows + rows.mT - trace[:, None, None] * torch.eye(3).to(rows)
+    matrix[:, :3, 3] = matrix[:, 3, :3] = vector
+    matrix[:, 3, 3] = trace
+    quaternion = torch.linalg.eigh(matrix).eigenvectors[..., -1]  # x y z w
+    quaternion = torch.where(quaternion[:, 3:] < 0, -quaternion, quaternion)
+    sine = quaternion[:, :3].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, quaternion[:, 3:])
+    return torch.rad2deg(angle * quaternion[:, :3] / sine.clamp(min=torch.finfo(sine.dtype).tiny))
+
+
 def plausible_truth(truth: Tensor) -> Tensor:  # (B, 3), rad
     """Which truths the field keeps, (B,) bool: no angle beyond 99 degrees; 1,969 of
     AFLW2000-3D's 2,000."""

@@ -18,8 +18,12 @@ RESAMPLES = 10_000
 SEED = 0
 # Numbers drawn at a time, which bounds the memory.
 CHUNK = 4_000_000
-# Of a sampled curve.
-CURVE_POINTS = 101
+# Of a sampled curve, from 0 to its limit.
+CURVE_STEPS = 100
+# Of the images of the worst method; a curve is drawn until so many of them are below its end.
+REACHED = 0.95
+FARTHEST = 10
+ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
 class Interval(NamedTuple):
@@ -187,16 +191,30 @@ def cumulative_curve(
     return np.searchsorted(ordered, thresholds, side="right") / len(ordered)
 
 
-def curves_as_csv(methods: Mapping[str, Sequence[float]], *, limit: float) -> str:
-    """Cumulative curves as the text of a CSV file: `error`, in equal steps from 0 to the limit,
-    then a column of shares a method.
+def curve_reach(methods: Mapping[str, Sequence[float]], limit: float) -> float:
+    """Where cumulative curves end: at the limit, or at a round number beyond it, up to `FARTHEST`
+    times it, where less than `REACHED` of the images of one of them lie below the limit."""
+    needed = max(float(np.quantile(errors, REACHED)) for errors in methods.values())
+    if needed <= limit:
+        return limit
+    needed = min(needed, FARTHEST * limit)
+    power = 10.0 ** math.floor(math.log10(needed))
+    return next(step * power for step in ROUND_STEPS if step * power >= needed)
+
+
+def curves_as_csv(
+    methods: Mapping[str, Sequence[float]], *, limit: float, reach: float | None = None
+) -> str:
+    """Cumulative curves as the text of a CSV file: `error`, in hundredths of the limit from 0 to
+    the limit, or in as many as it takes to `reach`, then a column of shares a method.
 
     Raises:
         ValueError: no method, or as `cumulative_curve`.
     """
     if not methods:
         raise ValueError("methods: got none, expected at least one curve")
-    thresholds = np.linspace(0, limit, CURVE_POINTS)
+    steps = CURVE_STEPS if reach is None else math.ceil(CURVE_STEPS * reach / limit - 1e-9)
+    thresholds = np.arange(steps + 1) * limit / CURVE_STEPS
     curves = [cumulative_curve(errors, thresholds) for errors in methods.values()]
     rows = zip(thresholds, *curves, strict=True)
     return csv_text([["error", *methods], *([f"{value:.6g}" for value in row] for row in rows)])

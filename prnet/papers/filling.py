@@ -101,10 +101,10 @@ def our_row(
             number = number_at(report, column.report.metric, column.report.at)
             marks = () if foreign else _shared(table, index, _protocol(column, row))
             cells.append(Cell(f"{number:.{_decimals(table, index)}f}", (*marks, *notes)))
-    remarks = [
-        f"{label}: {path}, {used[path].count} images: {made_by(used[path], shipped)}"
-        for path in used
-    ]
+    remarks = []
+    for path, report in used.items():
+        what = f"{label}: {path}, {report.count} images"
+        remarks.append("; ".join([f"{what}: {made_by(report, shipped)}", *report.remarks]))
     remarks += [f"{label}: no number for {'; '.join(of)} ({why})" for why, of in missing.items()]
     return FilledRow(Cell(label), True, tuple(cells)), footnotes, remarks
 

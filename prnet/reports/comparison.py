@@ -1,7 +1,7 @@
 """Reports of several methods beside each other: one table, curves in one plot, paired tests."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +9,11 @@ from prnet.checks import name_list
 from prnet.evaluation.protocol import METRICS
 from prnet.evaluation.report import Report, scored_rows
 from prnet.files import csv_text, markdown_table, write_json, write_text
-from prnet.metrics.statistics import PairedDifference, paired_difference
+from prnet.metrics.statistics import LEVEL, PairedDifference, paired_difference
 from prnet.reports.methods import Entry
-from prnet.reports.writing import title, write_curves
+from prnet.reports.parts import parts_beside, write_parts_figure
+from prnet.reports.text import MEAN_OF_BINS, empty_bins
+from prnet.reports.writing import made_text, title, write_curves
 
 PAIRED_COLUMNS = ("difference", "low", "high", "p", "standardized", "first_lower", "count")
 COLUMNS = (
@@ -50,7 +52,7 @@ class Comparison(NamedTuple):
         return self.reports[method]["metrics"][self.metric]
 
     def values(self, method: str) -> dict[str, float]:
-        """Image -> error, of the images that the mean is over."""
+        """Image -> error, of the images that the mean is over; none where a report has not them."""
         return {r["name"]: r[self.metric] for r in scored_rows(self.reports[method], self.metric)}
 
 
@@ -96,17 +98,22 @@ def paired_tests(found: Sequence[Comparison]) -> list[Pair]:
     return pairs
 
 
-def to_markdown(entries: Sequence[Entry], pairs: Sequence[Pair], remarks: Sequence[str]) -> str:
-    """Means with their intervals, mean of bins, paired tests, and what is missing."""
+def to_markdown(
+    entries: Sequence[Entry],
+    pairs: Sequence[Pair],
+    remarks: Sequence[str],
+    made: Mapping | None = None,
+) -> str:
+    """Means with their intervals, mean of bins, paired tests, parts, what is missing, and what made
+    it."""
     found = comparisons(entries)
     methods = list(dict.fromkeys(entry.method for entry in entries))
     sections = [f"# {' / '.join(methods)}"]
     for name, mean, interval in (
         ("Mean of all images", "mean", "interval"),
-        ("Mean of bins", "mean_of_bins", "mean_of_bins_interval"),
+        (MEAN_OF_BINS.capitalize(), "mean_of_bins", "mean_of_bins_interval"),
     ):
-        level = next(iter(entries)).report["intervals"]["level"]
-        sections.append(f"## {name}, {100 * level:g} % interval")
+        sections.append(f"## {name}, {100 * LEVEL:g} % interval")
         rows = []
         for comparison in found:
             counts = {comparison.summary(method)["count"] for method in comparison.reports}
@@ -148,13 +155,29 @@ def to_markdown(entries: Sequence[Entry], pairs: Sequence[Pair], remarks: Sequen
             "On the images that both have. p: sign-flip permutation test of the mean difference, "
             f"not corrected for the {len(pairs)} tests of this table."
         )
+    for (dataset, protocol), methods in parts_of(entries).items():
+        sections.append(f"## Pose or shape? {dataset}, protocol {protocol}")
+        sections.append(parts_beside(methods))
     if remarks:
         sections += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
+    if made is not None:
+        sections.append(made_text(made))
     return "\n\n".join(sections) + "\n"
+
+
+def parts_of(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict]]:
+    """Data set and protocol -> method -> the parts of its error, where its report has some."""
+    groups: dict[tuple[str, str], dict[str, dict]] = {}
+    for method, protocol, report in entries:
+        if "quantities" in report.get("parts", {}):
+            own = groups.setdefault((report["dataset"], protocol), {})
+            own[method] = report["parts"]
+    return groups
 
 
 def _cells(comparison: Comparison, methods: Sequence[str], mean: str, interval: str) -> list[str]:
     numbers = {m: comparison.summary(m)[mean] for m in comparison.reports}
+    numbers = {method: number for method, number in numbers.items() if number is not None}
     lowest = min(numbers.values()) if len(numbers) > 1 else None
     cells = []
     for method in methods:
@@ -164,7 +187,8 @@ def _cells(comparison: Comparison, methods: Sequence[str], mean: str, interval: 
         ends = comparison.summary(method)[interval]
         text = f"{numbers[method]:.3f}"
         text = f"**{text}**" if numbers[method] == lowest else text
-        cells.append(f"{text} ({ends['low']:.3f} to {ends['high']:.3f})")
+        interval_text = f" ({ends['low']:.3f} to {ends['high']:.3f})" if ends else ""
+        cells.append(text + interval_text)
     return cells
 
 
@@ -175,6 +199,10 @@ def remarks_of(entries: Sequence[Entry]) -> list[str]:
     for method, protocol, report in entries:
         for metric, reason in report["not_computed"].items():
             reasons.setdefault((method, protocol, reason), []).append(metric)
+        for hint in report.get("hints", ()):
+            remarks[f"{method} under {protocol}: {hint}"] = None
+        if why := report.get("parts", {}).get("not_computed"):
+            reasons.setdefault((method, protocol, why), []).append("parts")
         for key, what in (
             ("missing", "images without a prediction"),
             ("unknown", "predictions without an image"),
@@ -184,7 +212,17 @@ def remarks_of(entries: Sequence[Entry]) -> list[str]:
     for (method, protocol, reason), metrics in reasons.items():
         remarks[f"{method} under {protocol}: no {', '.join(metrics)}: {reason}"] = None
     for comparison in comparisons(entries):
-        images = [frozenset(comparison.values(method)) for method in comparison.reports]
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for method in comparison.reports:
+            if empty := tuple(empty_bins(comparison.summary(method))):
+                lacking.setdefault(empty, []).append(method)
+        for empty, methods in lacking.items():
+            remarks[
+                f"{comparison.dataset}, {comparison.protocol}: no mean of bins of "
+                f"{', '.join(methods)}: no image in {', '.join(empty)}"
+            ] = None
+        values = map(comparison.values, comparison.reports)
+        images = [frozenset(own) for own in values if own]
         if len(set(images)) > 1:
             common = len(frozenset.intersection(*images))
             remarks[
@@ -203,9 +241,10 @@ def means_as_csv(found: Sequence[Comparison]) -> str:
     for dataset, protocol, metric, reports in found:
         for method, report in reports.items():
             summary = report["metrics"][metric]
-            of_bins = {f"mean_of_bins_{k}": v for k, v in summary["mean_of_bins_interval"].items()}
-            flat = {**summary, **summary["interval"], **of_bins}
-            numbers = [flat[column] for column in COLUMNS]
+            of_bins = summary["mean_of_bins_interval"] or {}
+            of_bins = {f"mean_of_bins_{end}": value for end, value in of_bins.items()}
+            flat = {**summary, **(summary["interval"] or {}), **of_bins}
+            numbers = [flat.get(column) for column in COLUMNS]
             numbers += [summary["bins"].get(label, {}).get("mean") for label in labels]
             lines.append([dataset, protocol, metric, summary["unit"], method, *map(_text, numbers)])
     return csv_text(lines)
@@ -229,13 +268,18 @@ def _text(number: float | None) -> str:
 
 
 def write_comparison(
-    entries: Sequence[Entry], directory: Path, *, remarks: Sequence[str] = ()
+    entries: Sequence[Entry],
+    directory: Path,
+    *,
+    remarks: Sequence[str] = (),
+    made: Mapping | None = None,  # version, date and command
 ) -> list[Path]:
-    """DIRECTORY/compare.md, compare.csv, paired.csv, the curves, and the reports; the paths."""
+    """DIRECTORY/compare.md, compare.csv, paired.csv, the curves, the parts and the reports; the
+    paths."""
     found = comparisons(entries)
     pairs = paired_tests(found)
     texts = {
-        "compare.md": to_markdown(entries, pairs, [*remarks, *remarks_of(entries)]),
+        "compare.md": to_markdown(entries, pairs, [*remarks, *remarks_of(entries)], made),
         "compare.csv": means_as_csv(found),
         "paired.csv": pairs_as_csv(pairs),
     }
@@ -243,7 +287,10 @@ def write_comparison(
     for path, text in zip(written, texts.values(), strict=True):
         write_text(path, text)
     for comparison in found:
-        curves = {m: list(comparison.values(m).values()) for m in comparison.reports}
+        values = {m: list(comparison.values(m).values()) for m in comparison.reports}
+        curves = {method: own for method, own in values.items() if own}
+        if not curves:
+            continue
         summary = comparison.summary(next(iter(curves)))
         written += write_curves(
             curves,
@@ -252,6 +299,9 @@ def write_comparison(
             unit=summary["unit"],
             limit=summary["curve_limit"],
         )
+    for (dataset, protocol), methods in parts_of(entries).items():
+        figure = directory / f"parts_{_file_name(f'{dataset}_{protocol}')}.png"
+        written.append(write_parts_figure(methods, figure))
     for method, protocol, report in entries:
         words = f"{method}_{report['dataset']}_{protocol}"
         written.append(directory / "reports" / f"{_file_name(words)}.json")

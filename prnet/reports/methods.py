@@ -1,14 +1,17 @@
 """The methods of a comparison: what folders of predictions and saved reports are called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prnet.evaluation.protocol import Protocol
+from prnet.evaluation.protocol import METRICS
 from prnet.evaluation.report import Report, with_statistics
-from prnet.files import read_json_object
-from prnet.reports.reading import SOURCE, read_report, report_files
+from prnet.reports.reading import SOURCE, SavedReport, read_report, report_files
 from prnet.reports.shipped import Shipped
+
+# What only the images of a report tell of a metric.
+UNKNOWN = ("interval", "mean_of_bins_interval", "median", "curve_limit", "curve_area")
+UNKNOWN += ("failure_rate",)
 
 
 class Entry(NamedTuple):
@@ -34,46 +37,51 @@ def method_names(directories: Sequence[str]) -> dict[str, str]:
     }
 
 
-def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> list[Entry]:
-    """Saved reports. Those of one source are one method.
+def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> tuple[list[Entry], list[str]]:
+    """Saved reports, those of one source as one method, and remarks on their means.
 
     Raises:
         FileNotFoundError: a pattern matches no file; names it.
-        ValueError: a report is damaged, has no images, or its protocol is none that is known.
+        ValueError: a report is damaged, or its protocol or a metric is none that is known.
     """
-    entries, names = [], {}
+    entries, names, remarks = [], {}, []
+    default = shipped.protocols["default"]
     for path in report_files(patterns, option="reports", scored="predictions=DIR"):
-        described, report = read_report(path), read_json_object(path)
-        if not report.get("images"):
-            raise ValueError(f"{path}: a report without images cannot be compared")
-        match = SOURCE.fullmatch(described.source)
-        name = described.experiment or (Path(match["path"]).name if match else described.source)
-        source = names.setdefault(name, described.source)
-        name = name if source == described.source else described.source
-        words = shipped.protocol_words(report["protocol"])
-        entries.append(Entry(name, words, completed(report, shipped.protocols["default"], path)))
-    return entries
+        saved = read_report(path, default)
+        name = method_of(saved)
+        source = names.setdefault(name, saved.source)
+        name = name if source == saved.source else saved.source
+        remarks += [f"{name}: {path}: {remark}" for remark in saved.remarks]
+        words = shipped.protocol_words(saved.protocol)
+        entries.append(Entry(name, words, completed(saved.report, path)))
+    return entries, remarks
 
 
-def completed(report: Report, default: Mapping, path: Path | str) -> Report:
-    """A report with intervals, and with what reports of earlier versions have not; fields that
-    their protocols lack are those of the `default` one.
+def method_of(report: SavedReport) -> str:
+    """What a report's method is called: its experiment, or the last part of its source."""
+    match = SOURCE.fullmatch(report.source)
+    return report.experiment or (Path(match["path"]).name if match else report.source)
+
+
+def completed(report: Report, path: Path | str) -> Report:
+    """A verified report with the intervals of its means; without images it has none.
 
     Raises:
-        ValueError: a metric or the protocol is none that is known, an image lacks an error.
+        ValueError: a metric is none that is known, or below 0.
     """
     try:
-        protocol = Protocol.from_values(_merged(default, report["protocol"]))
-        report = {"not_computed": {}, "left_out": {}, **report, "protocol": protocol.to_values()}
-        return report if "intervals" in report else with_statistics(report)
-    except (KeyError, TypeError) as error:
+        if report["images"]:
+            return with_statistics(report)
+        metrics = {
+            metric: {
+                **dict.fromkeys(UNKNOWN),
+                **summary,
+                **{"unit": METRICS[metric].unit, "count": report["count"]},
+            }
+            for metric, summary in report["metrics"].items()
+        }
+        return {**report, "metrics": metrics}
+    except KeyError as error:
         raise ValueError(f"{path}: not a whole report of prnet.eval: {error!r}") from error
-
-
-def _merged(default: Mapping, own: Mapping) -> dict:
-    """`own` over `default`, mappings in them too."""
-    merged = {**default, **own}
-    for key, value in default.items():
-        if isinstance(value, Mapping) and isinstance(own.get(key), Mapping):
-            merged[key] = {**value, **own[key]}
-    return merged
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 # Fields of a protocol that say what is reported or where it is read from, and change no number.
-HARMLESS = {"name", "metrics", "yaw_labels", "crop.boxes"}
+HARMLESS = {"name", "metrics", "parts", "yaw_labels", "crop.boxes"}
 HARMLESS |= {f"balanced.{key}" for key in ("per_bin", "draws", "seed")}
 HARMLESS |= {"curve.limit_percent", "curve.limit_deg"}
 

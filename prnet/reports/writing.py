@@ -1,5 +1,6 @@
 """A report written: JSON, a Markdown table for people, cumulative curves as figure and CSV."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prnet.checks import name_list
@@ -7,8 +8,10 @@ from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.protocol import METRICS, Protocol
 from prnet.evaluation.report import Report, scored_rows
 from prnet.files import markdown_table, write_json, write_text, written_whole
-from prnet.metrics.statistics import curves_as_csv
+from prnet.metrics.statistics import curve_reach, curves_as_csv
+from prnet.reports.parts import parts_text, write_parts_figure
 from prnet.reports.shipped import flat
+from prnet.reports.text import MEAN_OF_BINS, number_text, without_mean_of_bins
 
 # Unit of an error -> what its table and its curves are about, and what follows the report's name.
 QUANTITIES = {"%": ("NME", ""), "deg": ("head pose", "_pose")}
@@ -37,18 +40,18 @@ def metrics_in(report: Report, unit: str) -> dict:
     return {m: summary for m, summary in report["metrics"].items() if METRICS[m].unit == unit}
 
 
-def table(report: Report) -> str:
-    """The metrics as Markdown tables, percent and degrees apart."""
-    sections = []
+def tables(report: Report) -> list[tuple[list[str], list[list[str]]]]:
+    """The metrics as tables, percent and degrees apart: header and rows of each."""
+    found = []
     for unit, (quantity, _) in QUANTITIES.items():
         if not (metrics := metrics_in(report, unit)):
             continue
         labels = list(next(iter(metrics.values()))["bins"])
-        header = [f"{quantity}, {unit}", *labels, "mean of bins", "std of bins", "mean of all"]
+        header = [f"{quantity}, {unit}", *labels, MEAN_OF_BINS, "std of bins", "mean of all"]
         rows, counted = [], {}
         for metric, summary in metrics.items():
-            bins = [_number(summary["bins"][label]["mean"]) for label in labels]
-            means = [_number(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
+            bins = [number_text(summary["bins"][label]["mean"]) for label in labels]
+            means = [number_text(summary[key]) for key in ("mean_of_bins", "std_of_bins", "mean")]
             name = title(metric, report["protocol"])
             rows.append([name, *bins, *means])
             counts = tuple(summary["bins"][label]["n"] for label in labels)
@@ -56,8 +59,16 @@ def table(report: Report) -> str:
         for counts, names in counted.items():
             of = f" of {', '.join(names)}" if len(counted) > 1 else ""
             rows.append([f"images{of}", *map(str, counts), "", "", str(sum(counts))])
-        sections.append(markdown_table(header, rows))
-    return "\n\n".join(sections)
+        found.append((header, rows))
+    return found
+
+
+def result_text(report: Report, as_table: Callable[..., str]) -> str:
+    """The numbers of a report, its tables by `markdown_table` or `plain_table`, and what cannot be
+    called a mean of bins."""
+    sections = [as_table(*one) for one in tables(report)]
+    named = {title(m, report["protocol"]): summary for m, summary in report["metrics"].items()}
+    return "\n\n".join(filter(None, [*sections, without_mean_of_bins(named)]))
 
 
 def statistics_table(report: Report) -> str:
@@ -70,11 +81,11 @@ def statistics_table(report: Report) -> str:
         rows.append(
             [
                 title(metric, report["protocol"]),
-                _number(summary["mean"]),
+                number_text(summary["mean"]),
                 _interval(summary["interval"]),
-                _number(summary["mean_of_bins"]),
+                number_text(summary["mean_of_bins"]),
                 _interval(summary["mean_of_bins_interval"]),
-                _number(summary["median"]),
+                number_text(summary["median"]),
                 f"{summary['curve_area']:.4f} to {limit}",
                 f"{100 * summary['failure_rate']:.2f} % above {limit}",
             ]
@@ -89,44 +100,31 @@ def balanced_text(balanced: dict) -> str:
         return f"No balanced subset: {balanced['not_drawn']}"
     header = ["", "first", f"mean of {balanced['draws']}", "std"]
     rows = [
-        [METRICS[metric].title, *map(_number, values.values())]
+        [METRICS[metric].title, *map(number_text, values.values())]
         for metric, values in balanced["metrics"].items()
     ]
     return (
-        f"Balanced subsets: {about}, sha256 of the first's sorted names "
-        f"{balanced['names_sha256']}.\n\n{markdown_table(header, rows)}"
+        f"Balanced subsets: {about}; the first has {name_list(balanced['names'])} (all `names` are "
+        f"in the JSON; sha256 of them, a line each, {balanced['names_sha256']}).\n\n"
+        f"{markdown_table(header, rows)}"
     )
 
 
-def _interval(interval: dict) -> str:
-    return f"{interval['low']:.3f} to {interval['high']:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _interval(interval: dict | None) -> str:
+    return "-" if interval is None else f"{interval['low']:.3f} to {interval['high']:.3f}"
 
 
 def to_markdown(report: Report) -> str:
-    """The report for people: what was scored, how, and the numbers."""
+    """The report for people: the result first, then what is lacking, the parts, the protocol, and
+    what made it."""
     protocol = report["protocol"]
     sections = [
         f"# {report['dataset']}, protocol `{protocol['name']}`",
         f"Scored: {report['source']}; {report['count']} images.",
-        ORIGIN_NOTES[protocol["convert_origin"]] + NETWORK_NOTE,
+        *report.get("hints", ()),
     ]
-    if "landmark_map" in report:
-        sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
-    lines = ["| protocol | |", "|---|---|"]
-    for field, value in flat(protocol).items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"| {field} | {text} |")
-    sections.append("\n".join(lines))
     if report["metrics"]:
-        sections.append(table(report))
-        if "intervals" in report:
-            sections.append(statistics_table(report))
-        if report["balanced"] is not None:
-            sections.append(balanced_text(report["balanced"]))
+        sections.append(result_text(report, markdown_table))
     for metric, reason in report["not_computed"].items():
         sections.append(f"Not computed: {title(metric, protocol)}: {reason}")
     for metric, names in report["left_out"].items():
@@ -137,13 +135,39 @@ def to_markdown(report: Report) -> str:
         sections.append(f"Images without a prediction: {name_list(report['missing'])}")
     if report["unknown"]:
         sections.append(f"Predictions without an image: {name_list(report['unknown'])}")
+    if report["metrics"] and "intervals" in report:
+        sections.append(statistics_table(report))
+    if report["metrics"] and report["balanced"] is not None:
+        sections.append(balanced_text(report["balanced"]))
+    if "parts" in report:
+        sections.append(parts_text(report["parts"]))
+    sections += ["## Protocol", ORIGIN_NOTES[protocol["convert_origin"]] + NETWORK_NOTE]
+    if "landmark_map" in report:
+        sections.append(LANDMARK_MAP_NOTES[report["landmark_map"]])
+    lines = ["| protocol | |", "|---|---|"]
+    for field, value in flat(protocol).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"| {field} | {text} |")
+    sections.append("\n".join(lines))
+    if "made" in report:
+        sections.append(made_text(report["made"]))
     return "\n\n".join(sections) + "\n"
+
+
+def made_text(made: Mapping) -> str:
+    """What made a report or a comparison; Markdown."""
+    lines = [f"Made by prnet {made['prnet']} on {made['date']}"]
+    if "command" in made:
+        lines.append(f"`{made['command']}`")
+    if checkpoint := made.get("checkpoint"):
+        lines.append(f"checkpoint {checkpoint['file']}, sha256 {checkpoint['sha256']}")
+    return "## Made by\n\n" + "; ".join(lines)
 
 
 def write_report(report: Report, path: Path) -> list[Path]:
     """Write FILE.json (`path`), FILE.md and, where a metric was computed, its curves as FILE.png
-    and FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv; returns the
-    paths."""
+    and FILE_ced.csv, those of the head pose as FILE_pose.png and FILE_pose_ced.csv, and the parts,
+    where there are some, as FILE_parts.png; returns the paths."""
     written = [path, path.with_suffix(".md")]
     write_json(path, report)
     write_text(written[1], to_markdown(report))
@@ -157,6 +181,9 @@ def write_report(report: Report, path: Path) -> list[Path]:
             stem = path.with_name(path.stem + suffix)
             limit = protocol.curve.limit(next(iter(metrics_in(report, unit))))
             written += write_curves(curves, stem, quantity=quantity, unit=unit, limit=limit)
+    if "quantities" in report.get("parts", {}):
+        figure = path.with_name(f"{path.stem}_parts.png")
+        written.append(write_parts_figure({report["source"]: report["parts"]}, figure))
     return written
 
 
@@ -165,9 +192,10 @@ def write_curves(
 ) -> list[Path]:
     """STEM.png and STEM_ced.csv of one error a curve; returns the paths."""
     figure, values = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}_ced.csv")
+    reach = curve_reach(curves, limit)
     with written_whole(figure) as temporary:
-        draw_ced(curves, temporary, limit=limit, quantity=quantity, unit=unit)
-    write_text(values, curves_as_csv(curves, limit=limit))
+        draw_ced(curves, temporary, limit=limit, reach=reach, quantity=quantity, unit=unit)
+    write_text(values, curves_as_csv(curves, limit=limit, reach=reach))
     return [figure, values]
 
 

@@ -10,7 +10,14 @@ import torch
 from prnet.datasets.evaluation import Joined
 from prnet.datasets.training_sets import TrainingData
 from prnet.datasets.warp import make_sample
-from prnet.drawing.pictures import draw_landmarks, draw_map_error, draw_mesh, tile, to_picture
+from prnet.drawing.pictures import (
+    draw_heading,
+    draw_landmarks,
+    draw_map_error,
+    draw_mesh,
+    tile,
+    to_picture,
+)
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.sources import NetworkSource, evaluation_mode
@@ -24,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # The metric that chooses best.pt: the 68 landmarks in 2D, which every protocol has.
 SCORE = "nme_68_2d"
+PANEL_COLUMNS = ("predicted landmarks", "predicted mesh", "true mesh", "error of the map")
+HEADING_HEIGHT = 24  # px
 # Held-out samples of each set that the panel shows.
 SHOWN_SAMPLES = 4
 
@@ -68,8 +77,8 @@ def held_out_validation(
 def draw_panel(
     model: Network, batch: FitBatch, face: Face, decoder: PositionMapDecoder
 ) -> np.ndarray:
-    """Held-out samples, a row each: photo with predicted landmarks, predicted mesh, true mesh, map
-    error; (H, W, 3), uint8."""
+    """Held-out samples, a row each below a line of `PANEL_COLUMNS`: photo with predicted landmarks,
+    predicted mesh, true mesh, map error; (H, W, 3), uint8."""
     sample = make_sample(batch, decoder)
     with evaluation_mode(model):
         predicted = model(sample.image).position_map.float()
@@ -83,6 +92,9 @@ def draw_panel(
             draw_landmarks(photo, face.uv.landmarks(prediction[None])[0]),
             draw_mesh(photo, predicted_points, face.uv.grid_triangles),
             draw_mesh(photo, true_points, face.uv.grid_triangles),
-            draw_map_error(prediction, truth, mask=face.uv.face_mask),
+            draw_map_error(prediction, truth, mask=face.uv.face_mask, legend=True),
         ]
-    return tile(pictures, columns=4)
+    sheet = tile(pictures, columns=len(PANEL_COLUMNS))
+    width = sheet.shape[1] // len(PANEL_COLUMNS)
+    headings = [draw_heading(text, width=width, height=HEADING_HEIGHT) for text in PANEL_COLUMNS]
+    return np.concatenate([np.concatenate(headings, 1), sheet])

@@ -10,6 +10,7 @@ from prnet.drawing.pictures import (
     MOST_COVERS,
     POINT_COLOUR,
     draw_axes,
+    draw_heading,
     draw_landmarks,
     draw_map_error,
     draw_mesh,
@@ -140,15 +141,42 @@ def test_position_map_shows_its_coordinates() -> None:
 
 
 def test_map_error_grows_with_the_distance_inside_the_mask() -> None:
-    truth = torch.zeros(3, 2, 4)
+    """A step of colour a doubling, so neither a fresh network is all light nor a good one black."""
+    truth = torch.zeros(3, 2, 6)
     predicted = truth.clone()
-    predicted[0] = torch.tensor([0.0, 5.0, 20.0, 99.0])
-    mask = torch.tensor([[True] * 4, [False] * 4])
-    brightness = draw_map_error(predicted, truth, mask=mask, limit=20.0).sum(-1, dtype=int)
-    assert brightness[0, 0] == 0 < brightness[0, 1] < brightness[0, 2] == brightness[0, 3] == 765
-    assert (brightness[1] == 0).all()
-    red, green, blue = draw_map_error(predicted, truth, mask=mask, limit=20.0)[0, 1].tolist()
-    assert red > green >= blue  # RGB, not BGR
+    predicted[0] = torch.tensor([0.0, 0.4, 2.0, 16.0, 90.0, 999.0])
+    mask = torch.tensor([[True] * 6, [False] * 6])
+    drawn = draw_map_error(predicted, truth, mask=mask)
+    brightness = drawn.sum(-1, dtype=int)
+    assert brightness[0, 0] == brightness[0, 1] < 30
+    assert (np.diff(brightness[0, 1:]) > 50).all()
+    assert brightness[0, 4] < 0.8 * brightness[0, 5]
+    assert (brightness[1] < 30).all()
+    red, green, blue = drawn[0, 4].tolist()
+    assert red > green > blue  # RGB, not BGR
+
+
+def test_map_error_has_a_legend_over_its_lowest_rows() -> None:
+    truth = torch.zeros(3, 256, 256)
+    mask = torch.ones(256, 256, dtype=torch.bool)
+    plain = draw_map_error(truth + 4, truth, mask=mask)
+    drawn = draw_map_error(truth + 4, truth, mask=mask, legend=True)
+    assert drawn.shape == plain.shape
+    assert (drawn[:200] == plain[:200]).all()
+    swatches = drawn[256 - 48 + 8, 16::32].sum(-1, dtype=int)  # of 1, 2, 4 ... 128 px
+    assert len(swatches) == 8
+    assert (np.diff(swatches) > 0).all()
+
+
+def test_heading_fits_its_text() -> None:
+    """Short and long texts, and letters that cannot be drawn."""
+    for text in ("image00001: 3.21", "abc " * 80, "Gesichter von Müller"):
+        strip = draw_heading(text, width=300, height=24)
+        assert strip.shape == (24, 300, 3)
+        bright = np.argwhere(strip.sum(-1, dtype=int) > 300)
+        assert len(bright) > 20
+        assert bright[:, 1].max() < 299
+        assert 2 <= bright[:, 0].min() < bright[:, 0].max() <= 21
 
 
 def test_contact_sheet_has_every_picture_in_its_cell() -> None:

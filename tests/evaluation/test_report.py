@@ -13,8 +13,10 @@ from prnet.checks import name_list
 from prnet.drawing.pictures import draw_ced
 from prnet.evaluation.means import summarize
 from prnet.evaluation.report import ScoredImage, make_report, with_statistics
+from prnet.files import markdown_table
 from prnet.metrics.statistics import bootstrap_interval
-from prnet.reports.writing import require_json_name, table, to_markdown, write_report
+from prnet.reports.text import plain_table
+from prnet.reports.writing import require_json_name, result_text, to_markdown, write_report
 from tests.evaluations import shipped
 
 METRICS = ("nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d")
@@ -54,14 +56,26 @@ def test_summary_known_values():
     assert summary["bins_used"] == ["0-30", "30-60", "60-90"]
 
 
-def test_empty_bins_have_no_mean_and_no_part_in_the_means():
+def test_a_mean_over_two_of_three_bins_is_no_mean_of_bins():
+    """Neither in the report nor for people; the bins without an image are named."""
     summary = summarize([2.0, 4.0, 9.0], [10.0, -20.0, 80.0], shipped("default"))
     assert summary["bins"]["30-60"] == {"mean": None, "n": 0}
     assert summary["bins_used"] == ["0-30", "60-90"]
-    assert summary["mean_of_bins"] == 6.0
-    assert summary["std_of_bins"] == 3.0
-    alone = summarize([2.0], [10.0], shipped("default"))
-    assert (alone["mean_of_bins"], alone["std_of_bins"]) == (2.0, 0.0)
+    assert summary["mean_of_bins"] is summary["std_of_bins"] is None
+    assert summary["mean_of_bins_used"] == 6.0
+    report = with_statistics(report_of([scored("a", 10.0, 3.0), scored("b", 80.0, 9.0)]))
+    assert report["metrics"]["nme_68_2d"]["mean_of_bins_interval"] is None
+    for said in (to_markdown(report), result_text(report, plain_table)):
+        assert (
+            "No mean of bins: no image in 30-60. Mean of the other bins: 68 landmarks, 2D" in said
+        )
+    assert "| 68 landmarks, 2D | 3.000 | - | 9.000 | - | - | 6.000 |" in to_markdown(report)
+
+
+def test_every_bin_filled_needs_no_such_words():
+    report = report_of([scored(f"i{k}", 30.0 * k + 1, float(k)) for k in range(3)])
+    assert "No mean of bins" not in to_markdown(report)
+    assert report["metrics"]["nme_68_2d"]["mean_of_bins"] == 1.0
 
 
 def test_schema_is_exactly_the_documented_one():
@@ -90,7 +104,8 @@ def test_schema_is_exactly_the_documented_one():
     assert report["balanced"] is None
     assert list(report["metrics"]) == list(METRICS)
     for summary in report["metrics"].values():
-        assert list(summary) == ["mean", "mean_of_bins", "std_of_bins", "bins", "bins_used"]
+        keys = ["mean", "mean_of_bins", "std_of_bins", "bins", "bins_used", "mean_of_bins_used"]
+        assert list(summary) == keys
         assert list(summary["bins"]) == ["0-30", "30-60", "60-90"]
         assert all(list(entry) == ["mean", "n"] for entry in summary["bins"].values())
     assert report["protocol"] == shipped("default").to_values()
@@ -145,7 +160,9 @@ def test_markdown_holds_the_numbers_and_every_field_of_the_protocol():
     ]
     report = report_of(images, "2dasl", missing=["c"], unknown=["x"])
     text = to_markdown(report)
-    assert "| 68 landmarks, 2D | 1.250 | - | 2.000 | 1.625 | 0.375 | 1.625 |" in text
+    assert "| 68 landmarks, 2D | 1.250 | - | 2.000 | - | - | 1.625 |" in text
+    # The result is what one reads first, the protocol comes last.
+    assert text.index("| 68 landmarks, 2D |") < 300 < text.index("| pixel_origin |")
     assert "| images | 1 | 0 | 1 | | | 2 |" in text
     assert "scored in the coordinates they are stored in" in text
     assert "Not computed: dense, 3D: a reason" in text
@@ -168,11 +185,12 @@ def test_report_without_a_metric_has_no_figure(tmp_path):
     assert report["metrics"] == {}
 
 
-def pose_images(count: int = 30) -> list[ScoredImage]:
-    """Image k errs by k in everything; yaws from all bins."""
+def pose_images(count: int = 30, *, step: float = 3.0) -> list[ScoredImage]:
+    """Image k errs by k in everything; yaws from all bins, `step` degrees apart."""
     metrics = (*METRICS, "nme_rec", *POSE_METRICS)
     return [
-        ScoredImage(f"i{k:02}", 3.0 * k, dict.fromkeys(metrics, float(k)), {}) for k in range(count)
+        ScoredImage(f"i{k:02}", step * k, dict.fromkeys(metrics, float(k)), {})
+        for k in range(count)
     ]
 
 
@@ -181,7 +199,7 @@ def test_percent_and_degrees_are_apart(tmp_path):
     report = with_statistics(report_of(pose_images(), "sadrnet"))
     assert report["metrics"]["nme_rec"]["unit"] == "%"
     assert report["metrics"]["pose_mae_yaw"]["unit"] == "deg"
-    percent, degrees = table(report).split("\n\n")
+    percent, degrees = result_text(report, markdown_table).split("\n\n")
     assert percent.startswith("| NME, % |")
     assert "| reconstruction (rec_sadrnet) |" in percent
     assert degrees.startswith("| head pose, deg |")
@@ -201,9 +219,11 @@ def test_percent_and_degrees_are_apart(tmp_path):
         ("r_pose_ced.csv", 20, "angle between the rotations"),
     ):
         rows = list(csv.DictReader((tmp_path / name).read_text().splitlines()))
-        assert float(rows[-1]["error"]) == limit
+        # Errors go to 29: the curve goes on to where 95 % of them are, in the same steps.
+        assert float(rows[-1]["error"]) == 30
+        assert float(rows[1]["error"]) == limit / 100
         for row in rows:
-            share = (math.floor(float(row["error"])) + 1) / 30
+            share = min((math.floor(float(row["error"]) + 1e-9) + 1) / 30, 1)
             assert float(row[column]) == pytest.approx(share, abs=1e-5)
     text = (tmp_path / "r.md").read_text()
     assert "95 % interval" in text
@@ -212,7 +232,7 @@ def test_percent_and_degrees_are_apart(tmp_path):
 
 def test_statistics_of_a_metric():
     """Known values of a ladder; intervals hold their means and are those of the statistics."""
-    report = with_statistics(report_of(pose_images(21), "sadrnet"))
+    report = with_statistics(report_of(pose_images(21, step=4), "sadrnet"))
     summary = report["metrics"]["nme_68_2d"]
     errors = np.arange(21.0)
     assert (summary["count"], summary["median"], summary["mean"]) == (21, 10.0, 10.0)
@@ -224,11 +244,11 @@ def test_statistics_of_a_metric():
     expected = bootstrap_interval(errors)
     assert summary["interval"] == {"low": expected.low, "high": expected.high}
     first = summary["bins"]["0-30"]
-    assert first["n"] == 11
-    expected = bootstrap_interval(errors[:11])
+    assert first["n"] == 8
+    expected = bootstrap_interval(errors[:8])
     assert first["interval"] == {"low": expected.low, "high": expected.high}
     assert report["intervals"] == {"level": 0.95, "resamples": 10_000, "seed": 0}
-    plain = report_of(pose_images(21), "sadrnet")
+    plain = report_of(pose_images(21, step=4), "sadrnet")
     for metric, own in plain["metrics"].items():
         assert all(summary[key] == own[key] for key in ("mean", "mean_of_bins", "std_of_bins"))
         assert set(own) < set(report["metrics"][metric])
@@ -240,6 +260,26 @@ def test_bins_without_images_have_no_interval():
     bins = report["metrics"]["nme_68_2d"]["bins"]
     assert bins["30-60"] == {"mean": None, "n": 0, "interval": None}
     assert bins["0-30"]["interval"]["low"] <= 2.0 <= bins["0-30"]["interval"]["high"]
+
+
+def test_what_made_a_report_stands_at_its_end():
+    made = {"prnet": "9.9.9", "date": "2020-01-01T00:00:00+00:00", "command": "python -m x a=1"}
+    checkpoint = {"file": "best.pt", "sha256": "abc"}
+    report = {**report_of([scored("a", 0.0, 1.0)]), "made": {**made, "checkpoint": checkpoint}}
+    last = to_markdown(report).strip().splitlines()[-1]
+    assert last == (
+        "Made by prnet 9.9.9 on 2020-01-01T00:00:00+00:00; `python -m x a=1`; "
+        "checkpoint best.pt, sha256 abc"
+    )
+
+
+def test_tables_of_a_terminal_are_aligned():
+    text = plain_table(["", "0-30", "mean"], [["a long name", "1.000", "22.000"], ["b", "-", ""]])
+    assert text.splitlines() == [
+        "              0-30    mean",
+        "a long name  1.000  22.000",
+        "b                -",
+    ]
 
 
 def test_images_left_out_are_named_and_keep_their_values():
@@ -310,6 +350,13 @@ def test_balanced_subsets():
     moved = report_of(images, "default", *overrides, "protocol.balanced.seed=1")["balanced"]
     assert moved["names_sha256"] != found["names_sha256"]
     assert found["names_sha256"] in to_markdown(report)
+    names = found["names"]
+    assert names == sorted(set(names))
+    assert len(names) == 15
+    assert hashlib.sha256("\n".join(names).encode()).hexdigest() == found["names_sha256"]
+    yaws = {image.name: abs(image.yaw_deg) for image in images}
+    assert sum(yaws[name] <= 30 for name in names) == sum(yaws[name] > 60 for name in names) == 5
+    assert f"the first has 15: {', '.join(names[:10])}, ..." in to_markdown(report)
 
 
 def test_all_of_each_bin_is_the_mean_of_bins():
@@ -337,6 +384,7 @@ def test_ced_figure_shows_its_curves(tmp_path):
     errors = np.random.default_rng(0).uniform(1, 3, 200)
     draw_ced({"good": errors}, tmp_path / "good.png")
     draw_ced({"good": errors + 4}, tmp_path / "bad.png")
+    draw_ced({"good": errors + 4}, tmp_path / "wide.png", reach=20)
     good, bad = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("good", "bad"))
     assert good.shape == bad.shape
     coloured = [np.ptp(picture.astype(int), axis=2) > 60 for picture in (good, bad)]
@@ -345,5 +393,8 @@ def test_ced_figure_shows_its_curves(tmp_path):
     # The steepest part of the curve, the column with most coloured pixels, moves right by 4 %.
     steep = [mask[: mask.shape[0] // 2].sum(0).argmax() for mask in coloured]
     assert steep[1] - steep[0] > 0.25 * good.shape[1]
+    # An axis that reaches twice as far has the curve nearer to its start.
+    wide = np.ptp(cv2.imread(str(tmp_path / "wide.png")).astype(int), axis=2) > 60
+    assert steep[1] - wide[: wide.shape[0] // 2].sum(0).argmax() > 0.2 * good.shape[1]
     with pytest.raises(ValueError, match="empty: no error to draw"):
         draw_ced({"empty": []}, tmp_path / "none.png")

@@ -12,6 +12,7 @@ from prnet.metrics.statistics import (
     bootstrap_interval,
     cumulative_curve,
     curve_area,
+    curve_reach,
     curves_as_csv,
     failure_rate,
     paired_difference,
@@ -193,6 +194,19 @@ def test_csv_round_trip():
     for column, errors in enumerate(methods.values(), start=1):
         shares = cumulative_curve(errors, np.linspace(0, 10, 101))
         np.testing.assert_allclose(numbers[:, column], shares, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("worst", "reach"),
+    [(9.0, 10), (10.0, 10), (10.1, 15), (17.0, 20), (33.0, 40), (99.0, 100), (5000.0, 100)],
+)
+def test_curves_reach_what_the_worst_method_needs(worst, reach):
+    """95 % of its images, up to a round number; one outlier of twenty does not count."""
+    methods = {"good": [1.0] * 40, "bad": [worst] * 39 + [1e6]}
+    assert curve_reach(methods, 10) == reach
+    last = curves_as_csv(methods, limit=10, reach=reach).splitlines()[-1].split(",")
+    assert float(last[0]) == reach
+    assert float(last[2]) == (0.975 if worst <= reach else 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from prnet.reports.shipped import Shipped
 from tests.evaluations import made_report
 
 SHIPPED = Shipped(**shipped())
+DEFAULT = SHIPPED.protocols["default"]
 TABLES = {(table.paper, table.table): table for table in published_tables()}
 BINS = ("0-30", "30-60", "60-90")
 
@@ -132,7 +133,7 @@ def value(table, method, title) -> str:
 
 
 def filled(table, *paths) -> FilledTable:
-    return fill(table, [read_report(path) for path in paths], SHIPPED)
+    return fill(table, [read_report(path, DEFAULT) for path in paths], SHIPPED)
 
 
 def our_cells(table: FilledTable, method: str) -> list[str]:
@@ -408,8 +409,11 @@ def test_another_protocol_is_named_and_does_not_compete(tmp_path):
 
 def test_a_changed_protocol_is_another(tmp_path):
     report = made_report(tmp_path, "a.json", changes={"z_alignment": "min", "bins": [30, 60]})
-    assert SHIPPED.deviations(read_report(report).protocol) == {"z_alignment": "min"}
-    assert SHIPPED.protocol_words(read_report(report).protocol) == "prn protocol.z_alignment=min"
+    assert SHIPPED.deviations(read_report(report, DEFAULT).protocol) == {"z_alignment": "min"}
+    assert (
+        SHIPPED.protocol_words(read_report(report, DEFAULT).protocol)
+        == "prn protocol.z_alignment=min"
+    )
     whole = filled(TABLES["prn", "1"], report)
     (note,) = footnotes_of(whole, "PRN, ours", "AFLW2000-3D: Mean")
     assert "prn protocol.z_alignment=min; the column needs prn" in note.text
@@ -528,7 +532,8 @@ def test_a_number_that_is_not_there_says_why(tmp_path):
         not_computed={"nme_68_3d": "the landmarks have no z"},
     )
     remarks = " ".join(filled(TABLES["sadrnet", "1"], report).remarks)
-    assert f"2D: 0 to 30; 68 points, 2D: 30 to 60; 68 points, 2D: 60 to 90 ({report} has" in remarks
+    bins = ("0 to 30", "30 to 60", "60 to 90", "Balanced")
+    assert f"{'; '.join(f'68 points, 2D: {title}' for title in bins)} ({report} has" in remarks
     assert f"68 points, 3D: Mean ({report}: the landmarks have no z)" in remarks
     assert "45K points, 2D: Mean; 45K points, 3D: Mean (it would come from `python -m" in remarks
 
@@ -565,7 +570,7 @@ def test_a_report_of_another_schema_is_refused(tmp_path, change, said):
     change(values)
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=said) as error:
-        read_report(path)
+        read_report(path, DEFAULT)
     assert str(path) in str(error.value)
 
 
@@ -574,16 +579,16 @@ def test_a_damaged_report_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.json: "):
-        read_report(path)
+        read_report(path, DEFAULT)
 
 
 def test_patterns(tmp_path):
     for name in ("b", "a", "c"):
         made_report(tmp_path, f"{name}.json")
-    found = find_reports([str(tmp_path / "[ab].json"), str(tmp_path / "*.json")])
+    found = find_reports([str(tmp_path / "[ab].json"), str(tmp_path / "*.json")], DEFAULT)
     assert [report.path.stem for report in found] == ["a", "b", "c"]
     with pytest.raises(FileNotFoundError, match=r"no file matches .*d\*\.json"):
-        find_reports([str(tmp_path / "d*.json")])
+        find_reports([str(tmp_path / "d*.json")], DEFAULT)
 
 
 # Writing.
