@@ -4,7 +4,6 @@ synthetic world -> files to train or to test with."""
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.building.archives import BuildOptions, build_archive, find_archive
@@ -13,7 +12,8 @@ from prnet.building.frozen_worlds import freeze
 from prnet.building.landmarks_only import build_landmarks
 from prnet.building.scan_rendering import RenderRule
 from prnet.building.turned_faces import ExtraRule, build_extra
-from prnet.checks import require_choice
+from prnet.checks import require_choice, require_count
+from prnet.command.running import command
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.synthetic import SyntheticRule
@@ -23,7 +23,7 @@ from prnet.drawing.contact_sheet import (
     write_landmark_sheet,
     write_sheet,
 )
-from prnet.entry import CONFIG_DIR, num_workers, one_line_errors
+from prnet.entry import num_workers
 from prnet.faces.loading import FaceFiles, load_face
 
 
@@ -121,10 +121,12 @@ BUILDERS: dict[str, Callable[[DictConfig], None]] = {
 }
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="build", version_base="1.3")
-@one_line_errors
+@command("build")
 def main(cfg: DictConfig) -> None:
     require_choice("dataset", cfg.dataset.name, BUILDERS)
+    for name in ("contact_sheet", "count", "test_count", "scans"):
+        require_count(name, cfg[name], least=0)
+    require_count("picture_size", cfg.picture_size)
     BUILDERS[cfg.dataset.name](cfg)
 
 

@@ -4,17 +4,16 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from prnet.checks import require_count
+from prnet.command.running import command
 from prnet.datasets.evaluation import Demands
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import SetChoice
 from prnet.entry import (
-    CONFIG_DIR,
     loader_workers,
     num_workers,
-    one_line_errors,
     resolve_device,
     shipped,
     shipped_names,
@@ -64,6 +63,7 @@ def entries_of_predictions(cfg: DictConfig, configured: Shipped) -> tuple[list[E
     override = OmegaConf.to_container(cfg.override, resolve=True)
     protocols = chosen_protocols(names, cfg.data_dir, override)
     dataset.require(Demands())
+    require_count("batch_size", cfg.batch_size)
     device = resolve_device(cfg.device)
     options = EvaluationOptions(
         batch_size=cfg.batch_size,
@@ -131,8 +131,7 @@ def compare(cfg: DictConfig) -> list[Path]:
     return written
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="compare", version_base="1.3")
-@one_line_errors
+@command("compare")
 def main(cfg: DictConfig) -> None:
     compare(cfg)
 

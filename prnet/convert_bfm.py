@@ -3,17 +3,15 @@
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from prnet.entry import CONFIG_DIR, one_line_errors
+from prnet.command.running import command
 from prnet.faces.raw_bfm import convert_folder
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="convert_bfm", version_base="1.3")
-@one_line_errors
+@command("convert_bfm")
 def main(cfg: DictConfig) -> None:
     for line in convert_folder(Path(cfg.source), Path(cfg.output)):
         log.info("%s", line)

@@ -3,15 +3,14 @@
 import importlib
 import logging
 import os
-import signal
 import tempfile
 from pathlib import Path
 from types import ModuleType
 
-import hydra
 from omegaconf import DictConfig
 
-from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
+from prnet.command.running import command
+from prnet.entry import resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +29,8 @@ def the_page() -> ModuleType:
         ) from error
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="demo", version_base="1.3")
-@one_line_errors
+@command("demo")
 def main(cfg: DictConfig) -> None:
-    # A server that is told to stop removes its files too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's calls of its own server
     with tempfile.TemporaryDirectory(prefix="prnet_demo_") as folder:
         # Gradio reads these as it is imported: where uploads go, and that nothing is reported.
@@ -55,4 +51,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    refuse_old_spellings(main)()
+    main()

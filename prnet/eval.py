@@ -3,20 +3,20 @@
 import logging
 from pathlib import Path
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.checkpoint import describe_source
-from prnet.checks import name_list, require_choice
+from prnet.checks import name_list, require_choice, require_count
+from prnet.command.running import command
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
-from prnet.entry import CONFIG_DIR, loader_workers, num_workers, one_line_errors, resolve_device
+from prnet.entry import loader_workers, num_workers, resolve_device
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
@@ -178,6 +178,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     dataset.require(protocol.demands(network=cfg.predictions is None))
     report_file = require_json_name(cfg.report or run_dir / "report.json")
+    require_count("batch_size", cfg.batch_size)
     device = resolve_device(cfg.device)
     # Finding faces takes the network, which stays in this process.
     detects = protocol.crop.source == "detector"
@@ -215,8 +216,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path) -> Report:
     return report
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="eval", version_base="1.3")
-@one_line_errors
+@command("eval")
 def main(cfg: DictConfig) -> None:
     run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir))
 

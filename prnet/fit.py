@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prnet.building.resumable import log_reasons, some_reasons
+from prnet.checks import require_count
+from prnet.command.running import command
 from prnet.datasets.fits import (
     BFM_FILE_LENGTHS,
     decode_vertices,
@@ -25,7 +26,6 @@ from prnet.datasets.fits import (
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
-from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.files import write_json, written_whole
@@ -53,10 +53,11 @@ class FitOptions(NamedTuple):
     max_iterations: int = 200
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="fit", version_base="1.3")
-@one_line_errors
+@command("fit")
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
+    require_count("batch_size", cfg.batch_size)
+    require_count("fit.max_iterations", cfg.fit.max_iterations)
     items, failed = find_landmarks(
         cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin
     )

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 from torch import Tensor
 
 from prnet.checkpoint import load_weights, save_checkpoint
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped_values
+from prnet.command.running import command
+from prnet.entry import shipped_values
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.importing import ddfa, prn, sadrnet
@@ -94,8 +94,7 @@ def import_weights(
     return found
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="import_weights", version_base="1.3")
-@one_line_errors
+@command("import_weights")
 def main(cfg: DictConfig) -> None:
     data_dir, output = Path(cfg.data_dir), Path(cfg.output)
     face = load_face("bfm", bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")

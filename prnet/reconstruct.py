@@ -4,14 +4,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from prnet.command.running import command
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
-from prnet.entry import CONFIG_DIR, one_line_errors, refuse_old_spellings, resolve_device
+from prnet.entry import resolve_device
 from prnet.files import read_csv, require_folder
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible
@@ -103,8 +103,7 @@ def astronaut(output: Path) -> list[Path]:
     return [path if path.is_file() else write_astronaut(path)]
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="reconstruct", version_base="1.3")
-@one_line_errors
+@command("reconstruct")
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     names = list(cfg.outputs) if isinstance(cfg.outputs, ListConfig) else [str(cfg.outputs)]
@@ -142,4 +141,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    refuse_old_spellings(main)()
+    main()

@@ -3,14 +3,14 @@
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from prnet.checks import require_choice
+from prnet.command.running import command
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped_dataset
+from prnet.entry import shipped_dataset
 from prnet.faces.loading import load_face
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,7 @@ log = logging.getLogger(__name__)
 DATASETS = ("synthetic", "300w_lp", "aflw2000")
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="show", version_base="1.3")
-@one_line_errors
+@command("show")
 def main(cfg: DictConfig) -> None:
     require_choice("dataset", cfg.dataset, DATASETS)
     data_dir, output = Path(cfg.data_dir), Path(cfg.output)

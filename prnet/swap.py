@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 
 import cv2
-import hydra
 from omegaconf import DictConfig, ListConfig
 
 from prnet.checks import require_choice
+from prnet.command.running import command
 from prnet.datasets.pictures import write_picture
 from prnet.detection.detector import FaceDetector
-from prnet.entry import CONFIG_DIR, one_line_errors, resolve_device
+from prnet.entry import resolve_device
 from prnet.files import require_folder
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.photos import read_photo
@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 FACES = ("largest", "all")
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="swap", version_base="1.3")
-@one_line_errors
+@command("swap")
 def main(cfg: DictConfig) -> None:
     for name in ("source", "target", "output"):
         if cfg[name] is None:

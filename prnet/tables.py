@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, ListConfig
 
-from prnet.entry import CONFIG_DIR, one_line_errors, shipped
+from prnet.command.running import command
+from prnet.entry import shipped
 from prnet.papers.filling import fill, listing, write_table
 from prnet.papers.formats import to_markdown
 from prnet.papers.published import find_tables, published_tables
@@ -37,8 +37,7 @@ def make_tables(cfg: DictConfig) -> None:
         log.info("written: %s", ", ".join(map(str, write_table(filled, Path(cfg.output)))))
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="tables", version_base="1.3")
-@one_line_errors
+@command("tables")
 def main(cfg: DictConfig) -> None:
     make_tables(cfg)
 

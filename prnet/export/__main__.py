@@ -4,14 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from prnet import __version__
 from prnet.checkpoint import SHARED
 from prnet.checks import require_choice
-from prnet.entry import CONFIG_DIR, one_line_errors
+from prnet.command.running import command
 from prnet.evaluation.protocol import METRICS
 from prnet.export.onnx import PRECISIONS, difference, write_onnx
 from prnet.export.sharing import Score, make_card, shared_checkpoint, write_shared
@@ -86,8 +85,7 @@ def export_shared(cfg: DictConfig, output: Path) -> None:
     log.info("%s: %.1f MB; its card is %s", output, megabytes, output.with_suffix(".md"))
 
 
-@hydra.main(config_path=CONFIG_DIR, config_name="export", version_base="1.3")
-@one_line_errors
+@command("export")
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     require_choice("precision", cfg.precision, PRECISIONS)
