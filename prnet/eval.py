@@ -60,6 +60,13 @@ def newest_checkpoint() -> Path:
             "nothing to score: no outputs/*/*/best.pt here. Train a network with "
             "`python -m prnet.train`, or give checkpoint=FILE.pt or predictions=DIR"
         )
+    newer = [path for path in unfinished if not path.with_name("best.pt").is_file()]
+    newer = [path for path in newer if path.stat().st_mtime > found[-1].stat().st_mtime]
+    if newer:
+        log.warning(
+            "%s is newer, of a run without a best.pt yet; to score it give checkpoint= that file",
+            max(newer, key=lambda path: path.stat().st_mtime),
+        )
     return found[-1]
 
 
