@@ -99,10 +99,14 @@ def test_an_npz_of_objects_is_refused_and_nothing_is_left(tmp_path):
 def test_a_full_disk_names_the_file_that_is_not_written(error, tmp_path):
     path = tmp_path / "report.json"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"report\.json: not written \(.*MB are free"):  # noqa: SIM117
+
+    def write() -> None:
         with written_whole(path) as temporary:
             temporary.write_text("half")
             raise error
+
+    with pytest.raises(OSError, match=r"report\.json: not written \(.*MB are free"):
+        write()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
