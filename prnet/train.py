@@ -275,7 +275,7 @@ def main(cfg: DictConfig) -> None:
         sys.exit(128 + ending.signal)
     if int(os.environ.get("RANK", "0")) == 0:
         best = run_dir / "best.pt"
-        score = f" ({SCORE}, mean: {ending.best:.3f} %)" if ending.best < math.inf else ""
+        score = f" ({SCORE}, mean of all: {ending.best:.3f} %)" if ending.best < math.inf else ""
         log.info("best weights: %s%s; score them:", best, score)
         log.info("  %s", next_command(settings, best, HydraConfig.get().overrides.task))
 
