@@ -1,7 +1,7 @@
 """`python -m prnet.build`: an archive of image + fit pairs, photos with landmarks, head scans or a
 synthetic world -> files to train or to test with."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("build")  # ends here: options are read before what follows is imported
@@ -17,7 +17,7 @@ from prnet.building.frozen_worlds import freeze
 from prnet.building.landmarks_only import build_landmarks
 from prnet.building.scan_rendering import RenderRule
 from prnet.building.turned_faces import ExtraRule, build_extra
-from prnet.checks import require_choice
+from prnet.checks import require_choice, require_count
 from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.synthetic import SyntheticRule
@@ -127,4 +127,7 @@ BUILDERS: dict[str, Callable[[DictConfig], None]] = {
 
 def main(cfg: DictConfig) -> None:
     require_choice("dataset", cfg.dataset.name, BUILDERS)
+    for name in ("contact_sheet", "count", "test_count", "scans"):
+        require_count(name, cfg[name], least=0)
+    require_count("picture_size", cfg.picture_size)
     BUILDERS[cfg.dataset.name](cfg)

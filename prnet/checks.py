@@ -1,5 +1,6 @@
 """What many messages are made of: one check of a choice, lists of names."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,23 @@ def require_choice(name: str, value: object, choices: Iterable) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, choices))}")
+
+
+def nearest_of(name: str, names: Iterable[str]) -> str | None:
+    """The one that is spelled most like it; None where none is."""
+    return next(iter(difflib.get_close_matches(name, list(map(str, names)), n=1, cutoff=0.7)), None)
+
+
+def require_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raise ValueError unless `value` is a whole number, `least` or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: got {value!r}, expected a whole number from {least} on")
+
+
+def require_above_zero(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a finite number above 0."""
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name}: got {value!r}, expected a number above 0")
 
 
 def require_finite(what: str, values: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """`python -m prnet.compare`: methods beside each other, from their predictions or reports."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("compare")  # ends here: options are read before what follows is imported
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from prnet.checks import require_count
 from prnet.datasets.evaluation import Demands
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import SetChoice
@@ -70,6 +71,7 @@ def entries_of_predictions(cfg: DictConfig, configured: Shipped) -> tuple[list[E
     }
     protocols = chosen_protocols(names, cfg.data_dir, override)
     dataset.require(Demands())
+    require_count("batch_size", cfg.batch_size)
     device = resolve_device(cfg.device)
     options = EvaluationOptions(
         batch_size=cfg.batch_size,

@@ -1,6 +1,6 @@
 """`python -m prnet.convert_bfm`: the raw Basel Face Model in the format that this package reads."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("convert_bfm")  # ends here: options are read before what follows is imported

@@ -1,6 +1,6 @@
 """`python -m prnet.demo`: a page in the browser, a photo in, a head out."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("demo")  # ends here: options are read before what follows is imported
@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import importlib
 import logging
 import os
-import signal
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +34,6 @@ def the_page() -> ModuleType:
 
 
 def main(cfg: DictConfig) -> None:
-    # A server that is told to stop removes its files too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's calls of its own server
     with tempfile.TemporaryDirectory(prefix="prnet_demo_") as folder:
         # Gradio reads these as it is imported: where uploads go, and that nothing is reported.

@@ -2,22 +2,24 @@
 counts by name."""
 
 import functools
-import importlib.util
 import logging
 import os
+import re
 import shlex
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import hydra
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from prnet import __version__
-from prnet.checks import require_choice
+from prnet.checks import require_choice, require_count
 
 if TYPE_CHECKING:
     import torch
@@ -37,31 +39,43 @@ def shipped_dataset(name: str) -> dict:
     return OmegaConf.to_container(config.dataset, resolve=True)
 
 
-# What a user can mend: values, files, a package that is not installed.
+# What a user can mend: values, files, a package that is not installed, too little memory.
 USER_ERRORS = (
     ValueError,
     OSError,
     FloatingPointError,
     ModuleNotFoundError,
     InstantiationException,
+    OmegaConfBaseException,
+    MemoryError,
 )
+# Errors of others that say too little: what their message holds -> what to do.
+ADVICE = {
+    "A process in the process pool was terminated abruptly": "one of the worker processes was "
+    "killed, mostly for want of memory: start it again with fewer, workers=N or num_workers=N",
+    "DataLoader worker (pid": "one of the loader processes died, mostly for want of memory: start "
+    "it again with fewer, num_workers=N or trainer.num_workers=N",
+    "CUDA out of memory": "lower batch_size= or trainer.batch_size=",
+}
+WHOLE_ERROR = "HYDRA_FULL_ERROR"
 
 
 def one_line_errors(main: Callable) -> Callable:
-    """Let a user's mistake end a command with one line and status 1.
+    """Let an error end a command with one line and status 1, Ctrl-C with 130.
 
-    HYDRA_FULL_ERROR=1 shows where it was raised.
+    HYDRA_FULL_ERROR=1 shows the traceback, too; an error that no user can mend names the place.
     """
 
     @functools.wraps(main)
     def wrapped(cfg: object) -> object:
         try:
             return main(cfg)
-        except USER_ERRORS as error:
-            if os.environ.get("HYDRA_FULL_ERROR"):
+        except KeyboardInterrupt as stopped:
+            log.error("stopped by %s", stopped if stopped.args else "Ctrl-C")
+            sys.exit(128 + signal.SIGINT)
+        except Exception as error:  # noqa: BLE001 - a command ends in one line, whatever it met
+            if os.environ.get(WHOLE_ERROR):
                 raise
-            if isinstance(error, InstantiationException) and error.__cause__ is not None:
-                error = error.__cause__  # what the constructor said, not how it was called
             log.error("%s", in_one_line(error))
             sys.exit(1)
 
@@ -87,48 +101,41 @@ OLD_SPELLINGS = {
 }
 
 
-def refuse_old_spellings(main: Callable) -> Callable:
-    """Let an argument that was renamed end the command with one line that has the new one; Hydra
-    would only say that it does not know it."""
-
-    @functools.wraps(main)
-    def wrapped() -> object:
-        for argument in sys.argv[1:]:
-            given = argument.lstrip("+~")
-            new = OLD_SPELLINGS.get(given) or OLD_SPELLINGS.get(given.partition("=")[0])
-            if new is not None:
-                sys.exit(f"error: {argument} is now {new}")
-        return main()
-
-    return wrapped
-
-
-def run_verb(name: str) -> NoReturn:
-    """Read the command line by configs/NAME.yaml, then import `prnet.NAME` and run its `main`.
-
-    Help, a configuration that is shown and options that are refused need no network, and importing
-    torch takes seconds.
-    """
-
-    def run(cfg: object) -> None:
-        module = f"prnet.{name}"
-        if importlib.util.find_spec(module).submodule_search_locations is not None:
-            module += ".__main__"
-        importlib.import_module(module).main(cfg)
-
-    run.__module__ = f"prnet.{name}"  # Hydra names the job by it
-    configured = hydra.main(config_path=CONFIG_DIR, config_name=name, version_base="1.3")
-    refuse_old_spellings(configured(one_line_errors(run)))()
-    sys.exit(0)
-
-
-def in_one_line(error: Exception) -> str:
-    """An error's message; of one that a loader process passed on, what it said there."""
-    message = str(error).strip()
-    if message.startswith(f"Caught {type(error).__name__} in DataLoader worker"):
+def in_one_line(error: BaseException) -> str:
+    """What an error says; of one that a loader process passed on, what it said there."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        # What the constructor said, not how it was called.
+        return _joined(str(error.__cause__)) or type(error.__cause__).__name__
+    message, kind = str(error).strip(), type(error)
+    place = _place(error)
+    if message.startswith(f"Caught {kind.__name__} in DataLoader worker"):
         # torch puts the worker's traceback into the message; the error itself is its last line.
-        message = message.rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
-    return message
+        frames = re.findall(r'File "(\S+)", line (\d+)', message)
+        place = ":".join(frames[-1]) if frames else place
+        message = message.rpartition("\n")[2].removeprefix(f"{kind.__name__}: ")
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: give {error.full_key}=..."
+    advice = next((advice for said, advice in ADVICE.items() if said in message), None)
+    if advice is not None:
+        return f"{_joined(message).partition('. ')[0]}; {advice}"
+    if isinstance(error, USER_ERRORS) and message:
+        return _joined(message)
+    return (
+        f"unexpected {kind.__name__}: {_joined(message)} ({place}); "
+        f"{WHOLE_ERROR}=1 before the command shows the whole way there"
+    )
+
+
+def _joined(message: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", message.strip())
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, in the package if it can be said, else in whose code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGED.parent)]
+    frame = next(iter([*own[::-1], *frames[::-1]]), None)
+    return "nowhere" if frame is None else f"{frame.filename}:{frame.lineno}"
 
 
 def resolve_device(name: str) -> "torch.device":
@@ -146,9 +153,14 @@ def resolve_device(name: str) -> "torch.device":
 
 
 def num_workers(setting: int | str) -> int:
-    """`auto` is one process a core."""
+    """`auto` is one process a core.
+
+    Raises:
+        ValueError: neither that nor a number of processes.
+    """
     if setting != "auto":
-        return int(setting)
+        require_count("workers or num_workers", setting, least=0)
+        return setting
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """`python -m prnet.eval`: a network, or saved predictions, against the truth of a test set."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("eval")  # ends here: options are read before what follows is imported
@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.checkpoint import checkpoint_digest, describe_source
-from prnet.checks import name_list, require_choice
+from prnet.checks import name_list, require_choice, require_count
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
@@ -66,6 +66,13 @@ def newest_checkpoint() -> Path:
         raise FileNotFoundError(
             "nothing to score: no outputs/*/*/best.pt here. Train a network with "
             "`python -m prnet.train`, or give checkpoint=FILE.pt or predictions=DIR"
+        )
+    newer = [path for path in unfinished if not path.with_name("best.pt").is_file()]
+    newer = [path for path in newer if path.stat().st_mtime > found[-1].stat().st_mtime]
+    if newer:
+        log.warning(
+            "%s is newer, of a run without a best.pt yet; to score it give checkpoint= that file",
+            max(newer, key=lambda path: path.stat().st_mtime),
         )
     return found[-1]
 
@@ -194,6 +201,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
         raise ValueError("save_predictions= goes with a checkpoint; these are saved already")
     dataset.require(protocol.demands(network=cfg.predictions is None))
     report_file = require_json_name(cfg.report or run_dir / "report.json")
+    require_count("batch_size", cfg.batch_size)
     device = resolve_device(cfg.device)
     # Finding faces takes the network, which stays in this process.
     detects = protocol.crop.source == "detector"

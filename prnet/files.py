@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,25 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if not _is_of_writing(error, temporary):
+            raise
+        # A full disk names no file, and torch's writer not even the disk.
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number else str(error).partition("\n")[0]
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(f"{path}: not written ({why}; {free:.0f} MB are free there)") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_of_writing(error: OSError | RuntimeError, temporary: Path) -> bool:
+    """Whether an error is that of a writer, and of no other file."""
+    if isinstance(error, RuntimeError):
+        return "PytorchStreamWriter" in str(error) or "write failed" in str(error)
+    if error.filename is None:
+        return error.errno is not None or "requested and" in str(error)  # numpy's words
+    return Path(os.fsdecode(error.filename)) == temporary
 
 
 def require_folder(path: Path | str) -> None:

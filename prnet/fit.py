@@ -1,6 +1,6 @@
 """`python -m prnet.fit`: 68 landmarks of photos -> 3DMM fits in 300W-LP's format."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("fit")  # ends here: options are read before what follows is imported
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prnet.building.resumable import log_reasons, some_reasons
+from prnet.checks import require_count
 from prnet.datasets.fits import (
     BFM_FILE_LENGTHS,
     decode_vertices,
@@ -58,6 +59,8 @@ class FitOptions(NamedTuple):
 
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
+    require_count("batch_size", cfg.batch_size)
+    require_count("fit.max_iterations", cfg.fit.max_iterations)
     items, failed = find_landmarks(
         cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin
     )

@@ -1,6 +1,6 @@
 """`python -m prnet.import_weights`: weights that others published become a checkpoint."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("import_weights")  # ends here: options are read before what follows is imported

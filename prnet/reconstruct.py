@@ -1,6 +1,6 @@
 """`python -m prnet.reconstruct`: photos and videos in, faces out."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("reconstruct")  # ends here: options are read before what follows is imported

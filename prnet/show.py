@@ -1,6 +1,6 @@
 """`python -m prnet.show`: a contact sheet of any data set."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("show")  # ends here: options are read before what follows is imported

@@ -1,6 +1,6 @@
 """`python -m prnet.swap`: the face of one photo in another."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("swap")  # ends here: options are read before what follows is imported

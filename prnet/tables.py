@@ -1,6 +1,6 @@
 """`python -m prnet.tables`: the tables of the papers beside our reports."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("tables")  # ends here: options are read before what follows is imported

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     # Other ranks keep out of rank 0's run directory and log.
@@ -12,7 +12,9 @@ if __name__ == "__main__":
     run_verb("train")  # ends here: options are read before what follows is imported
 
 import logging
-from collections.abc import Callable
+import math
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,26 +28,20 @@ from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingData, TrainingSets
-from prnet.entry import (
-    loader_workers,
-    num_workers,
-    resolve_device,
-    shipped_names,
-    shipped_values,
-)
+from prnet.entry import loader_workers, num_workers, resolve_device, shipped_names, shipped_values
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
-from prnet.training.loop import train
+from prnet.training.loop import Ending, train
 from prnet.training.matching import require_match
 from prnet.training.plan import Plan
 from prnet.training.processes import Processes, join_processes
 from prnet.training.run_files import keep_best
 from prnet.training.statistics import parameter_statistics
-from prnet.training.validation import held_out_validation
+from prnet.training.validation import SCORE, held_out_validation
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +115,9 @@ def read_settings(cfg: DictConfig) -> Settings:
         built=[built] if isinstance(built, str) else built,
         subsets=dataset.get("subsets"),
         rule=AugmentRule(**values["augment"]),
-        plan=Plan(optimizer=optimizer.pop("name"), **optimizer, **values["trainer"], seed=cfg.seed),
+        plan=Plan(
+            optimizer=optimizer.pop("name"), **optimizer, **values["trainer"], seed=cfg.seed
+        ).checked(),
         schedule=instantiate(cfg.scheduler),
         protocol=Protocol.from_values(values["protocol"]),
     )
@@ -143,7 +141,7 @@ def open_data(settings: Settings, face: Face, processes: Processes) -> TrainingD
         FileNotFoundError, ValueError: a set is missing, or is not what it should be.
     """
     if settings.stream is not None:
-        return SyntheticSets(settings.stream)
+        return SyntheticSets(settings.stream, settings.protocol.demands(network=True).crop)
     directories = settings.built
     if directories is None:
         default = Path("data/built") / settings.dataset
@@ -190,7 +188,7 @@ def load_start(settings: Settings, run_dir: Path, processes: Processes) -> dict 
     return checkpoint["training"]
 
 
-def run(settings: Settings, run_dir: Path) -> None:
+def run(settings: Settings, run_dir: Path) -> Ending:
     """Open the data, give network and loss what they need of it, and train.
 
     Raises:
@@ -239,7 +237,12 @@ def run(settings: Settings, run_dir: Path) -> None:
     validate = None
     if processes.is_first:
         validate = held_out_validation(data, face, decoder, settings.protocol, plan, device)
-    train(
+    if data.renders and workers:
+        log.info(
+            "%d processes render; compiling the renderer, the first time, takes them minutes",
+            workers,
+        )
+    ending = train(
         model,
         loss_fn,
         data,
@@ -254,8 +257,36 @@ def run(settings: Settings, run_dir: Path) -> None:
         resume=resume,
     )
     processes.leave()
+    return ending
+
+
+def next_command(settings: Settings, best: Path, overrides: Sequence[str]) -> str:
+    """What scores best.pt: on the faces that it was chosen by where they are rendered, which the
+    `overrides` of its training may have changed, else on AFLW2000-3D."""
+    words = [f"checkpoint={best}"]
+    kept = ("protocol", "data_dir", "face", "device")
+    if settings.stream is None:
+        words.append("dataset=aflw2000")
+    else:
+        kept += ("dataset.",)
+    ignored = ("dataset.size=", "dataset.samples_per_epoch=")  # of the stream alone
+    words += [word for word in overrides if word.startswith(kept) and not word.startswith(ignored)]
+    return shlex.join(["python", "-m", "prnet.eval", *words])
 
 
 def main(cfg: DictConfig) -> None:
     """The command."""
-    run(read_settings(cfg), Path(HydraConfig.get().runtime.output_dir))
+    settings, run_dir = read_settings(cfg), relative(Path(HydraConfig.get().runtime.output_dir))
+    ending = run(settings, run_dir)
+    if ending.signal:
+        sys.exit(128 + ending.signal)
+    if int(os.environ.get("RANK", "0")) == 0:
+        best = run_dir / "best.pt"
+        score = f" ({SCORE}, mean of all: {ending.best:.3f} %)" if ending.best < math.inf else ""
+        log.info("best weights: %s%s; score them:", best, score)
+        log.info("  %s", next_command(settings, best, HydraConfig.get().overrides.task))
+
+
+def relative(path: Path) -> Path:
+    """As one would write it from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -6,6 +6,7 @@ the processes fight over the cores.
 
 import concurrent.futures
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -28,14 +29,18 @@ def loader_of(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=one_thread,
+        worker_init_fn=settle,
         multiprocessing_context="spawn" if num_workers else None,
         **order,
     )
 
 
-def one_thread(_worker: int) -> None:
+def settle(_worker: int = 0) -> None:
+    """One thread, and deaf to Ctrl-C and SIGTERM, which reach every process of a group: the one
+    that started it decides, once it has saved."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def in_processes(
@@ -78,7 +83,7 @@ _tools: list = []
 
 
 def _start_worker(prepare: Callable[[], object]) -> None:
-    one_thread(0)
+    settle()
     _tools[:] = [prepare()]
 
 

@@ -581,7 +581,7 @@ def test_held_out_samples_are_scored_against_their_fits(tiny_data_dir, face, tmp
     assert 0 < report["metrics"]["nme_68_2d"]["mean"] < 1  # the rounding of the cells
 
 
-def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch):
+def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FileNotFoundError, match=r"python -m prnet.train.*checkpoint=.*predictions="
@@ -592,6 +592,14 @@ def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch):
         write_checkpoint(path)
         os.utime(path, (1e9 - age, 1e9 - age))
     assert newest_checkpoint() == Path("outputs/prn/new/best.pt")
+    assert not caplog.messages
+    unfinished = tmp_path / "outputs" / "prn" / "now" / "last.pt"
+    unfinished.parent.mkdir()
+    unfinished.touch()
+    assert newest_checkpoint() == Path("outputs/prn/new/best.pt")
+    assert caplog.messages[0].startswith(
+        "outputs/prn/now/last.pt is newer, of a run without a best"
+    )
     report = run(tiny_data_dir, tmp_path, "protocol.metrics=[nme_68_2d]")
     assert "outputs/prn/new/best.pt" in report["source"]
     assert (tmp_path / "report.json").is_file()
@@ -739,7 +747,7 @@ def test_error_of_a_loader_process_is_what_it_said_there(tiny_data_dir, tmp_path
         next(iter(loader_of(test_set, collate_evaluation, batch_size=6, num_workers=1)))
     assert str(caught.value).count("\n") > 5
     assert in_one_line(caught.value).startswith(f"{tmp_path / 'lost.mat'}: missing; every picture")
-    assert in_one_line(ValueError("a\nb")) == "a\nb"
+    assert in_one_line(ValueError("a\n b")) == "a b"
 
 
 def test_write_prediction_is_what_the_documentation_says(tmp_path):

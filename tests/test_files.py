@@ -1,9 +1,11 @@
 """The readers: what they return, and what they say of a file that is not as it should be."""
 
+import errno
+
 import numpy as np
 import pytest
 
-from prnet.files import read_csv, read_npy, read_npz, write_npz
+from prnet.files import read_csv, read_npy, read_npz, write_npz, written_whole
 
 HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")
 
@@ -84,3 +86,30 @@ def test_an_npz_of_objects_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(ValueError, match="[Oo]bject"):
         write_npz(tmp_path / "a.npz", {"a": np.array([object()])})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: write failed"),
+        OSError("4096 requested and 0 written"),
+    ],
+)
+def test_a_full_disk_names_the_file_that_is_not_written(error, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("old")
+
+    def write() -> None:
+        with written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(OSError, match=r"report\.json: not written \(.*MB are free"):
+        write()
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_errors_of_another_file_keep_their_own_words(tmp_path):
+    with pytest.raises(FileNotFoundError, match="other"), written_whole(tmp_path / "a") as _:
+        (tmp_path / "other").read_text()

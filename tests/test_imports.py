@@ -48,12 +48,13 @@ ALLOWED = {
     "papers": {"reports"},
     "training": {"geometry", "faces", "datasets", "drawing", "evaluation", "models", "losses"},
     "entry": set(),
+    "command": {"entry"},
 }
 ALLOWED["training"] |= {"checkpoint"}
 ALLOWED |= dict.fromkeys(VERBS, set(ALLOWED))  # no verb imports another
 ALLOWED["__init__"] = {"reconstruction"}  # the library's front, imported when it is called
 ALLOWED["__main__"] = set()
-ENTRY_POINTS = {*VERBS, "entry"}
+ENTRY_POINTS = {*VERBS, "entry", "command"}
 CONFIGURATION = {"hydra", "omegaconf"}
 
 

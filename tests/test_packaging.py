@@ -1,6 +1,8 @@
 """An installed wheel finds its configuration inside itself, a checkout beside itself."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -85,3 +87,24 @@ def test_licence_and_python_are_declared(wheel):
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
     assert "Apache License" in licence
+
+
+def spoken(source: str) -> list[str]:
+    """The strings of a module that are no docstrings."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    bodies = (node.body for node in ast.walk(tree) if isinstance(node, documented) and node.body)
+    docstrings = {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
+    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docstrings)
+    return [node.value for node in nodes if isinstance(node.value, str)]
+
+
+def test_messages_name_no_file_that_a_wheel_lacks():
+    """Nor does --help."""
+    absent = re.compile(r"\b(docs|scripts|tests)/|data/README|README\.md|ASSETS\.md")
+    texts = {path: spoken(path.read_text()) for path in (ROOT / "prnet").rglob("*.py")}
+    for path in (ROOT / "configs").glob("*.yaml"):
+        texts[path] = [path.read_text().partition("template: |-")[2]]
+    assert sum(map(len, texts.values())) > 1000
+    found = {str(path): list(filter(absent.search, said)) for path, said in texts.items()}
+    assert {path: said for path, said in found.items() if said} == {}

@@ -1,11 +1,13 @@
 """The training loop: resume, stopping, refusals, several processes, and the shipped experiments."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
 from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import CONFIG_DIR, one_line_errors
+from prnet.entry import CONFIG_DIR, in_one_line, one_line_errors
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.bfm import load_bfm
 from prnet.faces.loading import FaceFiles
@@ -28,7 +30,7 @@ from prnet.losses.prn import PRNLoss
 from prnet.models.compact import Compact
 from prnet.models.loading import NETWORKS, load_model
 from prnet.models.prn import PRN
-from prnet.train import read_settings
+from prnet.train import next_command, read_settings
 from prnet.train import run as train_command
 from prnet.training.loop import train
 from prnet.training.matching import mismatch
@@ -101,6 +103,81 @@ def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeyp
     resumed = run(built_dir, face, tmp_path / "resumed", resume=stopped, max_steps=6)
     assert resumed["training"]["step"] == 6
     assert_equal_states(whole, resumed)
+
+
+def test_a_loader_that_dies_loses_no_step(built_dir, face, tmp_path):
+    """The state is saved between two steps, and what is resumed from it is the whole run's."""
+    made = []
+
+    class Killing(PRNLoss):
+        def forward(self, prediction, sample):
+            made.append(1)
+            if len(made) == 2:
+                multiprocessing.active_children()[0].kill()
+            return super().forward(prediction, sample)
+
+    settings = {"save_every": 1000, "max_steps": 50}
+    killing = with_face(Killing(), face)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as died:
+        run(built_dir, face, tmp_path / "cut", loss_fn=killing, num_workers=1, **settings)
+    assert "num_workers=N" in in_one_line(died.value)
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt")
+    assert 2 <= stopped["training"]["step"] == len(made) < 50
+    steps = len(made) + 2
+    settings["max_steps"] = steps
+    resumed = run(built_dir, face, tmp_path / "rest", resume=stopped, **settings)
+    assert_equal_states(run(built_dir, face, tmp_path / "whole", **settings), resumed)
+
+
+def test_a_signal_to_all_processes_saves_the_step(built_dir, face, tmp_path):
+    """Ctrl-C and a batch system's SIGTERM reach the loader's processes too, which go on."""
+    alive = []
+
+    class Signalling(PRNLoss):
+        def forward(self, prediction, sample):
+            (worker,) = multiprocessing.active_children()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(worker.pid, number)
+            os.kill(os.getpid(), signal.SIGTERM)
+            worker.join(0.5)
+            alive.append(worker.is_alive())
+            return super().forward(prediction, sample)
+
+    loss_fn = with_face(Signalling(), face)
+    last = run(built_dir, face, tmp_path, loss_fn=loss_fn, num_workers=1, save_every=1000)
+    assert (last["training"]["step"], alive) == (1, [True])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "trainer.max_steps=0",
+        "trainer.epochs=0",
+        "trainer.batch_size=-1",
+        "trainer.save_every=0",
+        "trainer.log_every=0",
+        "trainer.validate_every=0",
+        "trainer.num_workers=-1",
+        "trainer.average=1.0",
+        "optimizer.learning_rate=-1",
+    ],
+)
+def test_numbers_that_train_nothing_are_refused(value):
+    key, _, number = value.partition("=")
+    with pytest.raises(ValueError, match=rf"{key}: got {number}"):
+        read_settings(configuration(value))
+
+
+def test_the_next_command_scores_what_was_trained():
+    settings = read_settings(configuration())
+    words = ["dataset.held_out=2", "dataset.size=48", "loss=wing", "device=cpu", "trainer.epochs=2"]
+    said = next_command(settings, Path("outputs/compact/now/best.pt"), words)
+    kept = "checkpoint=outputs/compact/now/best.pt dataset.held_out=2 device=cpu"
+    assert said == f"python -m prnet.eval {kept}"
+    sets = settings._replace(stream=None)
+    said = next_command(sets, Path("a b/best.pt"), ["data_dir=there", "dataset.subsets=[AFW]"])
+    expected = "'checkpoint=a b/best.pt' dataset=aflw2000 data_dir=there"
+    assert said == f"python -m prnet.eval {expected}"
 
 
 def test_training_lowers_the_loss(built_dir, face, tmp_path):
@@ -332,7 +409,7 @@ def test_missing_archives_are_named_at_once(tmp_path, monkeypatch, caplog):
     """With nothing fetched yet: one line that names both the photos and the face model."""
     monkeypatch.chdir(tmp_path)
     said = refusal(caplog, "nowhere", "null", tmp_path)
-    named_files = ("nowhere/300W_LP", "nowhere/BFM", "prnet.convert_bfm", "data/README.md")
+    named_files = ("nowhere/300W_LP", "nowhere/BFM", "prnet.convert_bfm", "faces.dmi.unibas.ch")
     for named in ("missing:", *named_files, "dataset=synthetic works now"):
         assert named in said
 
@@ -380,11 +457,12 @@ def test_default_command_trains_and_scores_without_any_file(tmp_path):
         "trainer.batch_size=2",
         "trainer.num_workers=0",
     ]
-    for said in run_commands(
+    trained, scored = run_commands(
         ["prnet.train", *small, *train_settings],
-        ["prnet.eval", *small, "report=r/report.json"],
+        ["prnet.eval", *small, "dataset.size=256", "report=r/report.json"],
         cwd=tmp_path,
-    ):
+    )
+    for said in (trained, scored):
         assert said.endswith("exit 0"), said[-2000:]
     written = sorted(path.name for path in (tmp_path / "r").iterdir())
     assert written == [
@@ -397,4 +475,11 @@ def test_default_command_trains_and_scores_without_any_file(tmp_path):
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (report["dataset"], report["count"]) == ("synthetic", 2)
     assert report["face"]["name"] == "embedded"
+    # The score of best.pt is the one that it was chosen by, and the last line says how to get it.
+    said = re.search(
+        r"best weights: (\S+/best.pt) \(nme_68_2d, mean of all: (\d+\.\d+) %\)", trained
+    )
+    assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(said[2]), abs=6e-4)
+    last = trained.splitlines()[-2]
+    assert last.endswith(f"python -m prnet.eval checkpoint={said[1]} dataset.held_out=2 device=cpu")
     assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d", "nme_dense_2d", "nme_dense_3d"}

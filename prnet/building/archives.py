@@ -29,6 +29,11 @@ from prnet.geometry.camera import pixel_origin_shift
 
 # Each archive's folder in DATA_DIR, and what to do where it is missing.
 ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
+WHERE_FROM = (
+    "300W-LP and AFLW2000-3D come from the page of 3DDFA "
+    "(www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm), the Basel Face Model of 2009 "
+    "from faces.dmi.unibas.ch/bfm after registration"
+)
 MAP_DTYPES = ("float32", "float16", "uint16")
 FIXED_POINT_STEPS = 128  # per px
 FIXED_POINT_RANGE = (-128.0, 384.0)
@@ -59,8 +64,8 @@ def require_archives(dataset: str, face_files: FaceFiles, *, data_dir: Path | st
         )
     if lacking:
         raise FileNotFoundError(
-            f"missing: {' and '.join(lacking)}. data/README.md says where each comes from; "
-            "data_dir=DIR looks elsewhere. Without any of it, dataset=synthetic works now"
+            f"missing: {' and '.join(lacking)}. {WHERE_FROM}; data_dir=DIR looks elsewhere. "
+            "Without any of it, dataset=synthetic works now"
         )
 
 

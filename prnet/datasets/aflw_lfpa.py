@@ -25,7 +25,10 @@ from prnet.datasets.pictures import CropRule
 from prnet.files import read_csv, read_json_object, read_npz, take
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
-HINT = "docs/datasets.md says how to write it"
+HINT = (
+    "write it of the annotations: names (n,), boxes (n, 4), points (n, 34, 2) and visible (n, 34), "
+    "px; as .csv name,left,top,right,bottom,x0,y0,v0,...,x33,y33,v33"
+)
 NUM_POINTS = 34
 TABLE = Path(__file__).resolve().parents[1] / "assets" / "aflw_lfpa_points.json"
 BOX_COLUMNS = ["left", "top", "right", "bottom"]

@@ -202,6 +202,7 @@ def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list
         for subset in SUBSETS_300W_LP:
             if subset not in subsets:
                 log.warning("skipped: %s is not there", root / subset)
+        _name_others(root, subsets)
     else:
         if not subsets:
             raise ValueError("dataset.subsets is empty: name at least one sub-folder of 300W_LP")
@@ -216,6 +217,24 @@ def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list
     if not pairs:
         raise FileNotFoundError(f"{root}: no picture in {subsets}; {HINT_300W_LP}")
     return pairs
+
+
+def _name_others(root: Path, taken: list[str]) -> None:
+    """Say which other folders hold pairs, and how to take them."""
+    left = {**dict.fromkeys(taken), **dict.fromkeys(SUBSETS_300W_LP), **dict.fromkeys(NOT_SUBSETS)}
+    found = {}
+    for folder in sorted(root.glob("*/")):
+        if folder.name not in left and not folder.name.startswith("."):
+            count = sum(pair.fit.is_file() for pair in _pairs(folder, ""))
+            if count:
+                found[folder.name] = count
+    if found:
+        log.warning(
+            "not taken: %s; these are no folders of 300W-LP. To take them, too: "
+            "'dataset.subsets=[%s]'",
+            ", ".join(f"{root / name} ({count} pairs)" for name, count in found.items()),
+            ",".join([*taken, *found]),
+        )
 
 
 def pictures_in(folder: Path) -> dict[str, Path]:

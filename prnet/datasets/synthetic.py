@@ -3,6 +3,7 @@
 Letters: B batch, S side of a rendered picture.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.parameters import World
 from prnet.synthetic.world import SyntheticFaces
+
+log = logging.getLogger(__name__)
 
 # Held-out samples are of another seed than the stream's: the same world, other people.
 HELD_OUT_SEED_SHIFT = 1_000_003
@@ -103,6 +106,7 @@ class RenderedFaces(Dataset):
     def faces(self) -> SyntheticFaces:
         """The renderer, made on first use."""
         if self._faces is None:
+            log.info("making the renderer; compiling it, the first time, takes up to some minutes")
             self._faces = SyntheticFaces(
                 self.rule.world,
                 self.seed,
@@ -212,10 +216,13 @@ class SyntheticSets(TrainingData):
     pixel_origin = "zero_based"
     renders = True
 
-    def __init__(self, rule: SyntheticRule) -> None:
+    def __init__(self, rule: SyntheticRule, crop: CropRule = CropRule()) -> None:  # noqa: B008
+        """`crop` frames the held-out faces, at the size of `prnet.eval`: the pictures that it
+        scores a network on."""
         self.rule = rule
         self.rendered = RenderedFaces(rule, seed=rule.seed)
-        self.validation = [held_out_faces(rule)] if rule.held_out else []
+        held_out = held_out_faces(rule._replace(size=CROP_SIZE), crop)
+        self.validation = [held_out] if rule.held_out else []
 
     def __len__(self) -> int:
         return self.rule.samples_per_epoch

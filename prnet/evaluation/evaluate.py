@@ -85,7 +85,8 @@ def evaluate(
         protocol.reconstruction, workers=workers_for(len(names), options.cores)
     )
     with source.running(test_set, protocol), reconstructions:
-        for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not options.progress):
+        bar = {"desc": "evaluate", "unit": "batch", "leave": None}  # gone from below another
+        for batch in tqdm(batches, **bar, disable=not options.progress):
             batch = batch.to(device)
             if batch.detected is not None:
                 detected |= zip(batch.names, batch.detected, strict=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from prnet.evaluation.protocol import ReconstructionRule
 from prnet.evaluation.report import ScoredImage
 from prnet.metrics.reconstruction import reconstruction_error, reconstruction_unit
-from prnet.workers import one_thread
+from prnet.workers import settle
 
 METRIC = "nme_rec"
 # A process takes seconds to start: fewer faces than this are no work for one.
@@ -42,7 +42,7 @@ class Reconstructions:
             self.pool = ProcessPoolExecutor(
                 workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=one_thread,
+                initializer=settle,
                 initargs=(0,),
             )
         self.pending: deque[tuple[ScoredImage, Future]] = deque()

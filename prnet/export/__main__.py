@@ -1,6 +1,6 @@
 """`python -m prnet.export`: the network of a checkpoint as ONNX, or as safetensors with a card."""
 
-from prnet.entry import run_verb
+from prnet.command.running import run_verb
 
 if __name__ == "__main__":
     run_verb("export")  # ends here: options are read before what follows is imported

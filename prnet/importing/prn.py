@@ -12,7 +12,7 @@ from torch import Tensor
 from prnet.importing.states import Imported, Names
 from prnet.models.prn import DECODER, ENCODER
 
-TENSORFLOW = "PRNet's 256_256_resfcn256_weight, as scripts/prnet_to_npz.py writes it"
+TENSORFLOW = "PRNet's 256_256_resfcn256_weight, an npz of TensorFlow's variables"
 PYTORCH = "reshow/PRNet-PyTorch (InitPRN2)"
 SCOPE = "resfcn256/"
 STEM = f"{SCOPE}Conv/weights"

@@ -7,9 +7,11 @@ import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from prnet.checks import require_choice
 from prnet.datasets.augment import AugmentRule, augment
@@ -34,6 +36,13 @@ from prnet.workers import loader_of
 log = logging.getLogger(__name__)
 
 
+class Ending(NamedTuple):
+    """How a run ended."""
+
+    signal: int  # the number of the one that stopped it; 0: it is finished
+    best: float  # the lowest score of a validation; infinite where there was none
+
+
 def train(
     model: Network,
     loss_fn: Loss,
@@ -48,7 +57,7 @@ def train(
     header: dict,
     validate: Callable[[Network], Validation] | None,
     resume: dict | None,
-) -> None:
+) -> Ending:
     """Train from `resume`'s step, or from 0, to the end; leaves last.pt and best.pt in `run_dir`.
 
     - `schedule`: (epochs done, epochs of the run) -> factor of the learning rate.
@@ -96,12 +105,41 @@ def train(
     )
     batches = iter(loader)
 
+    def save(step: int, *, validated: bool = True) -> None:
+        if processes.is_first:
+            files.save_last(step, model, optimizer, loss_fn, average, validated=validated)
+
+    def judge(step: int) -> None:
+        """Validate with the function behind `python -m prnet.eval`, then save."""
+        if processes.is_first:
+            kept = average.model
+            if bn_batches:
+                images = training_images(data, decoder, rule, plan, step, device)
+                shown = {"desc": "batch-norm statistics", "unit": "batch", "leave": False}
+                batches = tqdm(itertools.islice(images, bn_batches), total=bn_batches, **shown)
+                recompute_batch_norm(kept, batches)
+            if validate is not None:
+                validation = validate(kept)
+                step_log.write_validation(validation, step)
+                files.offer(kept, validation.score)
+        save(step)
+        processes.wait()
+
     model.train()
     step_log = StepLog(run_dir, plan, processes, start=start, total_steps=total_steps)
     with StopSignal() as stopped, step_log:
+        if resume is not None and not resume.get("validated", True):
+            judge(start)
         for step in range(start + 1, total_steps + 1):
             epoch = (step - 1) / steps_per_epoch
-            batch = next(batches).to(device)
+            try:
+                batch = next(batches).to(device)
+            except BaseException:
+                # A loader that died, a file that is gone: between two steps the state is whole.
+                step_log.check()
+                if step - 1 > start:
+                    save(step - 1)
+                raise
             generator = batch_generator(plan.seed, step, processes.rank, device)
             sample = augment(batch, decoder, rule, generator, targets=targets)
 
@@ -126,30 +164,20 @@ def train(
                 share = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
                 step_log.write("ground_truth_out_of_reach", share, step)
 
-            # Validate with the function behind `python -m prnet.eval`, then save.
+            # Save, then validate: a run that is killed meanwhile goes on with the validation.
             leaving = stopped.agreed(step, processes)
             validating = plan.validates_at(step, steps_per_epoch)
-            saving = validating or leaving or step % plan.save_every == 0
-            if saving:
+            if validating or leaving or step % plan.save_every == 0:
                 step_log.check()
-            if validating and processes.is_first:
-                kept = average.model
-                if bn_batches:
-                    images = training_images(data, decoder, rule, plan, step, device)
-                    recompute_batch_norm(kept, itertools.islice(images, bn_batches))
-                if validate is not None:
-                    validation = validate(kept)
-                    step_log.write_validation(validation, step)
-                    files.offer(kept, validation.score)
-            if saving and processes.is_first:
-                files.save_last(step, model, optimizer, loss_fn, average)
-            if validating:
-                processes.wait()
+                save(step, validated=not validating)
             if leaving:
                 log.warning("stopped by a signal; go on with resume=%s", run_dir / "last.pt")
-                return
-    if processes.is_first and validate is None:
-        files.save_best(average.model)
+                return Ending(leaving, files.best)
+            if validating:
+                judge(step)
+        if processes.is_first and validate is None:
+            files.save_best(average.model)
+    return Ending(0, files.best)
 
 
 def unreachable_share(

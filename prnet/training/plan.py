@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prnet.checks import require_above_zero, require_count
+
 
 class Plan(NamedTuple):
     """Settings of a run; see configs/train.yaml."""
@@ -26,6 +28,23 @@ class Plan(NamedTuple):
     average: float  # decay a step of the averaged weights; 0: none
     recompute_batch_norm: str | int  # batches; auto: see `prnet.training.batch_norm`
     seed: int
+
+    def checked(self) -> "Plan":
+        """Itself; raises ValueError for a number that would train nothing, or on without end."""
+        for name in ("epochs", "validate_every"):
+            require_above_zero(f"trainer.{name}", getattr(self, name))
+        for name in ("batch_size", "log_every", "save_every"):
+            require_count(f"trainer.{name}", getattr(self, name))
+        if self.max_steps is not None:
+            require_count("trainer.max_steps", self.max_steps)
+        if self.num_workers != "auto":
+            require_count("trainer.num_workers", self.num_workers, least=0)
+        if self.recompute_batch_norm != "auto":
+            require_count("trainer.recompute_batch_norm", self.recompute_batch_norm, least=0)
+        require_above_zero("optimizer.learning_rate", self.learning_rate)
+        if not 0 <= self.average < 1:
+            raise ValueError(f"trainer.average: got {self.average}, expected from 0 to below 1")
+        return self
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole run."""

@@ -55,10 +55,13 @@ class RunFiles:
         optimizer: torch.optim.Optimizer,
         loss_fn: Loss,
         average: WeightAverage,
+        *,
+        validated: bool,
     ) -> None:
-        """last.pt, after `step`."""
+        """last.pt, after `step`; `validated`: the validation that belongs to it is done."""
         training = {
             "step": step,
+            "validated": validated,
             "order": self.order,
             "compiled": self.compiled,
             "best": self.best,

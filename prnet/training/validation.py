@@ -59,13 +59,12 @@ def held_out_validation(
         return None
     first, *others = data.validation
     test_set = (Joined(data.validation) if others else first).with_truth_face(face)
-    options = EvaluationOptions(batch_size=plan.batch_size, progress=False)
+    options = EvaluationOptions(batch_size=plan.batch_size)
     shown = data.shown(SHOWN_SAMPLES)
 
     def validate(model: Network) -> Validation:
-        source = NetworkSource(
-            model, face, description="the network in training", precision=plan.precision
-        )
+        # In fp32, as `prnet.eval` runs it: the score of best.pt is the one that it is given there.
+        source = NetworkSource(model, face, description="the network in training")
         report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}
         return Validation(means[SCORE], means, draw_panel(model, shown.to(device), face, decoder))

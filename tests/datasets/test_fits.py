@@ -283,3 +283,31 @@ def test_empty_data_folder_says_what_to_fetch(tmp_path: Path) -> None:
     touch(tmp_path / "300W_LP" / "AFW")
     with pytest.raises(FileNotFoundError, match=r"no picture in \['AFW'\]"):
         find_300w_lp(tmp_path)
+
+
+def test_folders_of_others_in_300w_lp_are_named_with_how_to_take_them(tmp_path, caplog):
+    """Those with pairs, and no others."""
+    for folder, names in {
+        "AFW": "ab",
+        "Mine": "abc",
+        "Code": "a",
+        "landmarks": "",
+        ".x": "a",
+    }.items():
+        place = tmp_path / "300W_LP" / folder
+        place.mkdir(parents=True)
+        for name in names:
+            (place / f"{name}.jpg").touch()
+            (place / f"{name}.mat").touch()
+    (tmp_path / "300W_LP" / "Pictures").mkdir()
+    (tmp_path / "300W_LP" / "Pictures" / "a.jpg").touch()
+    pairs = find_300w_lp(tmp_path)
+    assert [pair.name for pair in pairs] == ["AFW/a", "AFW/b"]
+    (said,) = [line for line in caplog.messages if "not taken" in line]
+    assert f"{tmp_path / '300W_LP' / 'Mine'} (3 pairs)" in said
+    assert said.endswith("'dataset.subsets=[AFW,Mine]'")
+    assert "Code" not in said
+    assert "Pictures" not in said
+    caplog.clear()
+    assert len(find_300w_lp(tmp_path, ["AFW", "Mine"])) == 5
+    assert not caplog.messages

@@ -187,3 +187,24 @@ def test_held_out_photos_are_never_trained_on(built_dir, data, face, tmp_path, m
     assert set(read) == set(built.names) - kept_back
     (held,) = data.validation
     assert {held[position].name for position in range(len(held))} == kept_back
+
+
+def test_a_run_killed_while_it_validates_goes_on_with_the_validation(data, face, tmp_path):
+    per_epoch = len(data) // 2
+    settings = {"validate_every": 1.0, "save_every": 100, "max_steps": 2 * per_epoch}
+    whole = Judge([2.0, 1.0])
+    a_run(data, face, tmp_path / "whole", validate=whole, **settings)
+
+    def killed(_model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        a_run(data, face, tmp_path / "cut", validate=killed, **settings)
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt")
+    assert stopped["training"]["step"] == per_epoch
+    model = tiny_network()
+    model.load_state_dict(stopped["weights"])
+    rest = {"model": model, "resume": stopped["training"], "validate": (again := Judge([2.0, 1.0]))}
+    a_run(data, face, tmp_path / "rest", **rest, **settings)
+    assert len(again.shown) == 2
+    assert all(map(same, again.shown, whole.shown))

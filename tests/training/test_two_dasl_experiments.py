@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 
 from prnet.building.landmarks_only import build_landmarks
 from prnet.checkpoint import save_checkpoint
+from prnet.command.running import run_verb
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.training_sets import TrainingSets
-from prnet.entry import OLD_SPELLINGS, run_verb
+from prnet.entry import OLD_SPELLINGS
 from prnet.train import read_settings, run
 from prnet.training.statistics import parameter_statistics
 from tests.evaluations import run as evaluated

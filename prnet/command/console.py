@@ -1,0 +1,55 @@
+"""What a command says: lines that do not tear the progress bars, also to a reader that has gone."""
+
+import contextlib
+import logging
+import os
+import sys
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Console(logging.StreamHandler):
+    """Lines above the bars. A reader that has gone (`| head`) hears no more, and the work goes
+    on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+            self.stream.flush()
+        except BrokenPipeError:
+            silence(self.stream)
+        except Exception:  # noqa: BLE001 - as logging's own handlers
+            self.handleError(record)
+
+
+def speak() -> None:
+    """Put a `Console` in the place of every handler that writes to the terminal."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+            console = Console(handler.stream)
+            console.setFormatter(handler.formatter)
+            console.setLevel(handler.level)
+            root.removeHandler(handler)
+            root.addHandler(console)
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream that nobody reads end in nothing, or the interpreter complains as it leaves."""
+    with contextlib.suppress(OSError, ValueError):  # one of a test has no descriptor
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+
+
+def flush() -> bool:
+    """Both streams; whether the reader of one has gone, which hears no more."""
+    gone = False
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            silence(stream)
+            gone = True
+    return gone
