@@ -52,7 +52,7 @@ def build_florence(
     files = find_scans(Path(data_dir) / "Florence", rule.scans)
     require_trimesh(files)
     folder = Path(output) / FOLDER
-    write_plan(folder, dataset="florence", **rule._asdict())
+    write_plan(folder, dataset="florence", face=load_embedded().describe(), **rule._asdict())
     # A test set of its own: readers need the rule, not how the build went.
     write_json(folder / RULE_FILE, {"format": 1, **rule._asdict()})
     failed = resumable(

@@ -78,7 +78,8 @@ def freeze(
         raise ValueError(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
-    write_plan(output, **{k: v for k, v in to_values(rule).items() if k not in READING})
+    world = {k: v for k, v in to_values(rule).items() if k not in READING}
+    write_plan(output, **world, face=load_embedded().describe())
     write_face(output / "face.npz")
     pieces = [
         piece

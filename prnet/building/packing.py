@@ -43,7 +43,6 @@ class PackedShard(NamedTuple):
     records: np.ndarray  # (n,), structured; where the pictures lie is filled in here
     pictures: list[bytes]  # (n,)
     audit: dict
-    face: dict | None = None  # vertices and bases of the face, where the set goes with one
 
 
 def build_packed(
@@ -55,6 +54,7 @@ def build_packed(
     dataset: str,
     layout: Mapping,
     plan: Mapping,
+    face: Mapping | None = None,
     unreadable: Mapping[str, str] | None = None,
     unit: str,
     seconds: float,
@@ -65,14 +65,16 @@ def build_packed(
     A finished set of the same plan is left alone.
 
     - `layout`: of format.json, beside the version.
-    - `plan`: what decides the content.
+    - `plan`: what decides the content, beside the face.
+    - `face`: what the set's fits are of, where it goes with one face: part of `Face.describe`.
     - `unreadable`: what was left out before, {name: why}.
     - `unit`, `seconds`: what a sample is, and of work in one, about.
 
     Raises:
         ValueError: `output` holds another set, or no source can be used.
     """
-    write_plan(output, **plan, part_size=SHARD_SIZE)
+    faces = {} if face is None else {"face": dict(face)}
+    write_plan(output, **plan, **faces, part_size=SHARD_SIZE)
     if (output / "build.json").is_file():
         log.info("%s: already built, nothing to do", output)
         _remove_parts(output)
@@ -91,7 +93,7 @@ def build_packed(
             size=lambda shard: len(shard.sources),
             workers=workers,
         )
-        build = _join(output, shards, dataset, layout, unreadable or {})
+        build = _join(output, shards, {"dataset": dataset, **faces}, layout, unreadable or {})
     counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
     log.info("%s: %d %ss; audit: %s", output, build["count"], unit, ", ".join(counts))
     log_reasons(build["audit"]["unreadable"], what="unreadable")
@@ -122,15 +124,15 @@ def _write_shard(
     marker = _marker(output, shard)
     with written_whole(marker.with_suffix(".npy")) as temporary:
         np.save(temporary, records)
-    face = {} if packed.face is None else {"face": packed.face}
-    write_json(marker, {"samples": packed.names, "audit": packed.audit, **face})
+    write_json(marker, {"samples": packed.names, "audit": packed.audit})
     return {}
 
 
 def _join(
-    output: Path, shards: Sequence[Shard], dataset: str, layout: Mapping, unreadable: Mapping
+    output: Path, shards: Sequence[Shard], head: Mapping, layout: Mapping, unreadable: Mapping
 ) -> dict:
-    """Join the shards; build.json comes last and makes the set a finished one."""
+    """Join the shards; build.json, which begins with `head`, comes last and makes the set a
+    finished one."""
     markers = [_marker(output, shard) for shard in shards]
     parts = [read_json_object(marker) for marker in markers]
     samples = [name for part in parts for name in part["samples"]]
@@ -152,14 +154,7 @@ def _join(
     with written_whole(output / "records.npy") as temporary:
         np.save(temporary, np.concatenate(records))
     write_json(output / "format.json", {"format": FORMAT, **layout})
-    face = {"face": parts[0]["face"]} if "face" in parts[0] else {}
-    build = {
-        "dataset": dataset,
-        "count": len(samples),
-        **face,
-        "samples": samples,
-        "audit": audit,
-    }
+    build = {**head, "count": len(samples), "samples": samples, "audit": audit}
     write_json(output / "build.json", build)
     _remove_parts(output)
     return build

@@ -19,7 +19,7 @@ from prnet.workers import in_processes
 
 log = logging.getLogger(__name__)
 
-PLAN_FILE, PLAN_FORMAT = "plan.json", 1
+PLAN_FILE, PLAN_FORMAT = "plan.json", 2
 # Seconds of work left, below which processes take longer to start than they save.
 POOL_FROM = 5.0
 SHOWN = 3  # differences and reasons in a message

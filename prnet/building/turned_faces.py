@@ -106,7 +106,7 @@ def build_extra(
     rule.check()
     output = Path(output)
     # Another rule adds, so that the plan says no more than of which face the fits are.
-    write_plan(output / FOLDER, dataset="300w_lp_extra", face=face_files.name)
+    write_plan(output / FOLDER, dataset="300w_lp_extra", face=face_files.load().describe())
     listing_file = output / "extra.json"
     listing = {"samples": {}, "unreadable": {}}
     if listing_file.is_file():

@@ -105,9 +105,9 @@ class BuiltSet(torch.utils.data.Dataset):
         return len(self.names)
 
     def require_face(self, description: dict) -> None:
-        """Raise ValueError if the set was built with other bases than the face at hand."""
+        """Raise ValueError if the set was built with another face than the one at hand."""
         built_with = self.build["face"]
-        here = {key: description[key] for key in built_with}
+        here = {key: description.get(key) for key in built_with}
         if here != built_with:
             raise ValueError(
                 f"{self.directory}: built with a face of {built_with}, this run's face has {here}; "

@@ -89,7 +89,7 @@ def test_plan_is_written_once_and_held_to(tmp_path):
     folder = tmp_path / "new"
     write_plan(folder, rule={"scale": 1.5, "bins": (0, 30)}, seed=3)
     file = folder / "plan.json"
-    plan = {"format": 1, "rule": {"scale": 1.5, "bins": [0, 30]}, "seed": 3}
+    plan = {"format": 2, "rule": {"scale": 1.5, "bins": [0, 30]}, "seed": 3}
     assert read_json_object(file) == plan
     before = file.stat().st_mtime_ns
     (folder / "a.txt").write_text("made")
@@ -110,7 +110,7 @@ def test_folders_of_others_and_of_earlier_versions_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"without a plan\.json: .* or by an earlier version"):
         write_plan(tmp_path, seed=3)
     (tmp_path / "plan.json").write_text('{"format": 0, "seed": 3}')
-    with pytest.raises(ValueError, match="of another version, format 0 where this one writes 1"):
+    with pytest.raises(ValueError, match="of another version, format 0 where this one writes 2"):
         write_plan(tmp_path, seed=3)
 
 

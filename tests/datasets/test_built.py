@@ -30,7 +30,15 @@ from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from tests.commands import run_commands
-from tests.tiny import HEIGHT, read_back, write_tiny_bfm, write_tiny_data_dir
+from tests.tiny import (
+    HEIGHT,
+    bfm_files,
+    read_back,
+    tiny_face,
+    write_bfm_files,
+    write_tiny_bfm,
+    write_tiny_data_dir,
+)
 
 AUDIT_KEYS = {
     "large_angles",
@@ -71,7 +79,10 @@ def test_build_json_has_exactly_the_documented_keys(built):
     assert set(build_json["audit"]) == AUDIT_KEYS
     assert build_json["dataset"] == "aflw2000"
     assert build_json["count"] == len(build_json["samples"]) == 6
-    assert build_json["face"] == {"vertices": 98, "shape_bases": 4, "exp_bases": 3}
+    fingerprint = build_json["face"].pop("fingerprint")
+    assert len(fingerprint) == 12
+    counts = {"vertices": 98, "shape_bases": 4, "exp_bases": 3}
+    assert build_json["face"] == {"name": "bfm", **counts}
     assert build_json["samples"] == sorted(build_json["samples"])
     assert build_json["audit"]["landmark_mismatch"] == {}
     assert build_json["audit"]["landmarks_unchecked"] == []
@@ -265,8 +276,30 @@ def test_a_damaged_set_is_named(name, built, tmp_path):
 
 def test_set_knows_its_face(built, face):
     built.require_face(face.describe())
-    with pytest.raises(ValueError, match="built with a face"):
-        built.require_face(face.describe() | {"shape_bases": 199})
+    for change in ({"shape_bases": 199}, {"fingerprint": "0" * 12}):
+        with pytest.raises(ValueError, match="built with a face"):
+            built.require_face(face.describe() | change)
+
+
+def test_a_set_is_never_half_of_one_face_and_half_of_another(
+    tiny_data_dir, tmp_path, monkeypatch, shards_of_two
+):
+    """A build that is killed, and gone on with after the BFM's files were replaced by others of the
+    same sizes."""
+    data_dir, output = tmp_path / "data", tmp_path / "set"
+    shutil.copytree(tiny_data_dir, data_dir)
+    monkeypatch.setattr(packing, "_join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(data_dir, output)
+    files = bfm_files(tiny_face())
+    files["BFM.mat"]["model"]["shapePC"] = files["BFM.mat"]["model"]["shapePC"][:, ::-1]
+    write_bfm_files(data_dir / "BFM", files)
+    with pytest.raises(ValueError, match=r"face\.fingerprint is \w{12} there and \w{12} here"):
+        build(data_dir, output)
+
+
+def interrupted(*_arguments):
+    raise KeyboardInterrupt
 
 
 def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path):
