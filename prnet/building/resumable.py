@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from prnet.checks import differences
 from prnet.files import read_json_object, write_json
 from prnet.workers import in_processes
 
@@ -52,7 +53,9 @@ def write_plan(folder: Path, **values: object) -> None:
             f"{file}: of another version, format {found.get('format')} where this one writes "
             f"{PLAN_FORMAT}; {advice}"
         )
-    different = [f"{key} is {old} there and {new} here" for key, old, new in _differ(found, plan)]
+    different = [
+        f"{key} is {old} there and {new} here" for key, old, new in differences(found, plan)
+    ]
     if different:
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise ValueError(
@@ -123,13 +126,3 @@ def log_reasons(unusable: Mapping[str, str], *, what: str) -> None:
     """A warning for each of the first ones."""
     for name, why in list(unusable.items())[:LISTED]:
         log.warning("%s: %s: %s", what, name, why)
-
-
-def _differ(old: object, new: object, path: str = "") -> Iterator[tuple[str, object, object]]:
-    """Where plain values differ: the key, dotted, and both values."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        if old != new:
-            yield path, old, new
-        return
-    for key in sorted(old.keys() | new.keys()):
-        yield from _differ(old.get(key), new.get(key), f"{path}.{key}" if path else key)
