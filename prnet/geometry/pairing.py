@@ -4,12 +4,11 @@ the inside of `prnet.geometry.icp`.
 Letters: Q queries, M static points, K candidates.
 """
 
-import numba
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 
 # Neighbours remembered for a query: enough that few of them are searched for a second time.
 NUM_CANDIDATES = 4
@@ -159,7 +158,7 @@ def _best_params(
     return np.concatenate([turn, means[1] - scale * rotation @ means[0], [np.log(scale)]])
 
 
-@numba.njit(inline="always")
+@inlined(inline="always")
 def _move(
     point: np.ndarray,  # (3,)
     matrix: np.ndarray,  # (3, 3)
@@ -174,7 +173,7 @@ def _move(
     )
 
 
-@numba.njit(inline="always")
+@inlined(inline="always")
 def _apart(moved: tuple[float, float, float], point: np.ndarray) -> float:  # (3,)
     """Squared distance."""
     x, y, z = moved[0] - point[0], moved[1] - point[1], moved[2] - point[2]
