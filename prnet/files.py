@@ -7,9 +7,12 @@ ValueError for a damaged one; both name the file.
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
+import re
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +21,21 @@ from typing import NamedTuple
 import numpy as np
 import scipy.io
 
+# What the system says of one file, whatever its disk does; None: what is said in our own words.
+OF_ONE_FILE = (
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+# How `written_whole` names what it has not finished, after the number of its process.
+TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
+# So old they are nobody's, whoever shares the folder.
+STALE_SECONDS = 3600
 # Of a longer line of a CSV a message shows the first cells and the last two.
 SHOWN_CELLS = 8
 
@@ -48,6 +66,11 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def of_one_file(error: Exception) -> bool:
+    """Whether an error says something of one file, rather than of the disk that holds it."""
+    return not isinstance(error, OSError) or error.errno in OF_ONE_FILE
+
+
 def require_folder(path: Path | str) -> None:
     """Make a folder and see that files can be written there.
 
@@ -62,6 +85,16 @@ def require_folder(path: Path | str) -> None:
         raise OSError(
             f"{path}: cannot be written ({error.strerror}); choose another output folder"
         ) from error
+    remove_leftovers(Path(path), older_than=STALE_SECONDS)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove what killed writers have not finished, here and in all folders below; in a folder that
+    others write to, only what is some seconds old."""
+    newest = time.time() - older_than
+    for path in folder.rglob(".*"):
+        if TEMPORARY.fullmatch(path.name) and (not older_than or path.stat().st_mtime < newest):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path | str, content: object) -> None:
@@ -208,6 +241,10 @@ def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
         raise FileNotFoundError(f"{path}: missing; {hint}")
     try:
         yield
+    except OSError as error:
+        if not of_one_file(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise ValueError(f"{path}: not {kind} ({error})") from error
     except Exception as error:  # noqa: BLE001 - on damaged files scipy and numpy raise nearly anything
         raise ValueError(f"{path}: not {kind} ({error})") from error
 

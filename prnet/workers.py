@@ -6,6 +6,8 @@ the processes fight over the cores.
 
 import concurrent.futures
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -79,7 +81,16 @@ _tools: list = []
 
 def _start_worker(prepare: Callable[[], object]) -> None:
     one_thread(0)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     _tools[:] = [prepare()]
+
+
+def _end_with(parent: multiprocessing.Process) -> None:
+    """One that is killed says nothing, and its processes would wait for their next piece."""
+    parent.join()
+    os._exit(1)
 
 
 def _work_there(work: Callable, piece: object) -> object:

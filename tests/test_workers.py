@@ -2,6 +2,10 @@
 
 import functools
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +41,43 @@ def test_tools_that_cannot_be_made_are_reported_at_once(workers):
 
 def test_without_parts_nothing_is_prepared():
     assert list(in_processes(add, [], refuse, workers=0)) == []
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """Killed, it can tell them nothing."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, time\n"
+        "from prnet.workers import in_processes\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "def work(piece, _tools):\n"
+        "    (folder / f'{os.getpid()}.pid').touch()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    list(in_processes(work, [1, 2], dict, workers=2))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, script], env=environment)
+    try:
+        assert wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def wait_until(done, *, seconds=60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.05)
+    return done()
+
+
+def is_alive(process: int) -> bool:
+    """A dead one that nobody has waited for is dead."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"

@@ -10,6 +10,7 @@ import torch
 
 from prnet.building.audit import FULL_BASES, Audit
 from prnet.building.packing import PackedShard, Shard, build_packed
+from prnet.building.resumable import left_out
 from prnet.checks import require_choice
 from prnet.datasets.fits import HINT_300W_LP, HINT_AFLW2000, FacePair, find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
@@ -136,10 +137,8 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
     loaded: list[LoadedPair] = []
     unreadable: dict[str, str] = {}
     for pair in shard.sources:
-        try:
+        with left_out(unreadable, pair.name):
             loaded.append(load_pair(pair))
-        except (OSError, ValueError) as error:
-            unreadable[pair.name] = str(error)
 
     model = face.morphable_model
     records = np.zeros(len(loaded), record_dtype(model.num_shape, model.num_exp))

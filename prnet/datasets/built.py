@@ -11,11 +11,13 @@ Position maps are not stored: `prnet.geometry.position_map` makes them from a re
 import hashlib
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from prnet.checks import name_list
 from prnet.datasets.pictures import CropRule, FitItem
 from prnet.datasets.records import SetRecord
 from prnet.files import read_json_object, read_npy
@@ -95,11 +97,30 @@ class BuiltSet(torch.utils.data.Dataset):
                 f"{self.directory}: records.npy has {len(self.records)} records, build.json "
                 f"{len(self.names)} samples; build the set again"
             )
+        self._require_whole(layout)
         self._shards: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple:
         """Loader processes open the files themselves; they are not sent a copy of the records."""
         return BuiltSet, (self.directory,)
+
+    def _require_whole(self, layout: Mapping) -> None:
+        """Raise ValueError where the records, or the size of a file of pictures, are not as
+        written. Sets of earlier versions do not say it."""
+        faults = []
+        if "records_crc32" in layout:
+            data = (self.directory / "records.npy").read_bytes()
+            if zlib.crc32(data) != layout["records_crc32"]:
+                faults.append("records.npy does not match its checksum")
+        for shard, expected in enumerate(layout.get("picture_bytes", ())):
+            path = self.directory / "pictures" / f"{shard}.bin"
+            found = path.stat().st_size if path.is_file() else 0
+            if found != expected:
+                faults.append(f"pictures/{shard}.bin has {found} of {expected} bytes")
+        if faults:
+            raise ValueError(
+                f"{self.directory}: {name_list(faults)}; copy the set again, or delete and build it"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -129,4 +150,11 @@ class BuiltSet(torch.utils.data.Dataset):
                 raise FileNotFoundError(f"{path}: missing; build the set again")
             self._shards[shard] = np.memmap(path, mode="r")
         start = int(record["picture_offset"])
-        return self._shards[shard][start : start + int(record["picture_bytes"])].tobytes()
+        data = self._shards[shard][start : start + int(record["picture_bytes"])].tobytes()
+        # Sets of earlier versions have no checksums.
+        if "picture_crc32" in record.dtype.names and zlib.crc32(data) != record["picture_crc32"]:
+            raise ValueError(
+                f"{self.directory / 'pictures' / f'{shard}.bin'}: the picture at byte {start} does "
+                "not match its checksum; copy the set again, or delete and build it"
+            )
+        return data
