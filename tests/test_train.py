@@ -340,6 +340,12 @@ def test_unknown_precision_is_refused_before_the_first_step(built_dir, face, tmp
         run(built_dir, face, tmp_path, precision="bf61")
 
 
+def test_compiling_without_a_compiler_is_refused(built_dir, face, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"trainer\.compile=true: no C\+\+ compiler here"):
+        run(built_dir, face, tmp_path, compile=True)
+
+
 def test_resumed_run_keeps_the_best_weights_so_far(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "best.pt").write_bytes(b"the best")

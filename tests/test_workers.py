@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch
 
-from prnet.workers import in_processes
+from prnet.workers import in_processes, loader_of
 
 
 def add(part: int, tools: dict, *, more: int) -> tuple[int, int]:
@@ -67,7 +69,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     assert wait_until(lambda: not any(map(is_alive, workers)))
 
 
-def wait_until(done, *, seconds=60.0) -> bool:
+def wait_until(done, *, seconds=180.0) -> bool:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
         time.sleep(0.05)
@@ -81,3 +83,46 @@ def is_alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state not in "ZX"
+
+
+class Pair(NamedTuple):
+    numbers: torch.Tensor
+    names: list[str]
+    scans: list[torch.Tensor]
+
+
+def collate(items: list[int]) -> Pair:
+    numbers = torch.tensor(items)
+    return Pair(numbers, [str(number) for number in items], [numbers.double(), numbers[:0]])
+
+
+def collate_without_room(items: list[int]) -> Pair:
+    """As in a container whose shared memory is full; called in a process of the loader alone."""
+
+    def full(_tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    torch.Tensor.share_memory_ = full
+    return collate(items)
+
+
+def test_batches_that_shared_memory_has_no_room_for_arrive(caplog):
+    loader = loader_of(range(5), collate_without_room, batch_size=2, num_workers=1)
+    assert len(loader) == 3
+    found = list(loader)
+    for batch, expected in zip(found, map(collate, ([0, 1], [2, 3], [4])), strict=True):
+        assert isinstance(batch, Pair)
+        assert not batch.numbers.is_shared()
+        assert batch.names == expected.names
+        for one, other in zip(
+            [batch.numbers, *batch.scans], [expected.numbers, *expected.scans], strict=True
+        ):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+    assert caplog.text.count("docker run --shm-size") == 1
+
+
+def test_batches_share_memory_where_there_is_room():
+    (batch,) = loader_of(range(2), collate, batch_size=2, num_workers=1)
+    assert batch.numbers.is_shared()
+    assert torch.equal(batch.numbers, torch.tensor([0, 1]))

@@ -39,7 +39,7 @@ POOL_FROM = 5.0
 SHOWN = 3  # differences and reasons in a message
 LISTED = 10  # reasons in the log
 # So much that cannot be used says that something is wrong with all of it.
-LARGE_SHARE = 1 / 3
+LARGE_SHARE = 0.5
 
 Item = TypeVar("Item")
 Tools = TypeVar("Tools")

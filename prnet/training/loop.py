@@ -22,7 +22,7 @@ from prnet.models.network import Network
 from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
 from prnet.training.optimizer import make_optimizer
-from prnet.training.plan import Plan, batch_generator
+from prnet.training.plan import Plan, batch_generator, require_compiler
 from prnet.training.processes import Processes
 from prnet.training.run_files import RunFiles
 from prnet.training.schedule import require_same_rates
@@ -64,6 +64,8 @@ def train(
             over other samples, batches or processes, or with other settings.
     """
     require_choice("precision", plan.precision, PRECISIONS)
+    if plan.compile:
+        require_compiler()
     device = processes.device
     start = resume["step"] if resume else 0
     batching = {"batch_size": plan.batch_size, "seed": plan.seed, "start": start}

@@ -1,5 +1,7 @@
 """The numbers that steer the training loop, and the random numbers of one step."""
 
+import os
+import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +48,16 @@ class Plan(NamedTuple):
         last."""
         every = max(1, round(self.validate_every * steps_per_epoch))
         return step == self.total_steps(steps_per_epoch) or step % every == 0
+
+
+def require_compiler() -> None:
+    """Raise ValueError where torch.compile finds nothing to compile its code with."""
+    names = (os.environ.get("CXX") or "c++", "g++", "clang++", "cl")
+    if not any(map(shutil.which, names)):
+        raise ValueError(
+            "trainer.compile=true: no C++ compiler here; install g++ or clang++ (or name it by "
+            "CXX), or leave the option out"
+        )
 
 
 def batch_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
