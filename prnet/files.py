@@ -54,16 +54,30 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
     Whoever reads `path` sees the old content or the new, never half of it; folders are made as
     needed.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy.save and cv2.imwrite go by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        # Of another file, or in words of our own, it says all there is.
+        if error.filename is not None and Path(error.filename).parent != path.parent:
+            raise
+        if error.filename is None and str(path) in str(error):
+            raise
+        reason = error.strerror or error
+        named = OSError(f"{path}: cannot be written ({reason}); free some room, or write elsewhere")
+        named.errno = error.errno
+        raise named from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def of_one_file(error: Exception) -> bool:
@@ -82,8 +96,9 @@ def require_folder(path: Path | str) -> None:
             temporary.touch()
         (Path(path) / "probe").unlink()
     except OSError as error:
+        reason = (error.__cause__ or error).strerror
         raise OSError(
-            f"{path}: cannot be written ({error.strerror}); choose another output folder"
+            f"{path}: cannot be written ({reason}); choose another output folder"
         ) from error
     remove_leftovers(Path(path), older_than=STALE_SECONDS)
 
