@@ -142,11 +142,43 @@ def csv_text(lines: Iterable[Sequence]) -> str:
     return stream.getvalue()
 
 
+def require_file(path: Path) -> None:
+    """Raise ValueError for a folder, and for pipes and devices, which may have no end, and
+    FileNotFoundError where there is nothing."""
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
+        raise FileNotFoundError(f"{path}: no such file")
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `require_file`.
+        OSError: it cannot be read; names it.
+    """
+    require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def read_text(path: Path) -> str:
+    """As `read_bytes`, decoded from UTF-8, with or without its mark."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file ({error})") from error
+
+
 def read_json_object(path: Path) -> dict:
     """Raises ValueError, naming the file, where it holds no JSON object."""
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of bytes that are no text, too
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); write it again") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")

@@ -23,7 +23,7 @@ from benchmarks.made_data import make_face
 from benchmarks.timing import Sizes
 from fault_campaign.kills import Killed, in_child, kill_at_random
 from fault_campaign.kinds import kinds
-from fault_campaign.mutations import CLEAR, OTHER, SAME, WRONG, mutate
+from fault_campaign.mutations import CLEAR, OTHER, SAME, WRONG, limit_memory, mutate
 from fault_campaign.verbs import build, evaluate, train, verbs, write_world
 
 FACE = Sizes(vertex_rows=23, vertex_columns=21, shape_bases=5, exp_bases=3)
@@ -79,6 +79,7 @@ def main() -> None:
                 faults += killed[-1].faults
         if killed:
             print("\n".join(kill_table(killed)), end="\n\n")
+        limit_memory()
         columns = (CLEAR, SAME, OTHER, WRONG)
         print(f"| kind of file | mutations | {' | '.join(columns)} |\n|---|---|---|---|---|---|")
         for kind in kinds(made, folder / "kinds") if options.mutations else ():

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prnet.checks import name_list
+from prnet.checks import name_list, require_choice
 from prnet.datasets.pictures import CropRule, FitItem
 from prnet.datasets.records import SetRecord
-from prnet.files import read_json_object, read_npy
+from prnet.files import read_json_object, read_npy, take
+from prnet.geometry.camera import PIXEL_ORIGINS
 
 FORMAT = 1
 
@@ -86,9 +87,15 @@ class BuiltSet(torch.utils.data.Dataset):
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self.build, layout = read_built_info(directory)
-        self.names: list[str] = self.build["samples"]
-        self.crop_rule = CropRule(**layout["crop"])
-        self.pixel_origin: str = layout["pixel_origin"]
+        self.names: list[str] = take(self.build, "samples", list, self.directory / "build.json")
+        where = self.directory / "format.json"
+        crop = take(layout, "crop", dict, where)
+        if set(crop) != set(CropRule._fields):
+            expected = ", ".join(CropRule._fields)
+            raise ValueError(f"{where}: crop has {', '.join(crop)}, expected {expected}")
+        self.crop_rule = CropRule(**crop)
+        self.pixel_origin: str = take(layout, "pixel_origin", str, where)
+        require_choice(f"{where}: pixel_origin", self.pixel_origin, PIXEL_ORIGINS)
         self.records = read_npy(
             self.directory / "records.npy", hint="build the set again", mapped=True
         )
@@ -127,7 +134,7 @@ class BuiltSet(torch.utils.data.Dataset):
 
     def require_face(self, description: dict) -> None:
         """Raise ValueError if the set was built with another face than the one at hand."""
-        built_with = self.build["face"]
+        built_with = take(self.build, "face", dict, self.directory / "build.json")
         here = {key: description.get(key) for key in built_with}
         if here != built_with:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Every kind of file that the package reads, each made, and its reader."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -17,9 +18,8 @@ from prnet.datasets.fits import read_fit
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.datasets.predictions import read_prediction, write_prediction
-from prnet.export.mesh import write_obj
 from prnet.faces.bfm import load_bfm
-from prnet.files import read_csv, read_json_object
+from prnet.files import read_bytes, read_csv, read_json_object
 from prnet.models.loading import load_model
 from prnet.reconstruction.photos import read_photo
 from prnet.reports.reading import read_report
@@ -91,16 +91,15 @@ def kinds(made: Path, folder: Path) -> list[Kind]:
     add("report of an evaluation", made / "scored" / "report.json", "report.json", read_report)
     path = add("plan of a build", None, "plan.json", read_plan)
     path.write_text(json.dumps({"format": 2, "seed": 3}))
-    path = add("head scan, .obj", None, "head.obj", read_scan)
-    write_obj(path, points, np.arange(66).reshape(22, 3))
+    if importlib.util.find_spec("trimesh") is not None:
+        place = folder / "scan"
+        shutil.copytree(next((made / "world" / "Florence").iterdir()), place)
+        found.append(Kind("head scan, .obj", next(place.glob("*.obj")), read_scan, False))
     return found
 
 
 def decoded(path: Path) -> np.ndarray:
-    # As every reader of pictures does it: the bytes first.
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return decode_picture(path.read_bytes(), source=path)
+    return decode_picture(read_bytes(path), source=path)
 
 
 def read_boxes(path: Path) -> object:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +17,13 @@ import torch
 
 SECONDS = 20  # longer than this a reader hangs
 LONGEST_MESSAGE = 600
+MOST_MEMORY = 4 << 30  # bytes
 # What may come of a mutation.
 SAME, CLEAR, OTHER, WRONG = "as before", "one clear line", "read as other values", "wrong"
+
+
+# With some of the blanks that follow, so that more digits fit.
+NPY_SHAPE = re.compile(rb"'shape': \([^)]*\), } {6}")
 
 
 class Kind(NamedTuple):
@@ -54,6 +61,10 @@ def mutations(data: bytes, random: np.random.Generator, count: int) -> Iterator[
         yield "a hole", data[:at] + bytes(min(512, size - at)) + data[at + 512 :]
         yield "cut", data[:at]
         yield "something after", data + some * 4
+    shape = NPY_SHAPE.search(data[:256])
+    if shape:
+        declared = b"'shape': (%d,), }" % 10**12
+        yield "1e12 values", data.replace(shape[0], declared.ljust(len(shape[0])), 1)
 
 
 def special_files(path: Path) -> Iterator[str]:
@@ -134,6 +145,12 @@ def at_most(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def limit_memory() -> None:
+    """What takes more room than this is wrong, and must not take the machine with it."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, used + MOST_MEMORY))
 
 
 def digest(value: object) -> str:
