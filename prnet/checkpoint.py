@@ -15,6 +15,7 @@ network of one picks the class by name among the package's own (`prnet.models.lo
 """
 
 import hashlib
+import io
 import json
 import zipfile
 from collections import OrderedDict
@@ -57,7 +58,11 @@ def save_checkpoint(path: Path | str, state: Mapping[str, object]) -> None:
         if Path(path).suffix == SHARED:
             file.write(_as_safetensors(content))
         else:
-            torch.save(content, file)  # given a path, it would write the temporary name into it
+            # Given a path, torch would write the temporary name into it; on a full disk its writer
+            # says nothing that helps.
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            file.write(buffer.getbuffer())
 
 
 def load_checkpoint(source: Path | str) -> dict:

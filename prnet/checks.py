@@ -1,7 +1,7 @@
-"""What many messages are made of: one check of a choice, lists of names."""
+"""What many messages are made of: one check of a choice, differences, lists of names."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,16 @@ def require_finite(what: str, values: np.ndarray) -> None:
     """Raise ValueError where an array, such as "FILE: NAME", holds NaN or infinity."""
     if not np.isfinite(values).all():
         raise ValueError(f"{what} holds values that are not finite")
+
+
+def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str, object, object]]:
+    """Where plain values differ: the key, dotted, and both values."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield path, old, new
+        return
+    for key in sorted(old.keys() | new.keys()):
+        yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
 
 
 def faults_listed(faults: Mapping[str, Sequence[str]]) -> str:

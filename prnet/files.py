@@ -7,10 +7,12 @@ ValueError for a damaged one; both name the file.
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
-import shutil
+import re
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+# What the system says of one file, whatever its disk does; None: what is said in our own words.
+OF_ONE_FILE = (
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+# How `written_whole` names what it has not finished, after the number of its process.
+TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
+# So old they are nobody's, whoever shares the folder.
+STALE_SECONDS = 3600
 # Of a longer line of a CSV a message shows the first cells and the last two.
 SHOWN_CELLS = 8
 
@@ -36,12 +53,15 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
     Whoever reads `path` sees the old content or the new, never half of it; folders are made as
     needed.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy.save and cv2.imwrite go by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
@@ -49,11 +69,18 @@ def written_whole(path: Path | str) -> Iterator[Path]:
             raise
         # A full disk names no file, and torch's writer not even the disk.
         number = getattr(error, "errno", None)
-        why = os.strerror(number) if number else str(error).partition("\n")[0]
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise OSError(f"{path}: not written ({why}; {free:.0f} MB are free there)") from error
+        reason = os.strerror(number) if number else str(error).partition("\n")[0]
+        named = OSError(f"{path}: cannot be written ({reason}); free some room, or write elsewhere")
+        named.errno = number
+        raise named from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def of_one_file(error: Exception) -> bool:
+    """Whether an error says something of one file, rather than of the disk that holds it."""
+    return not isinstance(error, OSError) or error.errno in OF_ONE_FILE
 
 
 def _is_of_writing(error: OSError | RuntimeError, temporary: Path) -> bool:
@@ -76,9 +103,20 @@ def require_folder(path: Path | str) -> None:
             temporary.touch()
         (Path(path) / "probe").unlink()
     except OSError as error:
+        reason = (error.__cause__ or error).strerror
         raise OSError(
-            f"{path}: cannot be written ({error.strerror}); choose another output folder"
+            f"{path}: cannot be written ({reason}); choose another output folder"
         ) from error
+    remove_leftovers(Path(path), older_than=STALE_SECONDS)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove what killed writers have not finished, here and in all folders below; in a folder that
+    others write to, only what is some seconds old."""
+    newest = time.time() - older_than
+    for path in folder.rglob(".*"):
+        if TEMPORARY.fullmatch(path.name) and (not older_than or path.stat().st_mtime < newest):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path | str, content: object) -> None:
@@ -118,11 +156,43 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: s
     return "\n".join(f"|{line}" for line in lines)
 
 
+def require_file(path: Path) -> None:
+    """Raise ValueError for a folder, and for pipes and devices, which may have no end, and
+    FileNotFoundError where there is nothing."""
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
+        raise FileNotFoundError(f"{path}: no such file")
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `require_file`.
+        OSError: it cannot be read; names it.
+    """
+    require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def read_text(path: Path) -> str:
+    """As `read_bytes`, decoded from UTF-8, with or without its mark."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file ({error})") from error
+
+
 def read_json_object(path: Path) -> dict:
     """Raises ValueError, naming the file, where it holds no JSON object."""
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of bytes that are no text, too
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); write it again") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
@@ -234,6 +304,10 @@ def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
         raise FileNotFoundError(f"{path}: missing; {hint}")
     try:
         yield
+    except OSError as error:
+        if not of_one_file(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise ValueError(f"{path}: not {kind} ({error})") from error
     except Exception as error:  # noqa: BLE001 - on damaged files scipy and numpy raise nearly anything
         raise ValueError(f"{path}: not {kind} ({error})") from error
 

@@ -32,6 +32,7 @@ from prnet.entry import loader_workers, num_workers, resolve_device, shipped_nam
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
+from prnet.files import take
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
@@ -70,6 +71,7 @@ class Settings(NamedTuple):
     protocol: Protocol
     init: str | None
     resume: str | None
+    decisive: dict  # what a resumed run has in common with its start, plain values
 
 
 def read_settings(cfg: DictConfig) -> Settings:
@@ -103,6 +105,10 @@ def read_settings(cfg: DictConfig) -> Settings:
     optimizer = values["optimizer"]
     as_configured = ("name", "data_dir", "built_ratios", "validation_fraction", "hide_fits")
     as_configured += ("landmark_images", "init", "resume")
+    decisive = {key: values[key] for key in ("optimizer", "scheduler", "loss", "augment")}
+    for key in ("precision", "average", "recompute_batch_norm"):
+        decisive.setdefault("trainer", {})[key] = values["trainer"][key]
+    decisive = without_targets(decisive)
     return Settings(
         **{key: values[key] for key in as_configured},
         device=resolve_device(cfg.device),
@@ -120,7 +126,21 @@ def read_settings(cfg: DictConfig) -> Settings:
         ).checked(),
         schedule=instantiate(cfg.scheduler),
         protocol=Protocol.from_values(values["protocol"]),
+        decisive=decisive,
     )
+
+
+def without_targets(values: object) -> object:
+    """Plain values of a configuration in which what is called has its bare name: a checkpoint
+    names no code."""
+    if not isinstance(values, dict):
+        return values
+    targets = {"_target_": "class", "_partial_": None}
+    named = {targets.get(key, key): without_targets(value) for key, value in values.items()}
+    named.pop(None, None)
+    if "class" in named:
+        named["class"] = named["class"].rpartition(".")[2]
+    return named
 
 
 def shipped_losses(model: DictConfig) -> dict[str, Loss]:
@@ -179,6 +199,9 @@ def load_start(settings: Settings, run_dir: Path, processes: Processes) -> dict 
     checkpoint = load_checkpoint(path)
     if settings.resume is not None and "training" not in checkpoint:
         raise ValueError(f"{path}: weights only; resume takes a last.pt, init takes this")
+    if settings.resume is not None:
+        for key, kind in (("step", int), ("order", dict), ("optimizer", dict), ("best", float)):
+            take(checkpoint["training"], key, kind, f"{path}: training")
     source = describe_source(path, checkpoint)
     load_weights(settings.network, checkpoint["weights"], source=source)
     if settings.resume is None:
@@ -202,6 +225,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     if settings.built is None:
         require_archives(settings.dataset, settings.face, data_dir=settings.data_dir)
     face = settings.face.load()
+    description = face.describe()
     data = open_data(settings, face, processes)
     log.info("%d training samples, run directory %s", len(data), run_dir)
     if data.unfitted and "landmarks" not in loss_fn.targets:
@@ -212,7 +236,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     resume = load_start(settings, run_dir, processes)
     header = {
         "model": settings.model,
-        "face": face.describe(),
+        "face": description,
         "pixel_origin": data.pixel_origin,
         "experiment": settings.name,
     }
@@ -255,6 +279,9 @@ def run(settings: Settings, run_dir: Path) -> Ending:
         header=header,
         validate=validate,
         resume=resume,
+        settings=settings.decisive
+        | {"model": settings.model, "data": data.describe(), "pixel_origin": data.pixel_origin}
+        | {"face": description},
     )
     processes.leave()
     return ending

@@ -5,13 +5,21 @@ the processes fight over the cores.
 """
 
 import concurrent.futures
+import functools
+import logging
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+log = logging.getLogger(__name__)
 
 Piece = TypeVar("Piece")
 Tools = TypeVar("Tools")
@@ -20,12 +28,12 @@ Result = TypeVar("Result")
 
 def loader_of(
     dataset: Dataset, collate: Callable, *, num_workers: int = 0, pin_memory: bool = False, **order
-) -> DataLoader:
+) -> Iterable:
     """Batches of a data set made in `num_workers` processes; `order` is `batch_size`, for items in
     their own order, or a `batch_sampler`."""
-    return DataLoader(
+    loader = DataLoader(
         dataset,
-        collate_fn=collate,
+        collate_fn=functools.partial(_sendable, collate) if num_workers else collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
@@ -33,6 +41,63 @@ def loader_of(
         multiprocessing_context="spawn" if num_workers else None,
         **order,
     )
+    return _Received(loader) if num_workers else loader
+
+
+class _Piped(NamedTuple):
+    """A tensor on its way through a pipe."""
+
+    array: np.ndarray
+
+
+def _sendable(collate: Callable, items: list) -> object:
+    """A batch in shared memory, or where there is no room for it (containers have 64 MB) as arrays
+    for the pipe: torch would print an error, send nothing and have the loader wait for ever."""
+    batch = collate(items)
+    try:
+        return _mapped(batch, Tensor, Tensor.share_memory_)
+    except (RuntimeError, OSError):
+        return _mapped(batch, Tensor, lambda tensor: _Piped(tensor.numpy()))
+
+
+class _Received:
+    """What `_sendable` has sent, as it was."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        for batch in self.loader:
+            yield _mapped(batch, _Piped, _from_pipe)
+
+
+def _from_pipe(piped: _Piped) -> Tensor:
+    _say_once()
+    return torch.from_numpy(piped.array)
+
+
+@functools.cache
+def _say_once() -> None:
+    log.warning(
+        "shared memory has no room for a batch, which goes through a pipe and takes longer: give "
+        "it more (docker run --shm-size=2g), or take smaller batches or fewer loader processes"
+    )
+
+
+def _mapped(value: object, kind: type, change: Callable) -> object:
+    """Containers with everything of a kind in them changed."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(part, kind, change) for part in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(part, kind, change) for part in value)
+    if isinstance(value, dict):
+        return {key: _mapped(part, kind, change) for key, part in value.items()}
+    return value
 
 
 def settle(_worker: int = 0) -> None:
@@ -84,7 +149,16 @@ _tools: list = []
 
 def _start_worker(prepare: Callable[[], object]) -> None:
     settle()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     _tools[:] = [prepare()]
+
+
+def _end_with(parent: multiprocessing.Process) -> None:
+    """One that is killed says nothing, and its processes would wait for their next piece."""
+    parent.join()
+    os._exit(1)
 
 
 def _work_there(work: Callable, piece: object) -> object:

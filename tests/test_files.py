@@ -1,11 +1,22 @@
 """The readers: what they return, and what they say of a file that is not as it should be."""
 
 import errno
+import os
+import time
 
 import numpy as np
 import pytest
 
-from prnet.files import read_csv, read_npy, read_npz, write_npz, written_whole
+from prnet.datasets.pictures import write_picture
+from prnet.files import (
+    read_csv,
+    read_npy,
+    read_npz,
+    remove_leftovers,
+    write_json,
+    write_npz,
+    written_whole,
+)
 
 HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")
 
@@ -105,7 +116,7 @@ def test_a_full_disk_names_the_file_that_is_not_written(error, tmp_path):
             temporary.write_text("half")
             raise error
 
-    with pytest.raises(OSError, match=r"report\.json: not written \(.*MB are free"):
+    with pytest.raises(OSError, match=r"report\.json: cannot be written \(.*\); free"):
         write()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
@@ -113,3 +124,50 @@ def test_a_full_disk_names_the_file_that_is_not_written(error, tmp_path):
 def test_errors_of_another_file_keep_their_own_words(tmp_path):
     with pytest.raises(FileNotFoundError, match="other"), written_whole(tmp_path / "a") as _:
         (tmp_path / "other").read_text()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path, {}),
+        lambda path: write_npz(path, {"a": np.zeros(3)}),
+        lambda path: write_picture(path.with_suffix(".png"), np.zeros((9, 9, 3), np.uint8)),
+    ],
+)
+def test_a_full_disk_is_named_with_the_file_and_leaves_the_old_one(write, tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    for name in ("a", "a.png"):
+        (tmp_path / name).write_text("old")
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.replace", full)
+    message = rf"^{path}(\.png)?: cannot be written \(No space left on device\); free some room"
+    with pytest.raises(OSError, match=message) as raised:
+        write(path)
+    assert raised.value.errno == errno.ENOSPC
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.png"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_an_error_of_another_file_stays_its_own(tmp_path):
+    """Copied is what cannot be read, not the copy."""
+    message = r"No such file.*there/b'$"
+    with pytest.raises(FileNotFoundError, match=message), written_whole(tmp_path / "a") as copy:
+        copy.write_bytes((tmp_path / "there" / "b").read_bytes())
+
+
+def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
+    mine = [tmp_path / ".a.7.tmp.json", tmp_path / "b" / ".c.8.tmp"]
+    others = [tmp_path / ".a.json", tmp_path / "a.7.tmp.json", tmp_path / ".tmp"]
+    (tmp_path / "b").mkdir()
+    for path in mine + others:
+        path.touch()
+    old = time.time() - 100
+    os.utime(mine[1], (old, old))
+    remove_leftovers(tmp_path, older_than=50)
+    assert [path.exists() for path in mine] == [True, False]
+    remove_leftovers(tmp_path)
+    assert not mine[0].exists()
+    assert all(path.exists() for path in others)

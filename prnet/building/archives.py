@@ -10,6 +10,7 @@ import torch
 
 from prnet.building.audit import FULL_BASES, Audit
 from prnet.building.packing import PackedShard, Shard, build_packed
+from prnet.building.resumable import left_out
 from prnet.checks import require_choice
 from prnet.datasets.fits import HINT_300W_LP, HINT_AFLW2000, FacePair, find_300w_lp, find_aflw2000
 from prnet.datasets.pictures import CropRule
@@ -38,6 +39,8 @@ MAP_DTYPES = ("float32", "float16", "uint16")
 FIXED_POINT_STEPS = 128  # per px
 FIXED_POINT_RANGE = (-128.0, 384.0)
 DECODE_BATCH = 64  # meshes
+# Of `Face.describe`: what fits are of, without the UV layout, which is that of the network.
+FACE_KEYS = ("name", "vertices", "shape_bases", "exp_bases", "fingerprint")
 SECONDS = 0.0025  # of work in a sample, about
 
 
@@ -108,6 +111,7 @@ def build_archive(
     require_choice("map_dtype", options.map_dtype, MAP_DTYPES)
     pixel_origin_shift("zero_based", options.pixel_origin)  # refuses an unknown one
     pairs = find_archive(options.dataset, subsets, face_files, data_dir=data_dir)
+    described = face_files.load().describe()
     # Another place of the archive is the same archive: names count, not paths.
     names = "\n".join(pair.name for pair in pairs)
     return build_packed(
@@ -126,6 +130,7 @@ def build_archive(
             "pairs": len(pairs),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         },
+        face={key: described[key] for key in FACE_KEYS if key in described},
         unit="sample",
         seconds=SECONDS,
         workers=workers,
@@ -137,10 +142,8 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
     loaded: list[LoadedPair] = []
     unreadable: dict[str, str] = {}
     for pair in shard.sources:
-        try:
+        with left_out(unreadable, pair.name):
             loaded.append(load_pair(pair))
-        except (OSError, ValueError) as error:
-            unreadable[pair.name] = str(error)
 
     model = face.morphable_model
     records = np.zeros(len(loaded), record_dtype(model.num_shape, model.num_exp))
@@ -161,13 +164,11 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
             if options.maps:
                 path = output / "maps" / f"{one.name}.npy"
                 _write_map(path, record, decoded.vertices[i], options, face)
-    described = face.describe()
     return PackedShard(
         names=[loaded[i].name for i in kept],
         records=records[kept],
         pictures=[loaded[i].data for i in kept],
         audit={**audit.lists, "unreadable": unreadable},
-        face={key: described[key] for key in ("vertices", "shape_bases", "exp_bases")},
     )
 
 

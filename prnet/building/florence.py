@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from prnet.building.resumable import log_reasons, resumable, some_reasons, write_plan
+from prnet.building.resumable import log_reasons, planned, require_most, resumable, some_reasons
 from prnet.building.scan_files import (
     SubjectScans,
     find_scans,
@@ -25,7 +25,7 @@ from prnet.datasets.pictures import decode_picture, write_picture
 from prnet.drawing.pictures import tile
 from prnet.faces.embedded import load_embedded
 from prnet.faces.face import Face
-from prnet.files import read_npz, write_json, written_whole
+from prnet.files import of_one_file, read_npz, write_json, written_whole
 from prnet.geometry import camera
 
 log = logging.getLogger(__name__)
@@ -52,25 +52,27 @@ def build_florence(
     files = find_scans(Path(data_dir) / "Florence", rule.scans)
     require_trimesh(files)
     folder = Path(output) / FOLDER
-    write_plan(folder, dataset="florence", **rule._asdict())
-    # A test set of its own: readers need the rule, not how the build went.
-    write_json(folder / RULE_FILE, {"format": 1, **rule._asdict()})
-    failed = resumable(
-        folder,
-        [[file] for file in files],
-        functools.partial(_write_subject, folder=folder, rule=rule),
-        load_embedded,
-        lambda subject: folder / subject.name / SUBJECT_FILE,
-        title="render",
-        unit="subject",
-        seconds=SECONDS,
-        workers=workers,
-    )
+    face = load_embedded().describe()
+    with planned(folder, dataset="florence", face=face, **rule._asdict()):
+        # A test set of its own: readers need the rule, not how the build went.
+        write_json(folder / RULE_FILE, {"format": 1, **rule._asdict()})
+        failed = resumable(
+            folder,
+            [[file] for file in files],
+            functools.partial(_write_subject, folder=folder, rule=rule),
+            load_embedded,
+            lambda subject: folder / subject.name / SUBJECT_FILE,
+            title="render",
+            unit="subject",
+            seconds=SECONDS,
+            workers=workers,
+        )
     log_reasons(failed, what="left out")
     if len(failed) == len(files):
         raise ValueError(
             f"no scan of {Path(data_dir) / 'Florence'} can be used: {some_reasons(failed)}"
         )
+    require_most(folder, len(files) - len(failed), failed)
     return folder
 
 
@@ -92,6 +94,8 @@ def _write_subject(
             located = locate(scan, fit, rule)
             break
         except (ValueError, OSError) as error:
+            if not of_one_file(error):
+                raise
             reasons.append(str(error))
     else:
         return {file.name: "; ".join(reasons)}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.building.head_scans import write_scan
-from prnet.building.resumable import chunks, resumable, write_plan
+from prnet.building.resumable import chunks, planned, resumable
 from prnet.datasets.fits import write_fit
 from prnet.datasets.pictures import write_picture
 from prnet.datasets.synthetic import (
@@ -78,25 +78,26 @@ def freeze(
         raise ValueError(
             f"got count {count}, test_count {test_count}, scans {scans}; expected some of one"
         )
-    write_plan(output, **{k: v for k, v in to_values(rule).items() if k not in READING})
-    write_face(output / "face.npz")
-    pieces = [
-        piece
-        for folder, number in ((TRAINING, count), (TEST, test_count))
-        for piece in chunks([WorldFile(folder, index) for index in range(number)], PIECE_SIZE)
-    ]
-    pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
-    resumable(
-        output,
-        pieces,
-        functools.partial(_write_piece, output=output),
-        functools.partial(_worlds, rule),
-        functools.partial(_marker, output),
-        title="render",
-        unit="sample",
-        seconds=SECONDS,
-        workers=workers,
-    )
+    world = {k: v for k, v in to_values(rule).items() if k not in READING}
+    with planned(output, **world, face=load_embedded().describe()):
+        write_face(output / "face.npz")
+        pieces = [
+            piece
+            for folder, number in ((TRAINING, count), (TEST, test_count))
+            for piece in chunks([WorldFile(folder, index) for index in range(number)], PIECE_SIZE)
+        ]
+        pieces += [[WorldFile(SCANS, index)] for index in range(scans)]
+        resumable(
+            output,
+            pieces,
+            functools.partial(_write_piece, output=output),
+            functools.partial(_worlds, rule),
+            functools.partial(_marker, output),
+            title="render",
+            unit="sample",
+            seconds=SECONDS,
+            workers=workers,
+        )
 
 
 def _marker(output: Path, file: WorldFile) -> Path:

@@ -8,6 +8,7 @@ DIR/parts/SHARD.npy, .json   records, names and audit of a shard until all are t
 import functools
 import logging
 import shutil
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,11 @@ import numpy as np
 from prnet.building.resumable import (
     chunks,
     log_reasons,
+    planned,
     remove_leftovers,
+    require_most,
     resumable,
     some_reasons,
-    write_plan,
 )
 from prnet.datasets.built import FORMAT
 from prnet.files import read_json_object, read_npy, write_json, written_whole
@@ -43,7 +45,6 @@ class PackedShard(NamedTuple):
     records: np.ndarray  # (n,), structured; where the pictures lie is filled in here
     pictures: list[bytes]  # (n,)
     audit: dict
-    face: dict | None = None  # vertices and bases of the face, where the set goes with one
 
 
 def build_packed(
@@ -55,6 +56,7 @@ def build_packed(
     dataset: str,
     layout: Mapping,
     plan: Mapping,
+    face: Mapping | None = None,
     unreadable: Mapping[str, str] | None = None,
     unit: str,
     seconds: float,
@@ -62,40 +64,88 @@ def build_packed(
 ) -> dict:
     """Build, or finish building, the set `output`; returns the content of build.json.
 
-    A finished set of the same plan is left alone.
+    A finished set of the same plan is left alone, unless some of what it had to leave out can be
+    used now: then the shards of these are made anew.
 
     - `layout`: of format.json, beside the version.
-    - `plan`: what decides the content.
+    - `plan`: what decides the content, beside the face.
+    - `face`: what the set's fits are of, where it goes with one face: part of `Face.describe`.
     - `unreadable`: what was left out before, {name: why}.
     - `unit`, `seconds`: what a sample is, and of work in one, about.
 
     Raises:
-        ValueError: `output` holds another set, or no source can be used.
+        ValueError: `output` holds another set, or no source can be used; and after all is built,
+            if a large share of them cannot.
     """
-    write_plan(output, **plan, part_size=SHARD_SIZE)
-    if (output / "build.json").is_file():
-        log.info("%s: already built, nothing to do", output)
-        _remove_parts(output)
-        build = read_json_object(output / "build.json")
-    else:
+    faces = {} if face is None else {"face": dict(face)}
+    with planned(output, **plan, **faces, part_size=SHARD_SIZE):
         shards = [Shard(*each) for each in enumerate(chunks(sources, SHARD_SIZE))]
-        resumable(
-            output,
-            [[shard] for shard in shards],
-            functools.partial(_write_shard, output=output, pack=pack),
-            prepare,
-            functools.partial(_marker, output),
-            title=f"build {dataset}",
-            unit=unit,
-            seconds=seconds,
-            size=lambda shard: len(shard.sources),
-            workers=workers,
-        )
-        build = _join(output, shards, dataset, layout, unreadable or {})
+        build = None
+        if (output / "build.json").is_file():
+            build = read_json_object(output / "build.json")
+            if again := _usable_now(shards, build["audit"]["unreadable"], pack, prepare):
+                log.info("%s: %d more can be used now than when it was built", output, again)
+                _take_apart(output, build, shards)
+                build = None
+            else:
+                log.info("%s: already built, nothing to do", output)
+                _remove_parts(output)
+        if build is None:
+            resumable(
+                output,
+                [[shard] for shard in shards],
+                functools.partial(_write_shard, output=output, pack=pack),
+                prepare,
+                functools.partial(_marker, output),
+                title=f"build {dataset}",
+                unit=unit,
+                seconds=seconds,
+                size=lambda shard: len(shard.sources),
+                workers=workers,
+            )
+            build = _join(output, shards, {"dataset": dataset, **faces}, layout, unreadable or {})
     counts = [f"{len(found)} {key.replace('_', ' ')}" for key, found in build["audit"].items()]
     log.info("%s: %d %ss; audit: %s", output, build["count"], unit, ", ".join(counts))
     log_reasons(build["audit"]["unreadable"], what="unreadable")
+    require_most(output, build["count"], build["audit"]["unreadable"])
     return build
+
+
+def _usable_now(
+    shards: Sequence[Shard],
+    unreadable: Mapping[str, str],
+    pack: Callable[[Shard, object], PackedShard],
+    prepare: Callable[[], object],
+) -> int:
+    """How many of the sources that a finished set had to leave out can be used."""
+    left_out = [source for shard in shards for source in shard.sources if source.name in unreadable]
+    tools = prepare() if left_out else None
+    return sum(len(pack(Shard(0, some), tools).names) for some in chunks(left_out, SHARD_SIZE))
+
+
+def _take_apart(output: Path, build: Mapping, shards: Sequence[Shard]) -> None:
+    """Make a finished set an unfinished one that lacks the shards with something left out."""
+    unreadable, samples = build["audit"]["unreadable"], build["samples"]
+    records = read_npy(output / "records.npy", hint="delete the folder and build the set again")
+    for shard in shards:
+        if any(source.name in unreadable for source in shard.sources):
+            continue
+        own = records["shard"] == shard.number
+        names = [samples[index] for index in np.flatnonzero(own)]
+        audit = {
+            key: [name for name in found if name in names]
+            if isinstance(found, list)
+            else {name: value for name, value in found.items() if name in names}
+            for key, found in build["audit"].items()
+        }
+        _write_part(_marker(output, shard), records[own], names, audit)
+    (output / "build.json").unlink()
+
+
+def _write_part(marker: Path, records: np.ndarray, names: list[str], audit: Mapping) -> None:
+    with written_whole(marker.with_suffix(".npy")) as temporary:
+        np.save(temporary, records)
+    write_json(marker, {"samples": names, "audit": audit})
 
 
 def _marker(output: Path, shard: Shard) -> Path:
@@ -117,20 +167,18 @@ def _write_shard(
     records["shard"] = shard.number
     records["picture_bytes"] = sizes
     records["picture_offset"] = np.cumsum(sizes) - sizes
+    records["picture_crc32"] = [zlib.crc32(picture) for picture in packed.pictures]
     with written_whole(output / "pictures" / f"{shard.number}.bin") as temporary:
         temporary.write_bytes(b"".join(packed.pictures))
-    marker = _marker(output, shard)
-    with written_whole(marker.with_suffix(".npy")) as temporary:
-        np.save(temporary, records)
-    face = {} if packed.face is None else {"face": packed.face}
-    write_json(marker, {"samples": packed.names, "audit": packed.audit, **face})
+    _write_part(_marker(output, shard), records, packed.names, packed.audit)
     return {}
 
 
 def _join(
-    output: Path, shards: Sequence[Shard], dataset: str, layout: Mapping, unreadable: Mapping
+    output: Path, shards: Sequence[Shard], head: Mapping, layout: Mapping, unreadable: Mapping
 ) -> dict:
-    """Join the shards; build.json comes last and makes the set a finished one."""
+    """Join the shards; build.json, which begins with `head`, comes last and makes the set a
+    finished one."""
     markers = [_marker(output, shard) for shard in shards]
     parts = [read_json_object(marker) for marker in markers]
     samples = [name for part in parts for name in part["samples"]]
@@ -151,15 +199,17 @@ def _join(
     records = [read_npy(marker.with_suffix(".npy"), hint=hint) for marker in markers]
     with written_whole(output / "records.npy") as temporary:
         np.save(temporary, np.concatenate(records))
-    write_json(output / "format.json", {"format": FORMAT, **layout})
-    face = {"face": parts[0]["face"]} if "face" in parts[0] else {}
-    build = {
-        "dataset": dataset,
-        "count": len(samples),
-        **face,
-        "samples": samples,
-        "audit": audit,
-    }
+    pictures = [output / "pictures" / f"{shard.number}.bin" for shard in shards]
+    write_json(
+        output / "format.json",
+        {
+            "format": FORMAT,
+            **layout,
+            "records_crc32": zlib.crc32((output / "records.npy").read_bytes()),
+            "picture_bytes": [file.stat().st_size for file in pictures],
+        },
+    )
+    build = {**head, "count": len(samples), "samples": samples, "audit": audit}
     write_json(output / "build.json", build)
     _remove_parts(output)
     return build

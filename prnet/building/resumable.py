@@ -6,27 +6,79 @@ FOLDER/plan.json   all that decides what is written there: the same command goes
 A marker           the file of an item that is written last: where it is, the item is finished
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from prnet.files import read_json_object, write_json
+from prnet.checks import differences
+from prnet.files import (
+    of_one_file,
+    read_json_object,
+    remove_leftovers,
+    require_folder,
+    write_json,
+)
 from prnet.workers import in_processes
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
-PLAN_FILE, PLAN_FORMAT = "plan.json", 1
+PLAN_FILE, PLAN_FORMAT = "plan.json", 2
+LOCK_FILE = ".lock"
 # Seconds of work left, below which processes take longer to start than they save.
 POOL_FROM = 5.0
 SHOWN = 3  # differences and reasons in a message
 LISTED = 10  # reasons in the log
+# So much that cannot be used says that something is wrong with all of it.
+LARGE_SHARE = 0.5
 
 Item = TypeVar("Item")
 Tools = TypeVar("Tools")
+
+
+@contextlib.contextmanager
+def planned(folder: Path, **values: object) -> Iterator[None]:
+    """Have FOLDER to oneself while something is built there that is decided by `values`.
+
+    Raises:
+        OSError: nothing can be written there, or another process is building in it.
+        ValueError: as `write_plan`.
+    """
+    require_folder(folder)
+    with _locked(folder):
+        # Nobody else writes here now: what is unfinished was left by writers that were killed.
+        remove_leftovers(folder)
+        write_plan(folder, **values)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold FOLDER/.lock, which the system lets go of however this process ends. It stays there: a
+    new one in its place could be held at the same time."""
+    if fcntl is None:
+        yield
+        return
+    with (folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"{folder}: another process is building there; wait for it, or choose another "
+                "output="
+            ) from error
+        except OSError as error:  # some network drives have no locks
+            log.warning("%s: no lock (%s): let no other process build there", folder, error)
+        yield
 
 
 def write_plan(folder: Path, **values: object) -> None:
@@ -39,7 +91,7 @@ def write_plan(folder: Path, **values: object) -> None:
     file = folder / PLAN_FILE
     advice = "choose another output= or delete it"
     if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ValueError(
                 f"{folder}: not empty and without a {PLAN_FILE}: not made by this command, or by "
                 f"an earlier version of it; {advice}"
@@ -52,7 +104,9 @@ def write_plan(folder: Path, **values: object) -> None:
             f"{file}: of another version, format {found.get('format')} where this one writes "
             f"{PLAN_FORMAT}; {advice}"
         )
-    different = [f"{key} is {old} there and {new} here" for key, old, new in _differ(found, plan)]
+    different = [
+        f"{key} is {old} there and {new} here" for key, old, new in differences(found, plan)
+    ]
     if different:
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise ValueError(
@@ -103,10 +157,33 @@ def resumable(
     return unusable
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files (`prnet.files.written_whole`) of writers that were killed."""
-    for leftover in folder.rglob(".*.tmp*"):
-        leftover.unlink()
+@contextlib.contextmanager
+def left_out(unusable: MutableMapping[str, str], name: str) -> Iterator[None]:
+    """What cannot be used is listed with its reason and left out.
+
+    Raises:
+        OSError: the disk failed, not one file: what it holds is not known, and left out would be
+            what is good.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if not of_one_file(error):
+            raise OSError(
+                f"{name}: cannot be read ({error}): a disk or a network drive fails; see to it, "
+                "then run the same command again"
+            ) from error
+        unusable[name] = str(error)
+
+
+def require_most(what: object, used: int, unusable: Mapping[str, str]) -> None:
+    """Raise ValueError if more than `LARGE_SHARE` of what was to be used cannot be."""
+    total = used + len(unusable)
+    if len(unusable) > LARGE_SHARE * total:
+        raise ValueError(
+            f"{what}: {len(unusable)} of {total} cannot be used and are left out "
+            f"({some_reasons(unusable)}); mend them and run the same command again"
+        )
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -123,13 +200,3 @@ def log_reasons(unusable: Mapping[str, str], *, what: str) -> None:
     """A warning for each of the first ones."""
     for name, why in list(unusable.items())[:LISTED]:
         log.warning("%s: %s: %s", what, name, why)
-
-
-def _differ(old: object, new: object, path: str = "") -> Iterator[tuple[str, object, object]]:
-    """Where plain values differ: the key, dotted, and both values."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        if old != new:
-            yield path, old, new
-        return
-    for key in sorted(old.keys() | new.keys()):
-        yield from _differ(old.get(key), new.get(key), f"{path}.{key}" if path else key)

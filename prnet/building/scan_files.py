@@ -14,7 +14,7 @@ import numpy as np
 
 from prnet.checks import require_finite
 from prnet.datasets.pictures import decode_picture
-from prnet.files import read_csv
+from prnet.files import read_bytes, read_csv, require_file
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".off", ".stl", ".wrl", ".vrml")
 VRML_SUFFIXES = (".wrl", ".vrml")
@@ -114,6 +114,7 @@ def read_scan(path: Path) -> Scan:
         ModuleNotFoundError: it takes trimesh; see `require_trimesh`.
         ValueError: damaged, without a surface, without colours, or not finite.
     """
+    require_file(path)
     scan = _read_vrml(path) if path.suffix.lower() in VRML_SUFFIXES else _read_mesh(path)
     if len(scan.triangles) == 0 or len(scan.vertices) == 0:
         raise ValueError(f"{path}: {len(scan.vertices)} points and no triangles, expected a mesh")
@@ -165,7 +166,7 @@ def _read_mesh(path: Path) -> Scan:
 
 def _read_vrml(path: Path) -> Scan:
     """One IndexedFaceSet of VRML 1.0 or 97 with its texture; transforms are not applied."""
-    text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1"))
+    text = re.sub(r"#[^\n]*", "", read_bytes(path).decode("latin-1"))
 
     def numbers(pattern: str, *, required: bool = True) -> np.ndarray | None:
         lists = re.findall(pattern + r"\s*\[([^\]]*)\]", text)
@@ -198,7 +199,7 @@ def _read_vrml(path: Path) -> Scan:
         points[pairs[:, 0]],
         triangles.reshape(corners.shape),
         coords.reshape(-1, 2)[pairs[:, 1]],
-        decode_picture(picture.read_bytes(), source=picture),
+        decode_picture(read_bytes(picture), source=picture),
         None,
     )
 

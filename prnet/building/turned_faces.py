@@ -18,7 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.building.resumable import chunks, resumable, some_reasons, write_plan
+from prnet.building.resumable import (
+    chunks,
+    left_out,
+    planned,
+    require_most,
+    resumable,
+    some_reasons,
+)
 from prnet.building.turning import head_pose, require_turnable, turn_fit, turn_photo
 from prnet.datasets.fits import FacePair, decode_vertices, fit_matrix, read_fit, write_fit
 from prnet.datasets.pictures import decode_picture, write_picture
@@ -106,32 +113,33 @@ def build_extra(
     rule.check()
     output = Path(output)
     # Another rule adds, so that the plan says no more than of which face the fits are.
-    write_plan(output / FOLDER, dataset="300w_lp_extra", face=face_files.name)
-    listing_file = output / "extra.json"
-    listing = {"samples": {}, "unreadable": {}}
-    if listing_file.is_file():
-        listing = read_json_object(listing_file)
-        if set(listing) != {"samples", "unreadable"}:
-            raise ValueError(
-                f"{listing_file}: holds {sorted(listing)}, expected samples and unreadable; "
-                "choose another output="
-            )
-    turns, unreadable = plan_turns(pairs, rule)
-    for turn in turns:
-        listing["unreadable"].pop(turn.pair.name, None)
-    listing["unreadable"].update(unreadable)
-    marker = functools.partial(_fit_file, output)
-    failed = resumable(
-        output / FOLDER,
-        chunks(turns, PIECE_SIZE),
-        functools.partial(_write_turns, output=output),
-        face_files.load,
-        marker,
-        title="turn faces",
-        unit="sample",
-        seconds=SECONDS,
-        workers=workers,
-    )
+    face = face_files.load().describe()
+    with planned(output / FOLDER, dataset="300w_lp_extra", face=face):
+        listing_file = output / "extra.json"
+        listing = {"samples": {}, "unreadable": {}}
+        if listing_file.is_file():
+            listing = read_json_object(listing_file)
+            if set(listing) != {"samples", "unreadable"}:
+                raise ValueError(
+                    f"{listing_file}: holds {sorted(listing)}, expected samples and unreadable; "
+                    "choose another output="
+                )
+        turns, unreadable = plan_turns(pairs, rule)
+        for turn in turns:
+            listing["unreadable"].pop(turn.pair.name, None)
+        listing["unreadable"].update(unreadable)
+        marker = functools.partial(_fit_file, output)
+        failed = resumable(
+            output / FOLDER,
+            chunks(turns, PIECE_SIZE),
+            functools.partial(_write_turns, output=output),
+            face_files.load,
+            marker,
+            title="turn faces",
+            unit="sample",
+            seconds=SECONDS,
+            workers=workers,
+        )
     listing["unreadable"].update(failed)
     made = [turn for turn in turns if marker(turn).is_file()]
     for turn in made:
@@ -147,11 +155,11 @@ def build_extra(
             f"({reasons or 'they look elsewhere: allow a larger max_turn_deg'})"
         )
     write_json(listing_file, listing)
-    log.info(
-        "%s: %d samples, %d unreadable", output / FOLDER, len(made), len(listing["unreadable"])
-    )
+    unreadable = listing["unreadable"]
+    log.info("%s: %d samples, %d unreadable", output / FOLDER, len(made), len(unreadable))
     if rule.count is not None and len(made) < rule.count:
         log.warning("%d samples were asked for: these faces allow no more", rule.count)
+    require_most(output / FOLDER, len(made), unreadable)
     return listing
 
 
@@ -172,10 +180,9 @@ def plan_turns(pairs: Sequence[FacePair], rule: ExtraRule) -> tuple[list[Turn], 
             for index in left:
                 pair = pairs[index]
                 if round_number == 0:
-                    try:
+                    with left_out(unreadable, pair.name):
                         readable[index] = math.degrees(head_pose(read_fit(pair.fit).fit).yaw)
-                    except (OSError, ValueError) as error:
-                        unreadable[pair.name] = str(error)
+                    if pair.name in unreadable:
                         continue
                 found = _turns_of(pair, readable[index], rule)
                 mine = found[round_number : round_number + 1] if rule.yaw_deg else found
@@ -216,13 +223,12 @@ def _write_turns(turns: Sequence[Turn], face: Face, *, output: Path) -> dict[str
     """Make and write samples; the .mat comes last and marks one as finished."""
     failed = {}
     for turn in turns:
-        try:
-            fit = read_fit(turn.pair.fit).fit
+        with left_out(failed, turn.pair.name):
             photo = decode_picture(turn.pair.read_picture(), source=turn.pair.picture.name)
+            fit = read_fit(turn.pair.fit).fit
             height, width = photo.shape[:2]
             require_turnable(fit, _landmarks(fit, face, height), height, width)
-        except (OSError, ValueError) as error:
-            failed[turn.pair.name] = str(error)
+        if turn.pair.name in failed:
             continue
         turned = turn_fit(fit, face, math.radians(turn.turn_deg), height=height, width=width)
         picture = turn_photo(photo, fit, turned, face)

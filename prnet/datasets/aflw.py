@@ -22,7 +22,7 @@ import torch
 from prnet.checks import require_choice, require_finite
 from prnet.datasets.evaluation import EvaluationItem, NetworkInput, TestSet
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
-from prnet.files import read_npy
+from prnet.files import read_bytes, read_npy, read_text
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
 
 MAPPINGS = ("corrected", "published")
@@ -139,7 +139,7 @@ class AFLW(TestSet):
         path = self.folder / "AFLW_GT_crop" / self.files[index]
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing, but it is in AFLW_GT_crop.list; {HINT}")
-        crop = decode_picture(path.read_bytes(), source=path)
+        crop = decode_picture(read_bytes(path), source=path)
         if crop.shape != (CROP_SIDE, CROP_SIDE, 3):
             raise ValueError(f"{path}: {crop.shape[1]} x {crop.shape[0]} px, expected 120 x 120")
         return crop
@@ -222,7 +222,7 @@ def black_borders(crop: np.ndarray) -> np.ndarray:  # (H, W, 3), uint8
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; {HINT}")
-    files = path.read_text().split()
+    files = read_text(path).split()
     if not files or len(set(files)) != len(files):
         raise ValueError(
             f"{path}: {len(files)} names, {len(set(files))} different; expected a list"

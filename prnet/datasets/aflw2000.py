@@ -14,7 +14,7 @@ from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params,
 from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.detection.framing import Framing, framing_of_points, overlap
 from prnet.faces.face import Face
-from prnet.files import read_csv, read_npy
+from prnet.files import read_bytes, read_csv, read_npy
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class AFLW2000(TestSet):
         if self.decodes or self.crop is not None:
             if not pair.picture.is_file():
                 raise FileNotFoundError(f"{pair.picture}: missing picture of {pair.fit.name}")
-            picture = decode_picture(pair.picture.read_bytes(), source=pair.picture)
+            picture = decode_picture(read_bytes(pair.picture), source=pair.picture)
             image_from_model = fit_matrix(file.fit, picture.shape[0])
             if self.crop is not None:
                 if self.boxes is not None:

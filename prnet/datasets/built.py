@@ -11,14 +11,17 @@ Position maps are not stored: `prnet.geometry.position_map` makes them from a re
 import hashlib
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from prnet.checks import name_list, require_choice
 from prnet.datasets.pictures import CropRule, FitItem
 from prnet.datasets.records import SetRecord
-from prnet.files import read_json_object, read_npy
+from prnet.files import read_json_object, read_npy, take
+from prnet.geometry.camera import PIXEL_ORIGINS
 
 FORMAT = 1
 
@@ -84,9 +87,15 @@ class BuiltSet(torch.utils.data.Dataset):
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self.build, layout = read_built_info(directory)
-        self.names: list[str] = self.build["samples"]
-        self.crop_rule = CropRule(**layout["crop"])
-        self.pixel_origin: str = layout["pixel_origin"]
+        self.names: list[str] = take(self.build, "samples", list, self.directory / "build.json")
+        where = self.directory / "format.json"
+        crop = take(layout, "crop", dict, where)
+        if set(crop) != set(CropRule._fields):
+            expected = ", ".join(CropRule._fields)
+            raise ValueError(f"{where}: crop has {', '.join(crop)}, expected {expected}")
+        self.crop_rule = CropRule(**crop)
+        self.pixel_origin: str = take(layout, "pixel_origin", str, where)
+        require_choice(f"{where}: pixel_origin", self.pixel_origin, PIXEL_ORIGINS)
         self.records = read_npy(
             self.directory / "records.npy", hint="build the set again", mapped=True
         )
@@ -95,19 +104,38 @@ class BuiltSet(torch.utils.data.Dataset):
                 f"{self.directory}: records.npy has {len(self.records)} records, build.json "
                 f"{len(self.names)} samples; build the set again"
             )
+        self._require_whole(layout)
         self._shards: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple:
         """Loader processes open the files themselves; they are not sent a copy of the records."""
         return BuiltSet, (self.directory,)
 
+    def _require_whole(self, layout: Mapping) -> None:
+        """Raise ValueError where the records, or the size of a file of pictures, are not as
+        written. Sets of earlier versions do not say it."""
+        faults = []
+        if "records_crc32" in layout:
+            data = (self.directory / "records.npy").read_bytes()
+            if zlib.crc32(data) != layout["records_crc32"]:
+                faults.append("records.npy does not match its checksum")
+        for shard, expected in enumerate(layout.get("picture_bytes", ())):
+            path = self.directory / "pictures" / f"{shard}.bin"
+            found = path.stat().st_size if path.is_file() else 0
+            if found != expected:
+                faults.append(f"pictures/{shard}.bin has {found} of {expected} bytes")
+        if faults:
+            raise ValueError(
+                f"{self.directory}: {name_list(faults)}; copy the set again, or delete and build it"
+            )
+
     def __len__(self) -> int:
         return len(self.names)
 
     def require_face(self, description: dict) -> None:
-        """Raise ValueError if the set was built with other bases than the face at hand."""
-        built_with = self.build["face"]
-        here = {key: description[key] for key in built_with}
+        """Raise ValueError if the set was built with another face than the one at hand."""
+        built_with = take(self.build, "face", dict, self.directory / "build.json")
+        here = {key: description.get(key) for key in built_with}
         if here != built_with:
             raise ValueError(
                 f"{self.directory}: built with a face of {built_with}, this run's face has {here}; "
@@ -129,4 +157,11 @@ class BuiltSet(torch.utils.data.Dataset):
                 raise FileNotFoundError(f"{path}: missing; build the set again")
             self._shards[shard] = np.memmap(path, mode="r")
         start = int(record["picture_offset"])
-        return self._shards[shard][start : start + int(record["picture_bytes"])].tobytes()
+        data = self._shards[shard][start : start + int(record["picture_bytes"])].tobytes()
+        # Sets of earlier versions have no checksums.
+        if "picture_crc32" in record.dtype.names and zlib.crc32(data) != record["picture_crc32"]:
+            raise ValueError(
+                f"{self.directory / 'pictures' / f'{shard}.bin'}: the picture at byte {start} does "
+                "not match its checksum; copy the set again, or delete and build it"
+            )
+        return data

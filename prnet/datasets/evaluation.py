@@ -28,6 +28,7 @@ from prnet.datasets.pictures import (
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.framing import Framing
 from prnet.faces.face import Face
+from prnet.files import read_bytes
 from prnet.geometry import camera
 
 
@@ -107,7 +108,7 @@ def framed_input(
     center, size = crop_square(points, rule, seed_name=name)
     options = {"source": source, "decoded": decoded, "tilt": tilt}
     return NetworkInput(
-        *picture_for_crop(source.read_bytes(), center, size, rule, **options),
+        *picture_for_crop(read_bytes(source), center, size, rule, **options),
         camera.invert_affine(crop_matrix(center, size, rule, tilt=tilt)),
     )
 

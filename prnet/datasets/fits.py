@@ -5,6 +5,7 @@ t_z (px of the y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFL
 `pt3d_68`.
 """
 
+import errno
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -49,8 +50,15 @@ class FacePair(NamedTuple):
     fit: Path
 
     def read_picture(self) -> bytes:
-        """The bytes of the picture's file; raises OSError, and says so where there is none."""
+        """The bytes of the picture's file.
+
+        Raises:
+            OSError: it cannot be read, or is not there; other than FileNotFoundError where its fit
+                is gone too, since one of the two was there to be found.
+        """
         if not self.picture.is_file():
+            if not self.fit.is_file():
+                raise OSError(errno.ENODEV, "gone since it was found", str(self.picture))
             raise FileNotFoundError(f"no picture {self.picture.name} beside the fit")
         return self.picture.read_bytes()
 

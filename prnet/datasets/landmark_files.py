@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.datasets.fits import pictures_in
-from prnet.files import read_csv, read_mat, read_npy, read_npz
+from prnet.files import read_csv, read_mat, read_npy, read_npz, read_text
 from prnet.geometry.camera import pixel_origin_shift
 
 HINT = "give a file of landmarks"
@@ -124,7 +124,7 @@ def read_landmarks(
         ValueError: not one of the formats in this module's head.
     """
     suffix = path.suffix.lower()
-    if suffix == ".csv" and _text(path).split(",", 1)[0].strip() == "name":
+    if suffix == ".csv" and read_text(path).split(",", 1)[0].strip() == "name":
         headers = [
             ["name", *(f"{axis}{k}" for k in range(NUM_LANDMARKS) for axis in axes)]
             for axes in ("xy", "xyz")
@@ -147,7 +147,7 @@ def read_landmarks(
         else:
             found = {path.stem: _numbers(lines, path)}
     else:
-        found = {path.stem: _numbers(_text(path).splitlines(), path)}
+        found = {path.stem: _numbers(read_text(path).splitlines(), path)}
     if suffix in (".mat", ".pts"):
         shift = pixel_origin_shift("matlab", "zero_based")
     return {name: _checked(array, path, name, shift) for name, array in found.items()}
@@ -168,13 +168,6 @@ def _checked(
     return landmarks
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file ({error})") from error
-
-
 def _numbers(lines: list[str], path: Path, *, count: int = NUM_LANDMARKS) -> np.ndarray:
     """Lines of numbers, blanks or commas between them."""
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
@@ -190,7 +183,7 @@ def _numbers(lines: list[str], path: Path, *, count: int = NUM_LANDMARKS) -> np.
 
 
 def _between_braces(path: Path) -> list[str]:
-    _, opened, rest = _text(path).partition("{")
+    _, opened, rest = read_text(path).partition("{")
     body, closed, _ = rest.partition("}")
     if not opened or not closed:
         raise ValueError(f"{path}: no braces around the points; expected a .pts file of 300-W")

@@ -79,9 +79,12 @@ def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), 
     Raises:
         OSError: OpenCV could not write it.
     """
+    # OpenCV's own writer takes half a file on a full disk for a whole one.
+    encoded, data = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise OSError(f"{path}: could not be written as a picture")
     with written_whole(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{path}: could not be written as a picture")
+        temporary.write_bytes(data)
 
 
 def reduction_for(crop_size: float) -> int:

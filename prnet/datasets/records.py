@@ -28,6 +28,7 @@ from prnet.sample import Fit
 PICTURE_FIELDS = (
     ("shard", "<i4"),
     ("picture_bytes", "<i4"),
+    ("picture_crc32", "<u4"),
     ("picture_offset", "<i8"),
     ("image_size", "<i4", 2),  # height, width
     ("crop_center", "<f8", 2),

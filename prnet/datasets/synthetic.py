@@ -227,6 +227,9 @@ class SyntheticSets(TrainingData):
     def __len__(self) -> int:
         return self.rule.samples_per_epoch
 
+    def describe(self) -> dict:
+        return to_values(self.rule._replace(held_out=0))
+
     def order(self, _seed: int, epoch: int) -> np.ndarray:
         """The stream has no order to shuffle."""
         return np.arange(epoch * len(self), (epoch + 1) * len(self))

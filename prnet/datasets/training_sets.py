@@ -1,6 +1,7 @@
 """What a trainer reads: which samples in which order, reproducible from (seed, epoch) alone, so
 that a resumed run meets the same batches."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -33,6 +34,10 @@ class TrainingData(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Samples in an epoch."""
+
+    @abstractmethod
+    def describe(self) -> dict:
+        """What tells these samples from others, as plain values."""
 
     @abstractmethod
     def order(self, seed: int, epoch: int) -> np.ndarray:
@@ -170,6 +175,13 @@ class TrainingSets(TrainingData):
 
     def __len__(self) -> int:
         return sum(self.draws)
+
+    def describe(self) -> dict:
+        digest = hashlib.sha256()
+        for part, draws in zip(self.training, self.draws, strict=True):
+            names = "\n".join(part.built.names[index] for index in part.indices)
+            digest.update(f"{draws}\n{names}\n".encode() + part.has_fit.tobytes())
+        return {"sha256": digest.hexdigest()[:12]}
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Shuffled; of each set as many as its ratio gives it."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prnet.checks import require_finite
-from prnet.faces.face import REGIONS, Face
+from prnet.faces.face import REGIONS, Face, fingerprint_of
 from prnet.files import read_mat, read_table
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout
@@ -97,14 +97,18 @@ def load_bfm(
         len(shape_basis),
         len(exp_basis),
     )
+    arrays = {
+        name: np.ascontiguousarray(values, dtype=np.float32)
+        for name, values in (
+            ("mean", mean.reshape(-1, 3)),
+            ("shape_basis", shape_basis),
+            ("exp_basis", exp_basis),
+        )
+    }
+    others = {"triangles": surface, "landmark_index": landmark_index, "uv_coords": uv_coords}
     return Face(
         name="bfm",
-        morphable_model=MorphableModel(
-            *(
-                torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
-                for a in (mean.reshape(-1, 3), shape_basis, exp_basis)
-            )
-        ),
+        morphable_model=MorphableModel(*map(torch.from_numpy, arrays.values())),
         uv=uv,
         triangles=torch.from_numpy(np.ascontiguousarray(surface)),
         landmark_index=torch.from_numpy(landmark_index),
@@ -112,6 +116,7 @@ def load_bfm(
         mirror_index=None if mirror_index is None else torch.from_numpy(mirror_index),
         shape_std=model.deviations("shapeEV", len(shape_basis)),
         exp_std=model.deviations("expEV", len(exp_basis)),
+        fingerprint=fingerprint_of(arrays | others),
     )
 
 

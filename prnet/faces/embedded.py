@@ -5,7 +5,6 @@ The file holds a coarse head in mm; it is refined once by Catmull-Clark as it is
 coarse vertices, N render vertices, T triangles, P polygons.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
-from prnet.faces.face import REGIONS, Face
+from prnet.faces.face import REGIONS, Face, fingerprint_of
 from prnet.files import read_npz
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.subdivision import NO_CORNER, Subdivision, catmull_clark, quad_triangles
@@ -110,7 +109,7 @@ def load_head() -> Head:
         exp_names=tuple(asset["exp_names"].tolist()),
         eye_centers=torch.from_numpy(asset["eye_centers"] * np.float32(MICROMETRES)),
         eye_radius=float(asset["eye_radius"]) * MICROMETRES,
-        fingerprint=_fingerprint(asset),
+        fingerprint=fingerprint_of(asset),
     )
 
 
@@ -203,15 +202,6 @@ def _render_vertices(
     )
     rows = np.concatenate([surface_from_coarse @ on_surface, inner])
     return np.ascontiguousarray(np.moveaxis(rows.reshape(-1, *by_vertex.shape[1:]), 0, -2))
-
-
-def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """A hash of the content, whatever the compression."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _inner_triangles(

@@ -1,7 +1,10 @@
 """What every source of faces offers: a morphable model, its mesh, its UV layout, its landmarks."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +13,15 @@ from prnet.geometry.uv import UVLayout
 
 # The classes every face divides its vertices into.
 REGIONS = ("nose", "eyes", "mouth", "rest")
+
+
+def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of the content of arrays by name, however a file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:12]
 
 
 class Face(NamedTuple):
@@ -28,7 +40,7 @@ class Face(NamedTuple):
     shape_std: Tensor | None = None  # (S,), standard deviation of each coefficient among people
     exp_std: Tensor | None = None  # (E,)
     exp_names: tuple[str, ...] | None = None
-    fingerprint: str | None = None  # of the file it was read from, where sizes alone do not tell
+    fingerprint: str | None = None  # of what it was read from: two models may have equal sizes
 
     def describe(self) -> dict:
         """What a data set or a checkpoint must agree on, as plain values."""

@@ -1,18 +1,57 @@
-"""Compiled loops that stay on disk between runs."""
+"""Compiled loops: made when they are first called, and kept on disk between runs where that is
+possible."""
 
 import functools
+import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
 # Its compiled functions are called by those of other rooms.
 SHARED_ROOM = "geometry"
 
 
-def cached(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Callable]:
+class Compiled:
+    """A function that numba compiles, which is imported with the first call: whoever needs none of
+    it does not wait for it, nor for a disk that it can write to."""
+
+    def __init__(self, function: Callable, *, kept: bool, **options: object) -> None:
+        self.function = function
+        self.kept = kept  # on disk
+        self.options = options
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: object) -> object:
+        return self.dispatcher(*arguments)
+
+    @functools.cached_property
+    def dispatcher(self) -> Callable:
+        """The function as numba has it; so are those that it calls from then on."""
+        import numba
+
+        function, scope = self.function, self.function.__globals__
+        for name in function.__code__.co_names:
+            if isinstance(scope.get(name), Compiled):
+                scope[name] = scope[name].dispatcher
+        if not self.kept:
+            return numba.njit(**self.options)(function)
+        # The name of the file that is kept has this name in it.
+        function.__qualname__ += f"_{version_of(function.__module__.split('.')[1]):08x}"
+        try:
+            dispatcher = numba.njit(cache=True, **self.options)(function)
+        except RuntimeError as error:  # neither the package's folder nor the user's can be written
+            _say_once(str(error))
+            return numba.njit(**self.options)(function)
+        cache = dispatcher._cache
+        cache.load_overload = _forgiving(cache.load_overload)
+        cache.save_overload = _forgiving(cache.save_overload)
+        return dispatcher
+
+
+def cached(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Compiled]:
     """Decorator: compile a function with all that it calls, once, and keep the result on disk until
     a source of its room (`prnet/ROOM/**`) or of geometry changes.
 
@@ -20,14 +59,12 @@ def cached(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Callabl
     itself looks at the one file that the function stands in. Infinities and NaNs are always kept
     apart: say "contract", "reassoc", "arcp", "nsz" in place of True.
     """
+    return functools.partial(Compiled, kept=True, error_model="numpy", fastmath=fastmath)
 
-    def compile_function(function: Callable) -> Callable:
-        room = function.__module__.split(".")[1]
-        # The name of the file that is kept has this name in it.
-        function.__qualname__ += f"_{version_of(room):08x}"
-        return numba.njit(cache=True, error_model="numpy", fastmath=fastmath)(function)
 
-    return compile_function
+def inlined(**options: object) -> Callable[[Callable], Compiled]:
+    """Decorator: a part of functions that are `cached`, with numba's own options."""
+    return functools.partial(Compiled, kept=False, **options)
 
 
 @functools.cache
@@ -35,3 +72,25 @@ def version_of(room: str) -> int:
     """Of all sources that may end up in a compiled function of a room."""
     sources = {path for name in (room, SHARED_ROOM) for path in (PACKAGE / name).rglob("*.py")}
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(sources)))
+
+
+def _forgiving(touch_disk: Callable) -> Callable:
+    """What is compiled works, whether or not it can be kept, and whatever was."""
+
+    def touch_if_possible(*arguments: object) -> object:
+        try:
+            return touch_disk(*arguments)
+        except Exception as error:  # noqa: BLE001 - damaged files raise nearly anything
+            _say_once(str(error))
+            return None
+
+    return touch_if_possible
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    log.warning(
+        "compiled loops cannot be kept on disk and are made anew in each process, which takes "
+        "some seconds (%s); NUMBA_CACHE_DIR=DIR keeps them elsewhere",
+        reason,
+    )

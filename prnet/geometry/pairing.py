@@ -6,10 +6,9 @@ Letters: Q queries, M static points, K candidates.
 
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -166,7 +165,7 @@ def _best_params(
     return np.concatenate([turn, means[1] - scale * rotation @ means[0], [np.log(scale)]])
 
 
-@numba.njit(inline="always")
+@inlined(inline="always")
 def _move(
     point: np.ndarray,  # (3,)
     matrix: np.ndarray,  # (3, 3)
@@ -181,7 +180,7 @@ def _move(
     )
 
 
-@numba.njit(inline="always")
+@inlined(inline="always")
 def _apart(moved: tuple[float, float, float], point: np.ndarray) -> float:  # (3,)
     """Squared distance."""
     x, y, z = moved[0] - point[0], moved[1] - point[1], moved[2] - point[2]

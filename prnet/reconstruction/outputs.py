@@ -248,9 +248,9 @@ def _depth(face: FaceReconstruction, stem: Path) -> list[Path]:
     steps = np.zeros((height, width), np.uint16)
     steps[seen.rows, seen.columns] = np.rint(DEPTH_STEPS * seen.values[:, 0]).clip(0, 65535)
     path = _named(stem, "_depth.png")
+    _, data = cv2.imencode(".png", steps)
     with written_whole(path) as temporary:
-        if not cv2.imwrite(str(temporary), steps):
-            raise OSError(f"{path}: could not be written as a picture")
+        temporary.write_bytes(data)
     return [path]
 
 

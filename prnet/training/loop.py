@@ -5,7 +5,7 @@ Letters: B batch, H W crop and map side.
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from prnet.training.optimizer import make_optimizer
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
 from prnet.training.run_files import RunFiles
+from prnet.training.schedule import require_same_rates
 from prnet.training.step_log import StepLog
 from prnet.training.stop import StopSignal
 from prnet.training.validation import Validation
@@ -57,6 +58,7 @@ def train(
     header: dict,
     validate: Callable[[Network], Validation] | None,
     resume: dict | None,
+    settings: Mapping[str, object] | None = None,
 ) -> Ending:
     """Train from `resume`'s step, or from 0, to the end; leaves last.pt and best.pt in `run_dir`.
 
@@ -64,11 +66,12 @@ def train(
     - `header`: goes into every checkpoint (model, face).
     - `validate`: runs on the first process; None: best.pt is the last state.
     - `resume`: `training` of a last.pt, whose weights the model has already.
+    - `settings`: plain values that `resume` must have in common with this run, where it has any.
 
     Raises:
         FloatingPointError: a loss is not finite; last.pt holds the state before it.
         ValueError: precision or optimizer is none of its choices, or `resume` belongs to a run
-            over other samples, batches or processes.
+            over other samples, batches or processes, or with other settings.
     """
     require_choice("precision", plan.precision, PRECISIONS)
     device = processes.device
@@ -90,9 +93,17 @@ def train(
         resumed=resume.get("compiled", False) if resume else None,
     )
     order = plan.order(len(data), processes.size)
-    files = RunFiles(run_dir, header, order=order, compiled=compiled)
+    files = RunFiles(
+        run_dir,
+        header,
+        order=order,
+        settings=settings,
+        total_steps=total_steps,
+        compiled=compiled,
+    )
     if resume is not None:
         files.go_on(resume, optimizer, loss_fn, average)
+        require_same_rates(schedule, resume, steps_per_epoch, total_steps)
     network = processes.share(torch.compile(model) if compiled else model)
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)

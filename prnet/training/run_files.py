@@ -1,28 +1,43 @@
 """What a run leaves: last.pt, to go on from, and best.pt, the weights of the best validation."""
 
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from prnet.checkpoint import save_checkpoint
+from prnet.checks import differences
 from prnet.files import written_whole
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.average import WeightAverage
+
+log = logging.getLogger(__name__)
 
 
 class RunFiles:
     """The two checkpoints of a run, and the best score so far; lower is better."""
 
     def __init__(
-        self, run_dir: Path, header: Mapping[str, object], *, order: dict, compiled: bool
+        self,
+        run_dir: Path,
+        header: Mapping[str, object],
+        *,
+        order: dict,
+        settings: Mapping[str, object] | None,
+        total_steps: int,
+        compiled: bool,
     ) -> None:
-        """`header` goes into both (model, face); `order`: see `Plan.order`; `compiled`: whether the
-        network is, which a resumed run repeats."""
+        """`header` goes into both (model, face); `order`: see `Plan.order`; `settings`: what else a
+        resumed run must have in common with this one, plain values; `compiled`: whether the network
+        is, which a resumed run repeats."""
         self.run_dir = run_dir
         self.header = header
         self.order = order
+        self.settings = None if settings is None else json.loads(json.dumps(settings))
+        self.total_steps = total_steps
         self.compiled = compiled
         self.best = float("inf")
 
@@ -36,17 +51,30 @@ class RunFiles:
         """Take the state of `last.pt`'s `training`, the network's weights apart.
 
         Raises:
-            ValueError: it is of a run over other samples, batches or processes, or of another loss.
+            ValueError: it is of a run over other samples, batches or processes, or with other
+                settings; names each.
         """
-        if resume["order"] != self.order:
+        found, own = {**resume["order"]}, {**self.order}
+        if self.settings is not None and "settings" in resume:
+            found, own = {**found, **resume["settings"]}, {**own, **self.settings}
+        elif self.settings is not None:
+            log.warning("resume: an earlier version's file, without settings to compare with")
+        different = [f"{key} was {old} and is {new}" for key, old, new in differences(found, own)]
+        if different:
             raise ValueError(
-                f"resume: that run drew its batches by {resume['order']}, this one by "
-                f"{self.order}; resume with the same settings, or start anew with init="
+                f"resume: {', '.join(different)}; resume with the same settings, or start anew "
+                "with init="
             )
         optimizer.load_state_dict(resume["optimizer"])
         loss_fn.load_training_state(resume.get("loss", {}))
         average.load_state(resume.get("average", {}))
         self.best = resume["best"]
+        if resume["step"] >= self.total_steps:
+            log.warning(
+                "resume: that run is finished, %d of %d steps are made",
+                resume["step"],
+                self.total_steps,
+            )
 
     def save_last(
         self,
@@ -62,6 +90,7 @@ class RunFiles:
         training = {
             "step": step,
             "validated": validated,
+            "total_steps": self.total_steps,
             "order": self.order,
             "compiled": self.compiled,
             "best": self.best,
@@ -69,6 +98,8 @@ class RunFiles:
             "loss": loss_fn.training_state(),
             "average": average.state(),
         }
+        if self.settings is not None:
+            training["settings"] = self.settings
         state = {**self.header, "weights": model.state_dict(), "training": training}
         save_checkpoint(self.run_dir / "last.pt", state)
 

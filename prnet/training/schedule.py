@@ -1,7 +1,32 @@
 """Learning-rate factors as functions of training time, in epochs (fractions allowed)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+# Steps at which two schedules are compared.
+COMPARED = 1000
+
+
+def require_same_rates(
+    schedule: Callable[[float, float], float],
+    resume: Mapping[str, object],  # `training` of a last.pt
+    steps_per_epoch: int,
+    total_steps: int,
+) -> None:
+    """Raise ValueError unless the factors of the steps already made would have been the same in a
+    run of `total_steps`."""
+    made, planned = resume["step"], resume.get("total_steps", total_steps)
+    for step in range(0, made, max(1, made // COMPARED)):
+        factors = {
+            schedule(step / steps_per_epoch, steps / steps_per_epoch)
+            for steps in (planned, total_steps)
+        }
+        if len(factors) > 1:
+            raise ValueError(
+                f"resume: that run was to have {planned} steps and this one {total_steps}, and the "
+                "scheduler spans them all; resume with the same trainer.epochs and "
+                "trainer.max_steps, or start anew with init="
+            )
 
 
 def step_decay(epoch: float, total_epochs: float, *, factor: float, every: int) -> float:

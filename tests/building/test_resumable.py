@@ -1,13 +1,22 @@
 """The builders' loop: what is planned, what is left, who does it, and what is left behind."""
 
 import concurrent.futures
+import errno
 import functools
 from pathlib import Path
 
 import pytest
 
 from prnet.building import resumable as module
-from prnet.building.resumable import chunks, resumable, some_reasons, write_plan
+from prnet.building.resumable import (
+    chunks,
+    left_out,
+    planned,
+    require_most,
+    resumable,
+    some_reasons,
+    write_plan,
+)
 from prnet.files import read_json_object
 
 
@@ -89,7 +98,7 @@ def test_plan_is_written_once_and_held_to(tmp_path):
     folder = tmp_path / "new"
     write_plan(folder, rule={"scale": 1.5, "bins": (0, 30)}, seed=3)
     file = folder / "plan.json"
-    plan = {"format": 1, "rule": {"scale": 1.5, "bins": [0, 30]}, "seed": 3}
+    plan = {"format": 2, "rule": {"scale": 1.5, "bins": [0, 30]}, "seed": 3}
     assert read_json_object(file) == plan
     before = file.stat().st_mtime_ns
     (folder / "a.txt").write_text("made")
@@ -105,13 +114,53 @@ def test_plan_is_written_once_and_held_to(tmp_path):
         write_plan(folder, rule={"scale": 1.6, "bins": ()}, seed=0, size=4)
 
 
+def test_one_build_at_a_time_and_what_killed_ones_left_is_cleared(tmp_path):
+    """A writer of the plan that was killed leaves its temporary file alone; other names that begin
+    with a dot are not ours."""
+    mine = [tmp_path / name for name in (".plan.71.tmp.json", "a/.b.5.tmp.jpg", "a/.c.5.tmp")]
+    theirs = [tmp_path / name for name in (".DS_Store", "a/.tmp.jpg", "a/x.5.tmp.jpg")]
+    mine[0].touch()
+    with planned(tmp_path, seed=3):
+        with pytest.raises(OSError, match="another process is building there; wait for it"):
+            planned(tmp_path, seed=3).__enter__()
+    (tmp_path / "a").mkdir()
+    for path in mine + theirs:
+        path.touch()
+    with planned(tmp_path, seed=3):
+        assert not any(path.exists() for path in mine)
+        assert all(path.exists() for path in theirs)
+
+
 def test_folders_of_others_and_of_earlier_versions_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"without a plan\.json: .* or by an earlier version"):
         write_plan(tmp_path, seed=3)
     (tmp_path / "plan.json").write_text('{"format": 0, "seed": 3}')
-    with pytest.raises(ValueError, match="of another version, format 0 where this one writes 1"):
+    with pytest.raises(ValueError, match="of another version, format 0 where this one writes 2"):
         write_plan(tmp_path, seed=3)
+
+
+def test_a_file_is_left_out_and_a_disk_stops():
+    unusable = {}
+    for name, error in (
+        ("torn", ValueError("no picture")),
+        ("gone", FileNotFoundError(errno.ENOENT, "gone", "a.jpg")),
+        ("ours", OSError("said by ourselves")),
+    ):
+        with left_out(unusable, name):
+            raise error
+    assert list(unusable) == ["torn", "gone", "ours"]
+    for number in (errno.EIO, errno.ESTALE, errno.ENODEV):
+        message = "b: cannot be read .*disk or a network drive fails; .* run the same command"
+        with pytest.raises(OSError, match=message), left_out(unusable, "b"):
+            raise OSError(number, "fails", "b.jpg")
+    assert "b" not in unusable
+
+
+def test_a_large_share_left_out_is_an_error():
+    require_most("set", 2, {"a": "torn", "b": "gone"})
+    with pytest.raises(ValueError, match=r"set: 2 of 3 cannot be used and are left out \(a: torn"):
+        require_most("set", 1, {"a": "torn", "b": "gone"})
 
 
 def test_few_reasons_are_enough():

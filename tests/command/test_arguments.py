@@ -22,7 +22,10 @@ REFUSED = {
     ("train", "+loss.wings=1"): "loss.wings: unknown",
     ("train", "dataset.world.accessories.hair.shrot=1"): "world.accessories.hair.short",
     ("train", "trainer.batch_size=abc"): "trainer.batch_size: got 'abc', expected a number",
-    ("train", "trainer.channels_last=abc"): "trainer.channels_last: got 'abc', expected true or false",
+    (
+        "train",
+        "trainer.channels_last=abc",
+    ): "trainer.channels_last: got 'abc', expected true or false",
     ("train", "dataset=afw"): "dataset=afw: no such choice; the nearest is aflw; there are 300w_lp",
     ("train", "+experiment=sadrnett"): "the nearest is sadrnet;",
     ("train", "experiment=sadrnet"): "experiment=sadrnet is written +experiment=sadrnet",

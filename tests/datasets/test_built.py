@@ -32,7 +32,15 @@ from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from tests.commands import run_commands
-from tests.tiny import HEIGHT, read_back, write_tiny_bfm, write_tiny_data_dir
+from tests.tiny import (
+    HEIGHT,
+    bfm_files,
+    read_back,
+    tiny_face,
+    write_bfm_files,
+    write_tiny_bfm,
+    write_tiny_data_dir,
+)
 
 AUDIT_KEYS = {
     "large_angles",
@@ -73,7 +81,10 @@ def test_build_json_has_exactly_the_documented_keys(built):
     assert set(build_json["audit"]) == AUDIT_KEYS
     assert build_json["dataset"] == "aflw2000"
     assert build_json["count"] == len(build_json["samples"]) == 6
-    assert build_json["face"] == {"vertices": 98, "shape_bases": 4, "exp_bases": 3}
+    fingerprint = build_json["face"].pop("fingerprint")
+    assert len(fingerprint) == 12
+    counts = {"vertices": 98, "shape_bases": 4, "exp_bases": 3}
+    assert build_json["face"] == {"name": "bfm", **counts}
     assert build_json["samples"] == sorted(build_json["samples"])
     assert build_json["audit"]["landmark_mismatch"] == {}
     assert build_json["audit"]["landmarks_unchecked"] == []
@@ -204,10 +215,7 @@ def test_build_is_deterministic_and_resumes(tiny_data_dir, tmp_path, monkeypatch
     finished = (cut / "parts" / "0.json").stat().st_mtime_ns
     time.sleep(0.01)
     build(tiny_data_dir, cut)
-    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(cut) for p in cut.rglob("*") if p.is_file())
-    for file in files:
-        assert (whole / file).read_bytes() == (cut / file).read_bytes(), file
+    assert_same_files(whole, cut)
     assert finished < (cut / "pictures" / "1.bin").stat().st_mtime_ns
     assert (cut / "pictures" / "0.bin").stat().st_mtime_ns <= finished
 
@@ -267,8 +275,119 @@ def test_a_damaged_set_is_named(name, built, tmp_path):
 
 def test_set_knows_its_face(built, face):
     built.require_face(face.describe())
-    with pytest.raises(ValueError, match="built with a face"):
-        built.require_face(face.describe() | {"shape_bases": 199})
+    for change in ({"shape_bases": 199}, {"fingerprint": "0" * 12}):
+        with pytest.raises(ValueError, match="built with a face"):
+            built.require_face(face.describe() | change)
+
+
+def test_a_set_is_never_half_of_one_face_and_half_of_another(
+    tiny_data_dir, tmp_path, monkeypatch, shards_of_two
+):
+    """A build that is killed, and gone on with after the BFM's files were replaced by others of the
+    same sizes."""
+    data_dir, output = tmp_path / "data", tmp_path / "set"
+    shutil.copytree(tiny_data_dir, data_dir)
+    monkeypatch.setattr(packing, "_join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(data_dir, output)
+    files = bfm_files(tiny_face())
+    files["BFM.mat"]["model"]["shapePC"] = files["BFM.mat"]["model"]["shapePC"][:, ::-1]
+    write_bfm_files(data_dir / "BFM", files)
+    with pytest.raises(ValueError, match=r"face\.fingerprint is \w{12} there and \w{12} here"):
+        build(data_dir, output)
+
+
+def interrupted(*_arguments):
+    raise KeyboardInterrupt
+
+
+def assert_same_files(first, second):
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+
+
+def test_a_failing_disk_stops_the_build_which_then_goes_on(
+    built, tiny_data_dir, tmp_path, shards_of_two
+):
+    """Reading this process's memory from its start is an input/output error."""
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "data")
+    picture = data_dir / "AFLW2000" / "image00008.jpg"
+    data = picture.read_bytes()
+    picture.unlink()
+    picture.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=r"image00008: cannot be read .*then run the same command"):
+        build(data_dir, tmp_path / "set")
+    assert not (tmp_path / "set" / "build.json").exists()
+    picture.unlink()
+    picture.write_bytes(data)
+    build(data_dir, tmp_path / "set")
+    build(data_dir, tmp_path / "fresh")
+    assert_same_files(tmp_path / "fresh", tmp_path / "set")
+
+
+def test_what_vanished_is_not_what_never_was(tiny_data_dir, tmp_path):
+    """A picture without a fit is listed; a pair that was found and is gone ends the build."""
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "data")
+    pair = find_aflw2000(data_dir)[0]
+    pair.picture.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no picture image00002\.jpg beside the fit"):
+        pair.read_picture()
+    pair.fit.unlink()
+    with pytest.raises(OSError, match="gone since it was found") as gone:
+        pair.read_picture()
+    assert not isinstance(gone.value, FileNotFoundError)
+
+
+def test_what_was_left_out_is_tried_again(tiny_data_dir, tmp_path, shards_of_two):
+    """Mended, it takes its place: the set is then the one that a new build makes."""
+    data_dir, output = shutil.copytree(tiny_data_dir, tmp_path / "data"), tmp_path / "set"
+    folder = data_dir / "AFLW2000"
+    data = {name: (folder / name).read_bytes() for name in ("image00004.jpg", "image00010.mat")}
+    for name in data:
+        (folder / name).write_bytes(b"torn")
+    assert set(build(data_dir, output)["audit"]["unreadable"]) == {"image00004", "image00010"}
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    build(data_dir, output)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    for name in data:
+        (folder / name).write_bytes(data[name])
+    assert build(data_dir, output)["count"] == 6
+    build(data_dir, tmp_path / "fresh")
+    assert_same_files(tmp_path / "fresh", output)
+
+
+def test_a_large_share_left_out_is_an_error(tiny_data_dir, tmp_path):
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "data")
+    for name in ("image00002", "image00006", "image00010", "image00013"):
+        (data_dir / "AFLW2000" / f"{name}.jpg").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="4 of 6 cannot be used and are left out"):
+        build(data_dir, tmp_path / "set")
+    assert len(BuiltSet(tmp_path / "set")) == 2
+
+
+def test_damage_to_a_built_set_is_found(built, tmp_path):
+    folder = shutil.copytree(built.directory, tmp_path / "set")
+    shard, records = folder / "pictures" / "0.bin", folder / "records.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    expected = rf"1: pictures/0\.bin has {len(whole) - 1} of {len(whole)} bytes; copy the set"
+    with pytest.raises(ValueError, match=expected):
+        BuiltSet(folder)
+    shard.write_bytes(flipped(whole, 100))
+    with pytest.raises(ValueError, match=r"0\.bin: the picture at byte 0 does not match its check"):
+        BuiltSet(folder)[0]
+    assert BuiltSet(folder)[1].picture.shape == built[1].picture.shape
+    records.write_bytes(flipped(records.read_bytes(), -5))
+    with pytest.raises(ValueError, match=r"records\.npy does not match its checksum"):
+        BuiltSet(folder)
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 16
+    return bytes(changed)
 
 
 def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path):

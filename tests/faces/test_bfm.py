@@ -50,7 +50,22 @@ def test_face_is_what_the_files_say(tiny_data_dir: Path) -> None:
         "shape_bases": NUM_SHAPE,
         "exp_bases": NUM_EXP,
         "face_pixels": int(face.uv.face_mask.sum()),
+        "fingerprint": face.fingerprint,
     }
+
+
+@pytest.mark.parametrize("changed", ["shapeMU", "expMU", "shapePC", "expPC", "tri", "kpt_ind"])
+def test_fingerprint_is_of_what_a_fit_means(changed: str, tmp_path: Path) -> None:
+    """Other numbers of the same sizes are another face; other types of the same are not."""
+    files = bfm_files(tiny_face())
+    fingerprint = load_bfm(write_bfm_files(tmp_path / "a", files)).fingerprint
+    model = files["BFM.mat"]["model"]
+    same = {name: values.astype(np.float64) for name, values in model.items()}
+    again = write_bfm_files(tmp_path / "b", files | {"BFM.mat": {"model": same}})
+    assert load_bfm(again).fingerprint == fingerprint
+    indices = changed in ("tri", "kpt_ind")
+    model[changed] = model[changed][:, ::-1] if indices else 2 * model[changed]
+    assert load_bfm(write_bfm_files(tmp_path / "c", files)).fingerprint != fingerprint
 
 
 def test_classes_come_from_segbin(tiny_data_dir: Path) -> None:
@@ -72,7 +87,6 @@ def test_what_the_files_do_not_have_is_none(tmp_path: Path) -> None:
         assert face.exp_std is None
         assert face.mirror_index is None
         assert face.exp_names is None
-        assert face.fingerprint is None
         assert torch.equal(face.to("cpu").triangles, face.triangles)
 
 

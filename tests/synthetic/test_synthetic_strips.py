@@ -1,12 +1,11 @@
 """The mathematics of strips of pixels."""
 
-import numba
 import numpy as np
 
-from prnet.synthetic.render.strips import F, exp, sin, smooth
+from prnet.synthetic.render.strips import F, compiled, exp, sin, smooth
 
 
-@numba.njit
+@compiled
 def tabulated(values: np.ndarray) -> np.ndarray:  # (N,), float32
     results = np.zeros((3, len(values)), np.float32)
     for place in range(len(values)):

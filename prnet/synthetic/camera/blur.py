@@ -5,11 +5,10 @@ Letters: S side of the picture, R reach of the blur.
 
 import math
 
-import numba
 import numpy as np
 from torch import Tensor
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 
 # Taps beyond this much of the blur's weight are left out.
 TAIL = 5e-4
@@ -76,13 +75,13 @@ def _add_blurred(
                 total[channel, row, column] += gain * result[column]
 
 
-@numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
+@inlined(forceinline=True, error_model="numpy", fastmath=RELAXED)
 def _start(values: np.ndarray, weight: float, total: np.ndarray) -> None:
     for place in range(len(total)):
         total[place] = weight * values[place]
 
 
-@numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
+@inlined(forceinline=True, error_model="numpy", fastmath=RELAXED)
 def _accumulate(one: np.ndarray, other: np.ndarray, weight: float, total: np.ndarray) -> None:
     for place in range(len(total)):
         total[place] += weight * (one[place] + other[place])

@@ -10,12 +10,11 @@ Letters: B batch, S side of the square picture, n side of the picture as taken.
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 from prnet.synthetic.camera.film import FilmParameters
 from prnet.synthetic.srgb import srgb_encode
 
@@ -27,7 +26,7 @@ NOISE_BITS = 10
 # Rows of a strip, three of each: light, then value; noise.
 LIGHT, NOISE, ROWS = 0, 3, 6
 RELAXED = {"contract", "reassoc", "arcp", "nsz"}
-inlined = numba.njit(forceinline=True, error_model="numpy", fastmath=RELAXED)
+part = inlined(forceinline=True, error_model="numpy", fastmath=RELAXED)
 
 
 class Exposure(NamedTuple):
@@ -166,7 +165,7 @@ def _expose(
                     picture[channel, row, left + pixel] = tone[level]
 
 
-@inlined
+@part
 def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int) -> None:
     """Bilinear."""
     x, y = max(x, 0.0), max(y, 0.0)
@@ -182,7 +181,7 @@ def _sample(image: np.ndarray, x: float, y: float, strip: np.ndarray, pixel: int
         strip[LIGHT + channel, pixel] = upper + down * (lower - upper)
 
 
-@inlined
+@part
 def _mixed(bits: int) -> int:
     """MurmurHash3's 32-bit finaliser, uint32."""
     bits = np.uint32(bits ^ (bits >> 16))

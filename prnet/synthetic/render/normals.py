@@ -3,12 +3,11 @@
 Letters: N vertices, T triangles, Q quads.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 
 
 def quad_normals(
@@ -68,7 +67,7 @@ def _add_normals(
         normals[vertex, 2] = z / length
 
 
-@numba.njit(error_model="numpy")
+@inlined(error_model="numpy")
 def _add(normals: np.ndarray, vertex: int, x: float, y: float, z: float) -> None:
     normals[vertex, 0] += x
     normals[vertex, 1] += y

@@ -9,8 +9,9 @@ sum a float64.
 
 import math
 
-import numba
 import numpy as np
+
+from prnet.geometry.compiled import inlined
 
 F = np.float32
 STRIP = 128  # pixels: the rows stay in the innermost cache
@@ -22,7 +23,7 @@ ROWS = 24
 
 # Infinite depths are compared, so those rules of arithmetic stay.
 RELAXED = {"contract", "reassoc", "arcp", "nsz"}
-compiled = numba.njit(error_model="numpy", fastmath=RELAXED, forceinline=True)
+compiled = inlined(error_model="numpy", fastmath=RELAXED, forceinline=True)
 
 PER_LN2, PER_PI, PI = F(1 / math.log(2)), F(1 / math.pi), F(math.pi)
 LEAST_EXPONENT, MOST_EXPONENT = F(-126), F(126)
