@@ -104,8 +104,9 @@ def settle(_worker: int = 0) -> None:
     """One thread, and deaf to Ctrl-C and SIGTERM, which reach every process of a group: the one
     that started it decides, once it has saved."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():  # not that of a pool of threads
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def in_processes(

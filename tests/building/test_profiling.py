@@ -208,7 +208,7 @@ class TestPhoto:
     def test_no_hole_and_the_border_stays(self, head, turn_deg):
         """A photo without black, and a black hole would show."""
         photo = np.maximum(smooth_photo(), 60)
-        fit = make_fit(head, 5.0, side=60)
+        fit = make_fit(head, 5.0, side=56)
         turned = turn_fit(fit, head, math.radians(turn_deg), height=SIZE, width=SIZE)
         drawn = turn_photo(photo, fit, turned, head)
         assert drawn.min() >= 45
