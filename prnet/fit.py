@@ -1,7 +1,6 @@
 """`python -m prnet.fit`: 68 landmarks of photos -> 3DMM fits in 300W-LP's format."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from prnet.datasets.fits import (
     write_fit,
 )
 from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
-from prnet.datasets.pictures import decode_picture
+from prnet.datasets.pictures import read_upright
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
 from prnet.entry import CONFIG_DIR, one_line_errors
 from prnet.faces.face import Face
@@ -179,6 +178,7 @@ def prior_std(face: Face, options: FitOptions) -> tuple[Tensor, Tensor]:
 
 class _Photo(NamedTuple):
     item: LandmarkItem
+    data: bytes  # of the picture, upright
     landmarks: Tensor  # (68, D), image px, 0 where not seen
     weights: Tensor  # (68,)
     height: int
@@ -191,7 +191,7 @@ def _load(item: LandmarkItem, options: FitOptions) -> _Photo:
     Raises:
         OSError, ValueError: the picture cannot be read, or no pose can be found.
     """
-    picture = decode_picture(item.picture.read_bytes(), source=item.picture)
+    data, picture = read_upright(item.picture)
     dims = 3 if options.use_depth else 2
     if item.landmarks.shape[1] < dims:
         raise ValueError("the landmarks have no z; use fit.use_depth=false")
@@ -201,7 +201,7 @@ def _load(item: LandmarkItem, options: FitOptions) -> _Photo:
     reason = unfit_reason(landmarks, weights)
     if reason is not None:
         raise ValueError(reason)
-    return _Photo(item, landmarks, weights, *picture.shape[:2])
+    return _Photo(item, data, landmarks, weights, *picture.shape[:2])
 
 
 def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Path) -> dict:
@@ -221,7 +221,7 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
 
     folder = output / "300W_LP" / SUBSET
     with written_whole(folder / photo.item.picture.name) as temporary:
-        shutil.copyfile(photo.item.picture, temporary)
+        temporary.write_bytes(photo.data)
     write_fit(
         folder / f"{photo.item.name}.mat",
         fit,

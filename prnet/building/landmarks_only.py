@@ -10,7 +10,7 @@ import numpy as np
 from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.datasets.landmark_files import find_landmarks
 from prnet.datasets.landmark_set import KIND, RECORD
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.pictures import CropRule, crop_square, read_upright
 from prnet.geometry import camera
 
 # Fewer points that are seen place no crop.
@@ -70,8 +70,7 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
     unreadable: dict[str, str] = {}
     for item in shard.sources:
         try:
-            data = item.picture.read_bytes()
-            size = decode_picture(data, source=item.picture.name).shape[:2]
+            data, picture = read_upright(item.picture)
             points = item.landmarks[:, :2] + shift
             seen = points[~np.isnan(points).any(1)]
             if len(seen) < LEAST_SEEN:
@@ -81,7 +80,11 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
             unreadable[item.name] = str(error)
             continue
         record = records[len(names)]
-        record["image_size"], record["crop_center"], record["crop_size"] = size, center, side
+        record["image_size"], record["crop_center"], record["crop_size"] = (
+            picture.shape[:2],
+            center,
+            side,
+        )
         record["landmarks"] = points
         pictures.append(data)
         names.append(item.name)

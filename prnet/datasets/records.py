@@ -18,6 +18,7 @@ from prnet.datasets.pictures import (
     crop_square,
     decode_picture,
     picture_for_crop,
+    whole_picture,
 )
 from prnet.faces.face import Face
 from prnet.geometry import camera
@@ -124,8 +125,8 @@ def load_pair(pair: FacePair) -> LoadedPair:
     Raises:
         OSError, ValueError: one of them is missing or damaged.
     """
-    data = pair.read_picture()
-    height, width = decode_picture(data, source=pair.picture.name).shape[:2]
+    data = whole_picture(pair.read_picture(), source=pair.picture.name)
+    height, width = decode_picture(data, source=pair.picture.name, checked=True).shape[:2]
     return LoadedPair(pair.name, read_fit(pair.fit), data, height, width)
 
 
