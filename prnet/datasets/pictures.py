@@ -69,20 +69,37 @@ def whole_picture(data: bytes, *, source: object) -> bytes:
     """The bytes of a picture file, of a JPEG without what follows its end.
 
     Raises:
-        ValueError: empty, a JPEG cut short (libjpeg would fill the rest with grey), or a header
-            that promises more pixels than are there.
+        ValueError: empty, a JPEG cut short (libjpeg would fill the rest with grey), a PNG that its
+            checksums do not fit, or a header that promises more pixels than are there.
     """
     if not data:
         raise ValueError(f"{source}: the file is empty")
     if is_jpeg(data):
         return whole_jpeg(data, source=source, most_pixels=MOST_PIXELS)
-    if data.startswith(PNG_START) and len(data) >= 26:
-        width, height, depth = struct.unpack_from(">IIB", data, 16)
-        if width * height > min(MOST_PIXELS, MOST_INFLATED * len(data) * 8 // max(depth, 1)):
-            raise ValueError(
-                f"{source}: its header says {width} x {height} px, more than {len(data)} bytes hold"
-            )
+    if data.startswith(PNG_START):
+        _require_whole_png(data, source)
     return data
+
+
+def _require_whole_png(data: bytes, source: object) -> None:
+    """Every chunk as its checksum says, up to the end; OpenCV would take gigabytes for a length
+    that is damaged."""
+    place, kind = len(PNG_START), b""
+    while kind != b"IEND":
+        length, kind = (
+            struct.unpack_from(">I4s", data, place) if place + 8 < len(data) else (0, b"")
+        )
+        body = data[place + 4 : place + 8 + length]
+        place += 12 + length
+        if place > len(data) or data[place - 4 : place] != struct.pack(">I", zlib.crc32(body)):
+            raise ValueError(f"{source}: the PNG is cut short or damaged ({len(data)} bytes)")
+        if kind == b"IHDR" and length == 13:
+            width, height, depth = struct.unpack_from(">IIB", body, 4)
+            if width * height > min(MOST_PIXELS, MOST_INFLATED * len(data) * 8 // max(depth, 1)):
+                raise ValueError(
+                    f"{source}: its header says {width} x {height} px, more than {len(data)} bytes "
+                    "hold"
+                )
 
 
 def decode_picture(

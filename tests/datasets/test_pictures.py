@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -70,6 +71,9 @@ def test_a_header_that_promises_too_much_is_one_line_before_memory_is_taken():
             decode_picture(bytes(data), source="bad.jpg")
     png = bytearray(encoded(PHOTO, kind="PNG"))
     struct.pack_into(">II", png, 16, 20000, 20000)
+    with pytest.raises(ValueError, match="bad.png: the PNG is cut short or damaged"):
+        decode_picture(bytes(png), source="bad.png")
+    struct.pack_into(">I", png, 29, zlib.crc32(png[12:29]))
     with pytest.raises(ValueError, match="bad.png: its header says 20000 x 20000 px"):
         decode_picture(bytes(png), source="bad.png")
 
