@@ -21,7 +21,8 @@ from prnet.datasets.fits import (
     pad_params,
     write_fit,
 )
-from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
+from prnet.datasets.hidden_landmarks import require_in_picture
+from prnet.datasets.landmark_files import LandmarkItem, find_landmarks, log_marks
 from prnet.datasets.pictures import read_upright
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
 from prnet.entry import CONFIG_DIR, one_line_errors
@@ -57,8 +58,9 @@ class FitOptions(NamedTuple):
 def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     items, failed = find_landmarks(
-        cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin
+        cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin, hidden=cfg.hidden
     )
+    log_marks(items)
     face = load_face(**cfg.face)
     options = OmegaConf.to_container(cfg.fit)
     if options["exp_bounds"] == "auto":
@@ -192,6 +194,7 @@ def _load(item: LandmarkItem, options: FitOptions) -> _Photo:
         OSError, ValueError: the picture cannot be read, or no pose can be found.
     """
     data, picture = read_upright(item.picture)
+    require_in_picture(item.landmarks, *picture.shape[:2])
     dims = 3 if options.use_depth else 2
     if item.landmarks.shape[1] < dims:
         raise ValueError("the landmarks have no z; use fit.use_depth=false")
@@ -234,6 +237,7 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
         "nme": round(float(fits.nme[number]), 4),
         "converged": bool(fits.converged[number]),
         "iterations": int(fits.iterations[number]),
+        "marked": photo.item.marks._asdict(),
         "pitch_yaw_roll_deg": [round(float(np.degrees(angle)), 3) for angle in fit.angles],
         "residual_px": _rounded(fits.residual[number].where(photo.weights > 0, torch.nan)),
     }
