@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.checks import require_choice
+from prnet.datasets.fits import LEAST_SPAN
 from prnet.faces.embedded import load_embedded
 
 CHOICES = ("auto", "negative", "none")
@@ -24,8 +25,6 @@ MIRRORED_FACING = -0.5
 # What is left of the points of a face beside their affine picture, at most, in units of their own
 # deviation.
 FACE_RESIDUAL = 0.3
-# Points that span less are not counted in px.
-LEAST_SPAN = 2.0
 
 
 class Marks(NamedTuple):

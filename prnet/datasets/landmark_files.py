@@ -27,7 +27,7 @@ import numpy as np
 from prnet.checks import name_list, require_choice
 from prnet.datasets.fits import pictures_in
 from prnet.datasets.hidden_landmarks import CHOICES, Marks, landmark_fault, resolve_hidden
-from prnet.files import read_csv, read_mat, read_npy, read_npz
+from prnet.files import read_csv, read_mat, read_npy, read_npz, visible_files
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def files_of_landmarks(path: Path | str) -> list[Path]:
         raise FileNotFoundError(
             f"landmarks={path}: missing; give a file of 68 landmarks or a folder of them"
         )
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = visible_files(path, SUFFIXES)
     if not files:
         raise FileNotFoundError(
             f"landmarks={path}: no file of landmarks; expected NAME with one of "

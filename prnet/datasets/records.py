@@ -158,8 +158,12 @@ def fill_record(
     """Write pair `index` of a batch into its record; where its picture lies is left open.
 
     Raises:
-        ValueError: the face is too small for a crop.
+        ValueError: the face is too small for a crop, or lies outside its picture.
     """
+    points = decoded.landmarks[index][:, :2]
+    inside = ((points > -0.5) & (points < [one.width - 0.5, one.height - 0.5])).all(1).sum()
+    if not inside:
+        raise ValueError(f"{one.name}: 0 of 68 landmarks inside {one.width} x {one.height}")
     center, size = crop_square(decoded.landmarks[index], crop, seed_name=one.name)
     fit = one.file.fit
     for key in ("shape_params", "exp_params"):
