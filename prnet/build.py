@@ -73,6 +73,7 @@ def build_photos(cfg: DictConfig) -> None:
         cfg.output,
         pictures=cfg.dataset.pictures,
         landmarks_origin=cfg.dataset.landmarks_origin,
+        hidden=cfg.dataset.hidden,
         crop=CropRule(**cfg.crop),
         pixel_origin=cfg.pixel_origin,
         workers=num_workers(cfg.workers),

@@ -2,11 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 # Names that a message lists before it only counts.
 MOST_NAMES = 10
+# Fewer yaws may all be small by chance.
+LEAST_YAWS = 10
 
 
 def require_choice(name: str, value: object, choices: Iterable) -> None:
@@ -47,6 +50,35 @@ def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str,
         return
     for key in sorted(old.keys() | new.keys()):
         yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+
+
+def require_degrees(what: object, values: np.ndarray) -> None:
+    """Raise ValueError where yaws are none: beyond half a turn, or all of many so small that they
+    are radians."""
+    largest = float(np.abs(values).max(initial=0))
+    if not largest <= 180:
+        raise ValueError(f"{what}: a yaw of {largest:.4g}, expected degrees from -180 to 180")
+    if np.size(values) >= LEAST_YAWS and largest <= np.pi:
+        raise ValueError(
+            f"{what}: the largest of {np.size(values)} yaws is {largest:.3g}, as of radians; "
+            "expected degrees"
+        )
+
+
+def require_inside(what: object, names: Iterable[str]) -> None:
+    """Raise ValueError where a name of a file, of this system or of Windows, is absolute or goes
+    up: nothing is read or written outside the folder that was given."""
+    outside = [
+        name
+        for name in names
+        for path in (PurePosixPath(name), PureWindowsPath(name))
+        if path.anchor or ".." in path.parts
+    ]
+    if outside:
+        raise ValueError(
+            f"{what}: {outside[0]!r} leaves its folder; expected names without .. that do not "
+            "begin with a slash or a drive"
+        )
 
 
 def faults_listed(faults: Mapping[str, Sequence[str]]) -> str:

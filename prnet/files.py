@@ -46,6 +46,22 @@ class CsvTable(NamedTuple):
     rows: dict[str, np.ndarray]  # name -> (columns,), float64
 
 
+def visible_files(
+    folder: Path | str, suffixes: Iterable[str] | None = None, *, below: bool = False
+) -> list[Path]:
+    """The files of a folder, and `below` of its sub-folders, sorted; suffixes in any case.
+
+    Names that begin with a dot are left out: thumbnails, copies of attributes, and what killed
+    writers leave.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if below and not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    wanted = None if suffixes is None else tuple(suffixes)
+    return sorted(path for path in found if wanted is None or path.suffix.lower() in wanted)
+
+
 @contextlib.contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder, moved onto `path` when the block ends without an

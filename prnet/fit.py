@@ -6,7 +6,6 @@ if __name__ == "__main__":
     run_verb("fit")  # ends here: options are read before what follows is imported
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +26,9 @@ from prnet.datasets.fits import (
     pad_params,
     write_fit,
 )
-from prnet.datasets.landmark_files import LandmarkItem, find_landmarks
-from prnet.datasets.pictures import decode_picture
+from prnet.datasets.hidden_landmarks import require_in_picture
+from prnet.datasets.landmark_files import LandmarkItem, find_landmarks, log_marks
+from prnet.datasets.pictures import read_upright
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
@@ -62,8 +62,9 @@ def main(cfg: DictConfig) -> None:
     require_count("batch_size", cfg.batch_size)
     require_count("fit.max_iterations", cfg.fit.max_iterations)
     items, failed = find_landmarks(
-        cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin
+        cfg.landmarks, pictures=cfg.pictures, pixel_origin=cfg.pixel_origin, hidden=cfg.hidden
     )
+    log_marks(items)
     face = load_face(**cfg.face)
     options = OmegaConf.to_container(cfg.fit)
     if options["exp_bounds"] == "auto":
@@ -183,6 +184,7 @@ def prior_std(face: Face, options: FitOptions) -> tuple[Tensor, Tensor]:
 
 class _Photo(NamedTuple):
     item: LandmarkItem
+    data: bytes  # of the picture, upright
     landmarks: Tensor  # (68, D), image px, 0 where not seen
     weights: Tensor  # (68,)
     height: int
@@ -195,7 +197,8 @@ def _load(item: LandmarkItem, options: FitOptions) -> _Photo:
     Raises:
         OSError, ValueError: the picture cannot be read, or no pose can be found.
     """
-    picture = decode_picture(item.picture.read_bytes(), source=item.picture)
+    data, picture = read_upright(item.picture)
+    require_in_picture(item.landmarks, *picture.shape[:2])
     dims = 3 if options.use_depth else 2
     if item.landmarks.shape[1] < dims:
         raise ValueError("the landmarks have no z; use fit.use_depth=false")
@@ -205,7 +208,7 @@ def _load(item: LandmarkItem, options: FitOptions) -> _Photo:
     reason = unfit_reason(landmarks, weights)
     if reason is not None:
         raise ValueError(reason)
-    return _Photo(item, landmarks, weights, *picture.shape[:2])
+    return _Photo(item, data, landmarks, weights, *picture.shape[:2])
 
 
 def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Path) -> dict:
@@ -225,7 +228,7 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
 
     folder = output / "300W_LP" / SUBSET
     with written_whole(folder / photo.item.picture.name) as temporary:
-        shutil.copyfile(photo.item.picture, temporary)
+        temporary.write_bytes(photo.data)
     write_fit(
         folder / f"{photo.item.name}.mat",
         fit,
@@ -238,6 +241,7 @@ def _write(photo: _Photo, fits: LandmarkFit, number: int, face: Face, output: Pa
         "nme": round(float(fits.nme[number]), 4),
         "converged": bool(fits.converged[number]),
         "iterations": int(fits.iterations[number]),
+        "marked": photo.item.marks._asdict(),
         "pitch_yaw_roll_deg": [round(float(np.degrees(angle)), 3) for angle in fit.angles],
         "residual_px": _rounded(fits.residual[number].where(photo.weights > 0, torch.nan)),
     }

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from prnet.datasets.landmark_files import read_landmarks
+from prnet.datasets.landmark_files import SUFFIXES, read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
 from prnet.entry import resolve_device
-from prnet.files import read_csv, require_folder
+from prnet.files import read_csv, require_folder, visible_files
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible
 from prnet.reconstruction.photos import write_astronaut
@@ -62,7 +62,11 @@ def given_landmarks(path: Path) -> Framer:
     """68 landmarks of each photo, a table or a folder of files, px of the upright picture."""
 
     def framings(photo: Path, _picture: np.ndarray) -> Sequence[Framing]:
-        found = [path] if path.is_file() else sorted(path.glob(f"{photo.stem}.*"))
+        found = (
+            [path]
+            if path.is_file()
+            else [file for file in visible_files(path, SUFFIXES) if file.stem == photo.stem]
+        )
         for file in found:
             points = read_landmarks(file).get(photo.stem)
             if points is not None:

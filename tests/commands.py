@@ -17,6 +17,9 @@ for module, *arguments in json.loads(sys.argv[1]):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         status = error.code
+        if isinstance(status, str):  # as Python itself ends with a text
+            print(status)
+            status = 1
     print(f"exit {status}", flush=True)
 """
 

@@ -333,6 +333,11 @@ def test_yaw_of_the_fits_is_signed(tiny_data_dir, tmp_path):
         ("name,yaw_deg\na,nan\n", "line 2"),
         ("name,yaw_deg\na,1,2\n", "line 2"),
         ("name,yaw_deg\na,1\na,1\n", "a appears twice"),
+        ("name,yaw_deg\na,1e308\n", r"a yaw of 1e\+308, expected degrees from -180 to 180"),
+        (
+            "name,yaw_deg\n" + "".join(f"a{k},{k / 10 - 1}\n" for k in range(12)),
+            "the largest of 12 yaws is 1, as of radians; expected degrees",
+        ),
     ],
 )
 def test_wrong_label_tables_are_refused(tmp_path, text, message):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from prnet.building.packing import PackedShard, Shard, build_packed
-from prnet.datasets.landmark_files import find_landmarks
+from prnet.datasets.hidden_landmarks import require_in_picture
+from prnet.datasets.landmark_files import find_landmarks, log_marks
 from prnet.datasets.landmark_set import KIND, RECORD
-from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.datasets.pictures import CropRule, crop_square, read_upright
 from prnet.geometry import camera
 
 # Fewer points that are seen place no crop.
@@ -24,6 +25,7 @@ def build_landmarks(
     *,
     pictures: Path | str | None = None,
     landmarks_origin: str = "zero_based",
+    hidden: str = "auto",
     crop: CropRule,
     pixel_origin: str = "zero_based",
     workers: int = 0,
@@ -31,8 +33,8 @@ def build_landmarks(
     """Build, or finish building, the set `output` from photos and their landmarks; returns the
     content of build.json.
 
-    `landmarks`, `pictures` and `landmarks_origin` as `find_landmarks` takes them; AFLW's 21 points
-    are read too. `pixel_origin` is that of the set, which goes with others of the same.
+    `landmarks`, `pictures`, `landmarks_origin` and `hidden` as `find_landmarks` takes them; AFLW's
+    21 points are read too. `pixel_origin` is that of the set, which goes with others of the same.
 
     Raises:
         FileNotFoundError: no landmarks.
@@ -40,8 +42,9 @@ def build_landmarks(
     """
     output = Path(output)
     items, failed = find_landmarks(
-        landmarks, pictures=pictures, pixel_origin=landmarks_origin, aflw_points=True
+        landmarks, pictures=pictures, pixel_origin=landmarks_origin, aflw_points=True, hidden=hidden
     )
+    log_marks(items)
     points = b"".join(item.landmarks[:, :2].tobytes() for item in items)
     names = "\n".join(item.name for item in items)
     dataset, rule = "landmarks_only", {"crop": crop._asdict(), "pixel_origin": pixel_origin}
@@ -70,8 +73,8 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
     unreadable: dict[str, str] = {}
     for item in shard.sources:
         try:
-            data = item.picture.read_bytes()
-            size = decode_picture(data, source=item.picture.name).shape[:2]
+            data, picture = read_upright(item.picture)
+            require_in_picture(item.landmarks, *picture.shape[:2])
             points = item.landmarks[:, :2] + shift
             seen = points[~np.isnan(points).any(1)]
             if len(seen) < LEAST_SEEN:
@@ -81,7 +84,11 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
             unreadable[item.name] = str(error)
             continue
         record = records[len(names)]
-        record["image_size"], record["crop_center"], record["crop_size"] = size, center, side
+        record["image_size"], record["crop_center"], record["crop_size"] = (
+            picture.shape[:2],
+            center,
+            side,
+        )
         record["landmarks"] = points
         pictures.append(data)
         names.append(item.name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from prnet.checks import require_finite
 from prnet.datasets.pictures import decode_picture
-from prnet.files import read_bytes, read_csv, require_file
+from prnet.files import read_bytes, read_csv, require_file, visible_files
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".off", ".stl", ".wrl", ".vrml")
 VRML_SUFFIXES = (".wrl", ".vrml")
@@ -56,11 +56,11 @@ def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[SubjectScan
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: missing; {hint}")
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             marked = path.with_suffix(".csv")
             found.append(SubjectScans(path.stem, (path,), marked if marked.is_file() else None))
-        elif path.is_dir() and not path.name.startswith("."):
+        elif path.is_dir():
             paths = _scans_of(path, preferred)
             if paths:
                 marked = path / LANDMARKS_FILE
@@ -77,7 +77,7 @@ def find_scans(folder: Path | str, preferred: Sequence[str]) -> list[SubjectScan
 def _scans_of(subject: Path, preferred: Sequence[str]) -> tuple[Path, ...]:
     model = subject / "Model"
     if not model.is_dir():
-        paths = _scan_files(subject.iterdir())
+        paths = visible_files(subject, SUFFIXES)
         if len(paths) > 1:
             raise ValueError(
                 f"{subject}: several scans ({', '.join(path.name for path in paths)}); keep one"
@@ -86,17 +86,9 @@ def _scans_of(subject: Path, preferred: Sequence[str]) -> tuple[Path, ...]:
     chosen = []
     for name in preferred:
         # OBJ before VRML, as the list of suffixes has them.
-        paths = _scan_files((model / name).rglob("*"))
+        paths = visible_files(model / name, SUFFIXES, below=True)
         chosen += sorted(paths, key=lambda path: SUFFIXES.index(path.suffix.lower()))
     return tuple(chosen)
-
-
-def _scan_files(paths: object) -> list[Path]:
-    return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
 
 
 def require_trimesh(files: Sequence[SubjectScans]) -> None:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prnet.checks import require_choice, require_finite
+from prnet.checks import require_choice, require_degrees, require_finite, require_inside
 from prnet.datasets.evaluation import EvaluationItem, NetworkInput, TestSet
+from prnet.datasets.fits import LEAST_SPAN
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
 from prnet.files import read_bytes, read_npy, read_text
 from prnet.geometry.camera import invert_affine, pixel_origin_shift
@@ -84,12 +85,13 @@ class AFLW(TestSet):
         self.landmarks = _read_array(self.folder / "AFLW_GT_pts68.npy", (count, 2, 68))
         self.names = [Path(file).with_suffix("").as_posix() for file in self.files]
         unusable = ~(self.points != -1).all(1).any(1)
-        unusable |= (np.ptp(self.landmarks, axis=2) <= 0).any(1)
+        unusable |= (np.ptp(self.landmarks, axis=2) < LEAST_SPAN).any(1)
+        require_degrees(self.folder / "AFLW_GT_crop_yaws.npy", self.yaws_deg)
         if unusable.any():
             bad = [self.names[index] for index in np.flatnonzero(unusable)[:5]]
             raise ValueError(
-                f"{self.folder}: {unusable.sum()} faces have no visible point or 68 points in a "
-                f"line ({', '.join(bad)}); expected labels as 3DDFA published them"
+                f"{self.folder}: {unusable.sum()} faces have no visible point or 68 points "
+                f"within 2 px ({', '.join(bad)}); expected labels as 3DDFA published them"
             )
         self.roi, self.frame, self.crop = roi, frame, crop
         self.true_boxes = [self._true_box(index) for index in range(count)]
@@ -222,7 +224,8 @@ def black_borders(crop: np.ndarray) -> np.ndarray:  # (H, W, 3), uint8
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; {HINT}")
-    files = read_text(path).split()
+    files = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    require_inside(path, files)
     if not files or len(set(files)) != len(files):
         raise ValueError(
             f"{path}: {len(files)} names, {len(set(files))} different; expected a list"

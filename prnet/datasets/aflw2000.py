@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prnet.checks import name_list, require_finite
+from prnet.checks import name_list, require_degrees, require_finite
 from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import CropRule, decode_picture
@@ -92,6 +92,12 @@ class AFLW2000(TestSet):
 
     def __getitem__(self, index: int) -> EvaluationItem:
         pair = self.pairs[index]
+        try:
+            return self._item(pair)
+        except ValueError as error:
+            raise ValueError(f"{error}; protocol.exclude=[{pair.name}] leaves it out") from error
+
+    def _item(self, pair: FacePair) -> EvaluationItem:
         file = read_fit(pair.fit)
         needs_landmarks = self.needs_landmarks or (self.crop is not None and self.boxes is None)
         if needs_landmarks and file.landmarks is None:
@@ -165,6 +171,7 @@ def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, fl
     path = Path(path)
     if path.suffix != ".npy":
         rows = read_csv(path, ("name", "yaw_deg"), hint=hint).rows
+        require_degrees(path, np.array(list(rows.values())))
         return {name: float(yaw_deg) for name, (yaw_deg,) in rows.items()}
     values = read_npy(path, hint=hint)
     if values.shape != (len(names),) or values.dtype.kind not in "fiu":
@@ -173,6 +180,7 @@ def read_yaw_labels(path: Path | str, names: Sequence[str] = ()) -> dict[str, fl
             "for each image in the order of the file names; it goes with the whole data set"
         )
     require_finite(f"{path}:", values)
+    require_degrees(path, values)
     return dict(zip(sorted(names), values.astype(float).tolist(), strict=True))
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prnet.checks import require_choice, require_finite
+from prnet.checks import require_choice, require_degrees, require_finite, require_inside
 from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule
@@ -161,12 +161,12 @@ def read_annotations(folder: Path) -> Annotations:
             f"{path}: {len(found.names)} names, {len(set(found.names))} different; expected one "
             "each, face by face"
         )
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in found.names):
-        raise ValueError(f"{path}: a name leaves the folder; expected names within it")
+    require_inside(path, found.names)
     require_finite(f"{path}: one of the boxes", found.boxes)
     require_finite(f"{path}: one of the visible points", found.points[found.visible])
     if found.yaws_deg is not None:
         require_finite(f"{path}: yaws_deg", found.yaws_deg)
+        require_degrees(f"{path}: yaws_deg", found.yaws_deg)
     empty = ~(found.boxes[:, 2:] > found.boxes[:, :2]).all(1)
     if empty.any():
         raise ValueError(

@@ -29,12 +29,19 @@ FORMAT = 1
 PHOTO_OF_300W_LP = re.compile(
     r"((?:AFW|HELEN|IBUG_image)_\d+)_\d+_\d+|((?:AFW|HELEN|IBUG|LFPW)_.+)_\d+"
 )
+# AFLW names the second face of a photo and others PHOTO_2, ...
+PHOTO_OF_AFLW = re.compile(r"(image\d+)_\d+")
+MIRROR_TWIN = re.compile(r"(.+)[_-](?:flip|mirror|mirrored)", re.IGNORECASE)
 
 
 def source_photo(name: str) -> str:
-    """The photo a sample was made from: samples of one photo must not be split over train and
-    held-out."""
+    """The photo a sample was made from, its mirror twin and other faces included: samples of one
+    photo must not be split over train and held-out."""
     stem = name.rsplit("/", 1)[-1]
+    if twin := MIRROR_TWIN.fullmatch(stem):
+        stem = twin[1]
+    if face := PHOTO_OF_AFLW.fullmatch(stem):
+        return face[1]
     match = PHOTO_OF_300W_LP.fullmatch(stem)
     return (match[1] or match[2]) if match else stem
 

@@ -24,6 +24,7 @@ from prnet.datasets.pictures import (
     pad_pictures,
     pad_visible,
     picture_for_crop,
+    whole_picture,
 )
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.framing import Framing
@@ -106,9 +107,12 @@ def framed_input(
         OSError, ValueError: the picture cannot be read, or the points span less than a pixel.
     """
     center, size = crop_square(points, rule, seed_name=name)
+    data = read_bytes(source)
+    if decoded is None:
+        data = whole_picture(data, source=source)
     options = {"source": source, "decoded": decoded, "tilt": tilt}
     return NetworkInput(
-        *picture_for_crop(read_bytes(source), center, size, rule, **options),
+        *picture_for_crop(data, center, size, rule, **options),
         camera.invert_affine(crop_matrix(center, size, rule, tilt=tilt)),
     )
 

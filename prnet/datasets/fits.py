@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from prnet.checks import require_finite
-from prnet.files import read_mat, written_whole
+from prnet.files import read_mat, visible_files, written_whole
 from prnet.geometry import camera
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.sample import Fit
@@ -29,6 +29,11 @@ NOT_SUBSETS = ("Code", "landmarks")
 # Lengths of the coefficient vectors in 300W-LP's files, whatever the model at hand holds.
 BFM_FILE_LENGTHS = (199, 29)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# 68 landmarks span this at least, px; none is so many times farther than most from their middle:
+# on AFLW2000-3D it is 1.5 to 3.6 times.
+LEAST_SPAN, MOST_REACH = 2.0, 10.0
+# No pose or coefficient of a fit is larger; those of 300W-LP go to some 1e7.
+MOST_PARAMETER = 1e12
 HINT_AFLW2000 = "unpack AFLW2000-3D so that DATA_DIR/AFLW2000/image00002.jpg and .mat exist"
 HINT_300W_LP = "unpack 300W-LP so that DATA_DIR/300W_LP/AFW/*.jpg and *.mat exist"
 
@@ -99,6 +104,12 @@ def read_fit(path: Path) -> FitFile:
         if landmarks.shape != (68, 3):
             raise ValueError(f"{path}: pt3d_68 has shape {landmarks.T.shape}, expected (3, 68)")
         require_finite(f"{path}: pt3d_68", landmarks)
+        if "pt3d_68" in cast_keys:
+            raise ValueError(
+                f"{path}: pt3d_68 holds {arrays['pt3d_68'].dtype}: px cut to whole numbers of that "
+                "range; save it as double"
+            )
+        _require_px(f"{path}: pt3d_68", landmarks[:, :2])
     landmarks_2d = arrays.get("pt2d")
     if landmarks_2d is not None:
         # AFLW2000-3D's pt2d has 21 or 23 columns, -1 where invisible: not these 68 points.
@@ -106,7 +117,20 @@ def read_fit(path: Path) -> FitFile:
         landmarks_2d = np.asarray(landmarks_2d, dtype=np.float64).T if complete else None
         if complete:
             require_finite(f"{path}: pt2d", landmarks_2d)
+            _require_px(f"{path}: pt2d", landmarks_2d)
     return FitFile(fit, landmarks, landmarks_2d, cast_keys)
+
+
+def _require_px(what: str, points: np.ndarray) -> None:  # (68, 2)
+    """Raise ValueError where points cannot be px of a face: within 2 px, or one so far from the
+    others that their box is its own."""
+    reach = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    if np.ptp(points, axis=0).max() < LEAST_SPAN:
+        raise ValueError(f"{what} lies within {LEAST_SPAN:g} px; expected px, not shares of it")
+    if reach.max() > MOST_REACH * np.median(reach):
+        worst = int(reach.argmax())
+        x, y = points[worst]
+        raise ValueError(f"{what} has landmark {worst} at ({x:.5g}, {y:.5g}), far from the others")
 
 
 def write_fit(
@@ -147,6 +171,8 @@ def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
         raise ValueError(f"{path}: {key} holds {vector.dtype}, expected real numbers")
     vector = vector.astype(np.float64).ravel()
     require_finite(f"{path}: {key}", vector)
+    if np.abs(vector).max(initial=0) > MOST_PARAMETER:
+        raise ValueError(f"{path}: {key} holds {np.abs(vector).max():.3g}, which no fit has")
     return vector
 
 
@@ -248,9 +274,8 @@ def _name_others(root: Path, taken: list[str]) -> None:
 def pictures_in(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by stem, of one stem the first by name."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            found.setdefault(path.stem, path)
+    for path in visible_files(folder, PICTURE_SUFFIXES):
+        found.setdefault(path.stem, path)
     return found
 
 
@@ -260,10 +285,12 @@ def _pairs(folder: Path, prefix: str) -> list[FacePair]:
     if not folder.is_dir():
         return []
     pictures = pictures_in(folder)
-    fits = {path.stem for path in folder.glob("*.mat")}
+    fits = {path.stem: path for path in visible_files(folder, [".mat"])}
     return [
         FacePair(
-            f"{prefix}{stem}", pictures.get(stem, folder / f"{stem}.jpg"), folder / f"{stem}.mat"
+            f"{prefix}{stem}",
+            pictures.get(stem, folder / f"{stem}.jpg"),
+            fits.get(stem, folder / f"{stem}.mat"),
         )
         for stem in sorted(pictures.keys() | fits)
     ]

@@ -17,7 +17,7 @@ import torch
 from prnet.checks import require_choice
 from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.pictures import CropRule
-from prnet.files import read_json_object, read_npz, take
+from prnet.files import read_json_object, read_npz, take, visible_files
 
 FOLDER, RULE_FILE, SUBJECT_FILE = "Florence_renderings", "renderings.json", "subject.json"
 HINT = "make them with `python -m prnet.build dataset=florence`"
@@ -43,7 +43,7 @@ class Florence(TestSet):
         require_choice(f"{self.folder / RULE_FILE}: region", region, LANDMARKS_SHARE)
         self.landmarks_share = LANDMARKS_SHARE[region]
         finished = sorted(path.parent for path in self.folder.glob(f"*/{SUBJECT_FILE}"))
-        self.files = sorted(path for subject in finished for path in subject.glob("*.npz"))
+        self.files = [path for subject in finished for path in visible_files(subject, [".npz"])]
         if not self.files:
             raise FileNotFoundError(f"{self.folder}: no finished subject; {HINT}")
         self.names = [path.stem for path in self.files]

@@ -9,21 +9,28 @@
 | NAME.pts        | 300-W: n_points and braces                       | "matlab": counted from 1   |
 | NAME.mat        | pt3d_68, pt2d, pts_3d or pts_2d                  | "matlab"                   |
 
-Order iBUG, px of the photo. `nan`, or an empty cell of a table, is a point that is not seen.
+Order iBUG, px of the photo. `nan`, or an empty cell of a table, is a point that is not seen; what
+negative numbers mean: `prnet.datasets.hidden_landmarks`.
 
 Where asked for, .pts files may have AFLW's 21 points, each -1 -1 if not seen: they become the 18 of
 2DASL's landmark map and the chin; the middles of the eyes and of the mouth stand for both points
 that they lie between.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from prnet.checks import name_list, require_choice
 from prnet.datasets.fits import pictures_in
-from prnet.files import read_csv, read_mat, read_npy, read_npz, read_text
+from prnet.datasets.hidden_landmarks import CHOICES, Marks, landmark_fault, resolve_hidden
+from prnet.files import read_csv, read_mat, read_npy, read_npz, read_text, visible_files
 from prnet.geometry.camera import pixel_origin_shift
+
+log = logging.getLogger(__name__)
 
 HINT = "give a file of landmarks"
 NUM_LANDMARKS = 68
@@ -45,6 +52,7 @@ class LandmarkItem(NamedTuple):
     name: str
     landmarks: np.ndarray  # (68, 2 or 3), image px, "zero_based"; NaN where not seen
     picture: Path
+    marks: Marks = Marks()  # of the points that were marked as hidden
 
 
 def find_landmarks(
@@ -53,16 +61,19 @@ def find_landmarks(
     pictures: Path | str | None = None,
     pixel_origin: str = "zero_based",
     aflw_points: bool = False,
+    hidden: str = "auto",
 ) -> tuple[list[LandmarkItem], dict[str, str]]:
     """Every photo of a file or a folder, sorted by name, and why others cannot be used: {name:
     reason}.
 
     The picture is NAME.jpg, .jpeg or .png, in `pictures`, by default beside the landmarks.
+    `hidden`: as `resolve_hidden`.
 
     Raises:
         FileNotFoundError: no such file or folder, or a folder without a file of landmarks.
-        ValueError: an unknown pixel origin.
+        ValueError: an unknown pixel origin, or choice of `hidden`.
     """
+    require_choice("hidden", hidden, CHOICES)
     shift = pixel_origin_shift(pixel_origin, "zero_based")
     files = files_of_landmarks(path)
     folder = Path(pictures) if pictures is not None else files[0].parent
@@ -74,18 +85,34 @@ def find_landmarks(
     failed: dict[str, str] = {}
     for file in files:
         try:
-            found = read_landmarks(file, shift=shift, aflw_points=aflw_points)
+            found = _read(file, shift, aflw_points, hidden)
         except (OSError, ValueError) as error:
             failed[file.name] = str(error)
             continue
-        for name, landmarks in found.items():
-            if name in items:
+        for name, (landmarks, marks) in found.items():
+            fault = landmark_fault(landmarks)
+            if fault is not None:
+                failed[name] = f"{file}: {fault}"
+            elif name in items:
                 failed[f"{name} ({file.name})"] = f"{file}: {name} has landmarks in a file before"
             elif name not in photos:
                 failed[name] = f"{file}: no picture {name}.jpg, .jpeg or .png in {folder}"
             else:
-                items[name] = LandmarkItem(name, landmarks, photos[name])
+                items[name] = LandmarkItem(name, landmarks, photos[name], marks)
     return sorted(items.values()), failed
+
+
+def log_marks(items: Sequence[LandmarkItem]) -> None:
+    """Say how many points were taken as marked, and of which photos."""
+    marked = [item for item in items if any(item.marks)]
+    if marked:
+        log.info(
+            "marked points: %d not seen, %d hidden at (x, y) for (-x, -y), in %s; hidden=none takes"
+            " every number as a place",
+            sum(item.marks.unseen for item in marked),
+            sum(item.marks.hidden for item in marked),
+            name_list(item.name for item in marked),
+        )
 
 
 def files_of_landmarks(path: Path | str) -> list[Path]:
@@ -101,7 +128,7 @@ def files_of_landmarks(path: Path | str) -> list[Path]:
         raise FileNotFoundError(
             f"landmarks={path}: missing; give a file of 68 landmarks or a folder of them"
         )
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = visible_files(path, SUFFIXES)
     if not files:
         raise FileNotFoundError(
             f"landmarks={path}: no file of landmarks; expected NAME with one of "
@@ -115,14 +142,23 @@ def read_landmarks(
     *,
     shift: tuple[float, float] = (0.0, 0.0),
     aflw_points: bool = False,
+    hidden: str = "auto",
 ) -> dict[str, np.ndarray]:
     """The landmarks of one file, {name: (68, 2 or 3)}, "zero_based".
 
-    `shift` is added to those of formats that have no pixel origin of their own.
+    `shift` is added to those of formats that have no pixel origin of their own; `hidden`: as
+    `resolve_hidden`.
 
     Raises:
         ValueError: not one of the formats in this module's head.
     """
+    found = _read(path, shift, aflw_points, hidden)
+    return {name: landmarks for name, (landmarks, _) in found.items()}
+
+
+def _read(
+    path: Path, shift: tuple[float, float], aflw_points: bool, hidden: str
+) -> dict[str, tuple[np.ndarray, Marks]]:
     suffix = path.suffix.lower()
     if suffix == ".csv" and read_text(path).split(",", 1)[0].strip() == "name":
         headers = [
@@ -150,12 +186,16 @@ def read_landmarks(
         found = {path.stem: _numbers(read_text(path).splitlines(), path)}
     if suffix in (".mat", ".pts"):
         shift = pixel_origin_shift("matlab", "zero_based")
-    return {name: _checked(array, path, name, shift) for name, array in found.items()}
+    settled = {}
+    for name, array in found.items():
+        landmarks, marks = resolve_hidden(_checked(array, path, name), hidden)
+        moved = landmarks.copy()
+        moved[:, :2] += shift
+        settled[name] = moved, marks
+    return settled
 
 
-def _checked(
-    array: np.ndarray, path: Path, name: str, shift: tuple[float, float]
-) -> np.ndarray:  # (68, 2 or 3), float64
+def _checked(array: np.ndarray, path: Path, name: str) -> np.ndarray:  # (68, 2 or 3), float64
     if array.ndim != 2 or array.shape[0] != NUM_LANDMARKS or array.shape[1] not in (2, 3):
         raise ValueError(f"{path}: {name} has shape {array.shape}, expected (68, 2) or (68, 3)")
     if array.dtype.kind not in "iuf":
@@ -164,7 +204,6 @@ def _checked(
     landmarks[np.isnan(landmarks).any(1)] = np.nan
     if np.isinf(landmarks).any():
         raise ValueError(f"{path}: {name} holds infinite coordinates")
-    landmarks[:, :2] += shift
     return landmarks
 
 

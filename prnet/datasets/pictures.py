@@ -3,6 +3,8 @@
 Letters: B batch, Hp Wp the picture's (padded) size, K points.
 """
 
+import io
+import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +12,23 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
+from prnet.datasets.jpeg import is_jpeg, whole_jpeg
 from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit, FitBatch, PosedFit
 
 CROP_SIZE = 256
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# What Pillow opens, too.
+MOST_PIXELS = 178_956_970
+PNG_START = b"\x89PNG\r\n\x1a\n"
+# Deflate makes at most so many bytes of one.
+MOST_INFLATED = 1032
+EXIF_ORIENTATION = 0x0112
+UPRIGHT_JPEG_QUALITY = 98
 # OpenCV decodes JPEG at these fractions of its size, in the frequency domain and without aliasing.
 REDUCED_FLAGS = {
     1: cv2.IMREAD_COLOR,
@@ -54,23 +65,99 @@ class FitItem(NamedTuple):
     visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
 
 
-def decode_picture(data: bytes, *, source: object, reduction: int = 1) -> np.ndarray:
-    """Decode to (H, W, 3) uint8 RGB, at 1, 1/2, 1/4 or 1/8 of the size.
-
-    EXIF orientation is ignored: fits refer to the pixels as stored.
+def whole_picture(data: bytes, *, source: object) -> bytes:
+    """The bytes of a picture file, of a JPEG without what follows its end.
 
     Raises:
-        ValueError: not a picture, or a JPEG cut short (libjpeg would fill the rest with grey).
+        ValueError: empty, a JPEG cut short (libjpeg would fill the rest with grey), a PNG that its
+            checksums do not fit, or a header that promises more pixels than are there.
     """
     if not data:
         raise ValueError(f"{source}: the file is empty")
-    if data[:2] == JPEG_START and JPEG_END not in data[-1024:]:
-        raise ValueError(f"{source}: the JPEG is cut short (no end marker in {len(data)} bytes)")
+    if is_jpeg(data):
+        return whole_jpeg(data, source=source, most_pixels=MOST_PIXELS)
+    if data.startswith(PNG_START):
+        _require_whole_png(data, source)
+    return data
+
+
+def _require_whole_png(data: bytes, source: object) -> None:
+    """Every chunk as its checksum says, up to the end; OpenCV would take gigabytes for a length
+    that is damaged."""
+    place, kind = len(PNG_START), b""
+    while kind != b"IEND":
+        length, kind = (
+            struct.unpack_from(">I4s", data, place) if place + 8 < len(data) else (0, b"")
+        )
+        body = data[place + 4 : place + 8 + length]
+        place += 12 + length
+        if place > len(data) or data[place - 4 : place] != struct.pack(">I", zlib.crc32(body)):
+            raise ValueError(f"{source}: the PNG is cut short or damaged ({len(data)} bytes)")
+        if kind == b"IHDR" and length == 13:
+            width, height, depth = struct.unpack_from(">IIB", body, 4)
+            if width * height > min(MOST_PIXELS, MOST_INFLATED * len(data) * 8 // max(depth, 1)):
+                raise ValueError(
+                    f"{source}: its header says {width} x {height} px, more than {len(data)} bytes "
+                    "hold"
+                )
+
+
+def decode_picture(
+    data: bytes, *, source: object, reduction: int = 1, checked: bool = False
+) -> np.ndarray:
+    """Decode to (H, W, 3) uint8 RGB, at 1, 1/2, 1/4 or 1/8 of the size.
+
+    EXIF orientation is ignored: fits refer to the pixels as stored. `checked`: the bytes are those
+    of `whole_picture`.
+
+    Raises:
+        ValueError: not a picture, or as `whole_picture`.
+    """
+    data = data if checked else whole_picture(data, source=source)
     flags = REDUCED_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f"{source}: OpenCV cannot decode it ({error.err})") from error
     if picture is None:
         raise ValueError(f"{source}: not a picture that OpenCV can decode ({len(data)} bytes)")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def read_upright(path: Path) -> tuple[bytes, np.ndarray]:
+    """A photo as every viewer shows it, EXIF's orientation applied: bytes of its format to store,
+    the file's own where it is upright, and (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError, ValueError: it cannot be read; as `decode_picture`.
+    """
+    data = whole_picture(path.read_bytes(), source=path)
+    picture = decode_picture(data, source=path, checked=True)
+    orientation = _exif_orientation(data)
+    if orientation == 1:
+        return data, picture
+    if orientation >= 5:
+        picture = picture.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    picture = np.ascontiguousarray(picture)
+    suffix = ".jpg" if is_jpeg(data) else ".png"
+    options = (cv2.IMWRITE_JPEG_QUALITY, UPRIGHT_JPEG_QUALITY) if suffix == ".jpg" else ()
+    _, encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return encoded.tobytes(), picture
+
+
+def _exif_orientation(data: bytes) -> int:
+    """1 to 8; 1 where nothing is said."""
+    kind = JpegImageFile if is_jpeg(data) else PngImageFile
+    try:
+        with kind(io.BytesIO(data)) as image:
+            orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF raises nearly anything; OpenCV has read it
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def write_picture(path: Path | str, picture: np.ndarray) -> None:  # (H, W, 3), uint8 RGB
@@ -139,7 +226,7 @@ def crop_matrix(center: np.ndarray, size: float, rule: CropRule, *, tilt: float 
 
 
 def picture_for_crop(
-    data: bytes,  # of the picture's file
+    data: bytes,  # of `whole_picture`
     center: np.ndarray,  # (2,), image px
     size: float,  # image px
     rule: CropRule,
@@ -151,7 +238,7 @@ def picture_for_crop(
     """The picture, decoded no larger than its crop needs, and picture px -> crop px, (4, 4)."""
     reduction = reduction_for(size)
     if decoded is None or reduction > 1:
-        decoded = decode_picture(data, source=source, reduction=reduction)
+        decoded = decode_picture(data, source=source, reduction=reduction, checked=True)
     crop_from_image = crop_matrix(center, size, rule, tilt=tilt)
     return decoded, crop_from_image @ image_from_picture(reduction)
 

@@ -21,7 +21,7 @@ import numpy as np
 from prnet.checks import require_choice, require_finite
 from prnet.faces.bfm import read_prnet_face_mask, read_prnet_landmark_cells
 from prnet.faces.face import Face
-from prnet.files import read_mat, read_npz, read_table, written_whole
+from prnet.files import read_mat, read_npz, read_table, visible_files, written_whole
 from prnet.geometry.camera import PIXEL_ORIGINS
 
 # Suffix of the file name -> whose format; the longest that fits counts.
@@ -60,10 +60,10 @@ def find_predictions(directory: Path | str) -> dict[str, list[Path]]:
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such folder of predictions")
     found: dict[str, list[Path]] = {}
-    for path in sorted(directory.iterdir()):
+    for path in visible_files(directory):
         suffix = _suffix(path)
-        if suffix is not None and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.name.removesuffix(suffix), []).append(path)
+        if suffix is not None:
+            found.setdefault(path.name[: -len(suffix)], []).append(path)
     if not found:
         raise FileNotFoundError(
             f"{directory}: no prediction found; expected NAME{', NAME'.join(FORMATS)}"
@@ -78,7 +78,7 @@ def find_predictions(directory: Path | str) -> dict[str, list[Path]]:
 
 
 def _suffix(path: Path) -> str | None:
-    fitting = [suffix for suffix in FORMATS if path.name.endswith(suffix)]
+    fitting = [suffix for suffix in FORMATS if path.name.lower().endswith(suffix)]
     return max(fitting, key=len) if fitting else None
 
 

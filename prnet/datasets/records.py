@@ -18,6 +18,7 @@ from prnet.datasets.pictures import (
     crop_square,
     decode_picture,
     picture_for_crop,
+    whole_picture,
 )
 from prnet.faces.face import Face
 from prnet.geometry import camera
@@ -125,8 +126,8 @@ def load_pair(pair: FacePair) -> LoadedPair:
     Raises:
         OSError, ValueError: one of them is missing or damaged.
     """
-    data = pair.read_picture()
-    height, width = decode_picture(data, source=pair.picture.name).shape[:2]
+    data = whole_picture(pair.read_picture(), source=pair.picture.name)
+    height, width = decode_picture(data, source=pair.picture.name, checked=True).shape[:2]
     return LoadedPair(pair.name, read_fit(pair.fit), data, height, width)
 
 
@@ -158,8 +159,12 @@ def fill_record(
     """Write pair `index` of a batch into its record; where its picture lies is left open.
 
     Raises:
-        ValueError: the face is too small for a crop.
+        ValueError: the face is too small for a crop, or lies outside its picture.
     """
+    points = decoded.landmarks[index][:, :2]
+    inside = ((points > -0.5) & (points < [one.width - 0.5, one.height - 0.5])).all(1).sum()
+    if not inside:
+        raise ValueError(f"{one.name}: 0 of 68 landmarks inside {one.width} x {one.height}")
     center, size = crop_square(decoded.landmarks[index], crop, seed_name=one.name)
     fit = one.file.fit
     for key in ("shape_params", "exp_params"):

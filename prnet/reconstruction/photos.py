@@ -1,12 +1,14 @@
 """Photos as every viewer shows them: any format that Pillow reads, EXIF's orientation applied, 8
 bits, RGB."""
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from prnet.datasets.jpeg import is_jpeg, whole_jpeg
 from prnet.datasets.pictures import write_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -34,9 +36,12 @@ def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
+    data = path.read_bytes()
+    if is_jpeg(data):
+        data = whole_jpeg(data, source=path, most_pixels=most_pixels)
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the check is ours
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > most_pixels:
                 raise ValueError(
                     f"{image.width} x {image.height} px are more than {most_pixels:.0e}; make it "

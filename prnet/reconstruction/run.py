@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from prnet import __version__
 from prnet.detection.framing import Framing
-from prnet.files import read_json_object, write_json
+from prnet.files import read_json_object, visible_files, write_json
 from prnet.reconstruction.outputs import MORE, face_record, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
 from prnet.reconstruction.reconstructor import Reconstructor
@@ -52,15 +52,12 @@ def find_photos(source: Path | str) -> list[Path]:
     if path.is_file() or is_camera(source):
         return [path]
     if path.is_dir():
-        found = (one for one in path.rglob("*") if one.is_file())
-        found = [one for one in found if one.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)]
+        found = visible_files(path, (*SUFFIXES, *VIDEO_SUFFIXES), below=True)
         expected = f"a picture or video with one of {', '.join((*SUFFIXES, *VIDEO_SUFFIXES))}"
     else:
         found = [Path(one) for one in glob.glob(str(source), recursive=True)]
-        found = [one for one in found if one.is_file()]
+        found = sorted(one for one in found if one.is_file() and not one.name.startswith("."))
         expected = "a file, a folder, camera:0 or a pattern such as 'photos/*.jpg'"
-    # Names that begin with a dot are no samples: thumbnails, and what killed writers leave.
-    found = sorted(one for one in found if not one.name.startswith("."))
     if not found:
         raise FileNotFoundError(f"input={source}: nothing found; expected {expected}")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from prnet.files import visible_files
 from prnet.synthetic.noise import octave_noise
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -23,11 +24,7 @@ class BackgroundFolder:
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise FileNotFoundError(f"{directory}: no such folder of background pictures")
-        self.paths = sorted(
-            path
-            for path in self.directory.rglob("*")
-            if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
-        )
+        self.paths = visible_files(self.directory, PICTURE_SUFFIXES, below=True)
         if not self.paths:
             raise FileNotFoundError(
                 f"{directory}: holds no background picture; expected "
@@ -42,7 +39,10 @@ class BackgroundFolder:
         """
         path = self.paths[generator.integers(len(self.paths))]
         data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        try:
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        except cv2.error:  # of a header that promises more than memory holds
+            picture = None
         if picture is None:
             raise ValueError(
                 f"{path}: not a picture that OpenCV can decode ({len(data)} bytes); "

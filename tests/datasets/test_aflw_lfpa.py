@@ -147,7 +147,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
     ("key", "value", "message"),
     [
         ("names", np.array(["a", "a"]), "2 names, 1 different"),
-        ("names", np.array(["a", "../b"]), "a name leaves the folder"),
+        ("names", np.array(["a", "../b"]), "'../b' leaves its folder"),
         ("names", np.array([{}, {}]), "not a readable .npz file"),
         ("boxes", np.zeros((2, 4)), "the box of a has no area"),
         ("boxes", np.zeros((3, 4)), r"boxes: got \(3, 4\), expected \(2, 4\)"),
@@ -156,6 +156,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
         ("visible", np.full((2, 34), 2), "expected 0 or 1"),
         ("visible", np.zeros((2, 34)), "2 faces have no visible point"),
         ("yaws_deg", np.array([0, np.inf]), "yaws_deg holds values that are not finite"),
+        ("yaws_deg", np.array([0, 1e308]), r"a yaw of 1e\+308, expected degrees"),
         ("pixel_origin", "middle", "pixel_origin: got 'middle'"),
     ],
 )
@@ -184,7 +185,7 @@ def test_annotations_that_are_not_there(lfpa):
     with pytest.raises(ValueError, match=r"line 2 is 'a,.* expected a name and 107 number"):
         read_annotations(folder)
     (folder / "landmarks.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"docs/datasets\.md"):
+    with pytest.raises(FileNotFoundError, match=r"write it of the annotations"):
         read_annotations(folder)
 
 

@@ -138,6 +138,25 @@ def test_fixed_point_maps_keep_negative_coordinates():
         encode_map(position_map + 1, "uint16")
 
 
+def test_a_fit_that_is_none_is_listed_and_the_others_are_built(tmp_path):
+    data_dir = write_tiny_data_dir(tmp_path / "data")
+    folder = data_dir / "AFLW2000"
+    pose = scipy.io.loadmat(folder / "image00002.mat")["Pose_Para"]
+    huge, away = pose.copy(), pose.copy()
+    huge[0, 6], away[0, 3] = 1e300, 1e6
+    change_mat(folder / "image00002.mat", Pose_Para=huge)
+    change_mat(folder / "image00004.mat", Pose_Para=away)
+    data = bytearray((folder / "image00006.jpg").read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
+    (folder / "image00006.jpg").write_bytes(data)
+    unreadable = build(data_dir, tmp_path / "set", "aflw2000")["audit"]["unreadable"]
+    assert set(unreadable) == {"image00002", "image00004", "image00006"}
+    assert "Pose_Para holds 1e+300" in unreadable["image00002"]
+    assert "0 of 68 landmarks inside" in unreadable["image00004"]
+    assert "its header says 65500 x 65500 px" in unreadable["image00006"]
+
+
 def test_audit_lists_what_is_unusual_and_keeps_it(tmp_path):
     data_dir = write_tiny_data_dir(tmp_path / "data")
     folder = data_dir / "AFLW2000"
@@ -410,6 +429,13 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path):
         ("LFPW/LFPW_image_train_0001_3", "LFPW_image_train_0001"),
         ("mine/photo_17", "photo_17"),
         ("image04379", "image04379"),
+        ("ALL/AFW_1_0", "AFW_1"),
+        ("ALL/AFW_1_0_flip", "AFW_1"),
+        ("ALL/AFW_1051618982_1_0_Flip", "AFW_1051618982"),
+        ("AFLW/image20991_1", "image20991"),
+        ("AFLW/image20991_2_mirror", "image20991"),
+        ("mine/photo_17_flip", "photo_17"),
+        ("mine/flip", "flip"),
     ],
 )
 def test_source_photo(name, photo):

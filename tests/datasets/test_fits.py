@@ -127,6 +127,19 @@ DAMAGE = {
     ),
     "NaN expression": ({"Exp_Para": _with_nan(np.zeros(29))}, "Exp_Para holds values that are not"),
     "NaN pt3d_68": ({"pt3d_68": _with_nan(np.zeros((3, 68)))}, "pt3d_68 holds values that are not"),
+    "huge pose": ({"Pose_Para": _with_nan(POSE, 1e300)}, r"Pose_Para holds 1e\+300, which no fit"),
+    "pt3d_68 of bytes": (
+        {"pt3d_68": np.arange(204, dtype=np.uint8).reshape(3, 68)},
+        "pt3d_68 holds uint8: px cut to whole numbers",
+    ),
+    "pt3d_68 from 0 to 1": (
+        {"pt3d_68": np.arange(204.0).reshape(3, 68) / 204},
+        "pt3d_68 lies within 2 px; expected px, not shares",
+    ),
+    "outlier": (
+        {"pt3d_68": _with_nan(np.arange(204.0).reshape(3, 68), 1e5)},
+        r"pt3d_68 has landmark 3 at \(1e\+05, 71\), far from the others",
+    ),
     "NaN pt2d": ({"pt2d": _with_nan(np.zeros((2, 68)))}, "pt2d holds values that are not finite"),
     "turned pt3d_68": (
         {"pt3d_68": np.zeros((68, 3))},
@@ -251,6 +264,14 @@ def test_pictures_and_fits_without_their_twin_are_listed(tmp_path: Path) -> None
     assert pairs["d"].picture.name == "d.JPG"
     assert not pairs["b"].fit.exists()
     assert not pairs["c"].picture.exists()
+
+
+def test_names_with_a_dot_are_no_samples_and_suffixes_have_any_case(tmp_path: Path) -> None:
+    for name in ("a.JPG", "a.MAT", ".a.jpg", "._a.jpg", ".b.12.tmp.mat", ".cache/c.jpg"):
+        (tmp_path / "AFLW2000" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "AFLW2000" / name).touch()
+    (pair,) = find_aflw2000(tmp_path)
+    assert (pair.name, pair.picture.name, pair.fit.name) == ("a", "a.JPG", "a.MAT")
 
 
 def test_only_named_folders_count_as_subsets(tmp_path: Path) -> None:
