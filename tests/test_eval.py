@@ -76,6 +76,16 @@ def save_exact(kind: str, folder: Path, data_dir: Path, face, landmarks_in: str,
             np.savetxt(folder / f"{name}_kpt.txt", landmarks)
             pixels = face_pixels(face, vertices)
             scipy.io.savemat(folder / f"{name}_mesh.mat", {"vertices": pixels})
+        elif kind == "mesh, y up":
+            up = vertices * [1, -1, 1] + [0, HEIGHT - 1, 0]
+            (folder / f"{name}.OBJ").write_text("".join(f"v {x} {y} {z}\n" for x, y, z in up))
+        elif kind == "mesh, y down":
+            header = f"ply\nformat binary_big_endian 1.0\nelement vertex {len(vertices)}\n"
+            header += "property float x\nproperty float y\nproperty double z\n"
+            header += "element face 0\nproperty list uchar int vertex_index\nend_header\n"
+            rows = np.zeros(len(vertices), [("x", ">f4"), ("y", ">f4"), ("z", ">f8")])
+            rows["x"], rows["y"], rows["z"] = vertices.T
+            (folder / f"{name}.ply").write_bytes(header.encode() + rows.tobytes())
         elif kind == "npz mesh":
             np.savez(folder / f"{name}.npz", vertices=vertices, pixel_origin=rest_in)
         else:
@@ -90,6 +100,8 @@ def save_exact(kind: str, folder: Path, data_dir: Path, face, landmarks_in: str,
         ("default", "3ddfa", "matlab", "matlab", 4),
         ("default", "prnet", "face3d", "face3d", 4),
         ("default", "npz mesh", "zero_based", "zero_based", 4),
+        ("default", "mesh, y up", "zero_based", "zero_based", 4),
+        ("default", "mesh, y down", "zero_based", "zero_based", 4),
         ("default", "npz mesh", "sadrnet", "sadrnet", 4),
         ("2dasl", "3ddfa", "matlab", "matlab", 4),  # every 50th of 98 vertices are too few for more
         ("2dasl", "npz mesh", "matlab", "matlab", 4),

@@ -1,6 +1,6 @@
 """Reading textured head scans: which files of a folder are scans, and what is in them.
 
-OBJ, PLY, GLB and what else trimesh reads with a picture or vertex colours, and VRML. Letters: N
+OBJ and VRML; PLY, GLB and what else trimesh reads with a picture or vertex colours. Letters: N
 vertices, T triangles.
 """
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.checks import require_finite
+from prnet.datasets.obj_files import find_named, find_texture, read_obj
 from prnet.datasets.pictures import decode_picture
 from prnet.files import read_bytes, read_csv, require_file, visible_files
 
@@ -94,7 +95,8 @@ def _scans_of(subject: Path, preferred: Sequence[str]) -> tuple[Path, ...]:
 def require_trimesh(files: Sequence[SubjectScans]) -> None:
     """Raise ValueError if one of the scans takes trimesh and it is not installed."""
     paths = [path for file in files for path in file.paths]
-    taken = [path for path in paths if path.suffix.lower() not in VRML_SUFFIXES]
+    own = (".obj", *VRML_SUFFIXES)
+    taken = [path for path in paths if path.suffix.lower() not in own]
     if taken and importlib.util.find_spec("trimesh") is None:
         raise ValueError(f"{taken[0]}: reading it takes trimesh; run pip install 'prnet[scans]'")
 
@@ -107,7 +109,9 @@ def read_scan(path: Path) -> Scan:
         ValueError: damaged, without a surface, without colours, or not finite.
     """
     require_file(path)
-    scan = _read_vrml(path) if path.suffix.lower() in VRML_SUFFIXES else _read_mesh(path)
+    suffix = path.suffix.lower()
+    read = {".obj": _read_obj, **dict.fromkeys(VRML_SUFFIXES, _read_vrml)}.get(suffix, _read_mesh)
+    scan = read(path)
     if len(scan.triangles) == 0 or len(scan.vertices) == 0:
         raise ValueError(f"{path}: {len(scan.vertices)} points and no triangles, expected a mesh")
     if not 0 <= scan.triangles.min() <= scan.triangles.max() < len(scan.vertices):
@@ -126,6 +130,60 @@ def read_scan(path: Path) -> Scan:
         uv_coords=None if scan.uv_coords is None else scan.uv_coords[used],
         colors=None if scan.colors is None else scan.colors[used],
     )
+
+
+def _read_obj(path: Path) -> Scan:
+    """The texture of its materials, several side by side, or else the colours of its points."""
+    mesh = read_obj(path)
+    files = {} if mesh.colors is not None and not mesh.libraries else find_texture(path, mesh)
+    textured = bool(files) and len(mesh.uv_coords) > 0
+    if not textured:
+        return Scan(mesh.vertices, mesh.triangles, None, None, mesh.colors)
+    if not 0 <= mesh.uv_triangles.min() <= mesh.uv_triangles.max() < len(mesh.uv_coords):
+        raise ValueError(f"{path}: a triangle without a texture coordinate; expected one a corner")
+    plain = set(mesh.materials.tolist()) - files.keys()
+    if plain:
+        names = ", ".join(mesh.material_names[number] or "none" for number in sorted(plain))
+        raise ValueError(f"{path}: no texture of the material {names}, others have one")
+    pictures = {
+        file: decode_picture(file.read_bytes(), source=file) for file in sorted(set(files.values()))
+    }
+    numbers = {file: number for number, file in enumerate(pictures)}
+    column = np.array([numbers.get(files.get(k), 0) for k in range(len(mesh.material_names))])
+    corners = np.stack(
+        [
+            mesh.triangles.ravel(),
+            mesh.uv_triangles.ravel(),
+            np.repeat(column[mesh.materials], 3),
+        ],
+        1,
+    )
+    used, triangles = np.unique(corners, axis=0, return_inverse=True)
+    texture, uv_coords = _side_by_side(list(pictures.values()), mesh.uv_coords[used[:, 1]], used)
+    return Scan(
+        mesh.vertices[used[:, 0]],
+        triangles.reshape(mesh.triangles.shape),
+        uv_coords,
+        texture,
+        None,
+    )
+
+
+def _side_by_side(
+    pictures: Sequence[np.ndarray],  # (H, W, 3) each
+    uv_coords: np.ndarray,  # (N, 2)
+    used: np.ndarray,  # (N, 3), the last: of which picture
+) -> tuple[np.ndarray, np.ndarray]:
+    """One texture, and the coordinates in it."""
+    if len(pictures) == 1:
+        return pictures[0], uv_coords
+    height = max(picture.shape[0] for picture in pictures)
+    padded = [np.pad(one, ((0, height - one.shape[0]), (0, 0), (0, 0))) for one in pictures]
+    sizes = np.array([one.shape[:2] for one in pictures])[used[:, 2]]  # (N, 2)
+    left = np.cumsum([0, *(one.shape[1] for one in pictures)])
+    across = (left[used[:, 2]] + uv_coords[:, 0] * sizes[:, 1]) / left[-1]
+    up = 1 - (1 - uv_coords[:, 1]) * sizes[:, 0] / height
+    return np.concatenate(padded, 1), np.stack([across, up], 1)
 
 
 def _read_mesh(path: Path) -> Scan:
@@ -181,9 +239,9 @@ def _read_vrml(path: Path) -> Scan:
         raise ValueError(
             f"{path}: {len(corners)} triangles and {len(texture_corners)} in the texture"
         )
-    picture = path.parent / Path(url.group(1).replace("\\", "/")).name
-    if not picture.is_file():
-        raise ValueError(f"{path}: its texture {picture.name} is not beside it")
+    picture = find_named(path.parent, url.group(1))
+    if picture is None:
+        raise ValueError(f"{path}: its texture {url.group(1)} is not beside it")
     pairs, triangles = np.unique(
         np.stack([corners.ravel(), texture_corners.ravel()], 1), axis=0, return_inverse=True
     )

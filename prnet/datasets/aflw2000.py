@@ -90,6 +90,10 @@ class AFLW2000(TestSet):
         require_named(labels, names, source=self.labels)
         return labels
 
+    def picture_height(self, name: str) -> int:
+        picture = self.pairs[self.names.index(name)].picture
+        return decode_picture(picture.read_bytes(), source=picture).shape[0]
+
     def __getitem__(self, index: int) -> EvaluationItem:
         pair = self.pairs[index]
         try:

@@ -186,6 +186,10 @@ class TestSet(Dataset):
         does."""
         return None
 
+    def picture_height(self, name: str) -> int:
+        """Of an image, px; raises ValueError where it is not known."""
+        raise ValueError(f"{name}: a mesh with y up, and the height of its picture is not known")
+
     def notes(self) -> dict:
         """What a report says about the data set, as plain values."""
         return {}

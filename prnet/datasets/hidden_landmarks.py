@@ -96,6 +96,13 @@ def landmark_fault(points: np.ndarray) -> str | None:  # (68, 2 or 3), NaN where
     return None
 
 
+def is_right_handed(landmarks: np.ndarray) -> bool:  # (68, 3)
+    """Whether a face lies in a frame with y up and z toward the camera, or one turned from it; the
+    image's, with y down, is left-handed."""
+    linear = np.linalg.lstsq(_mean_face(), landmarks, rcond=None)[0][:3]
+    return bool(np.linalg.det(linear) > 0)
+
+
 def require_in_picture(
     points: np.ndarray,  # (68, 2 or 3), zero_based px, NaN where not seen
     height: int,

@@ -9,16 +9,21 @@
 |               |              | `pixel_origin` zero_based (the default), matlab, face3d or      |
 |               |              | sadrnet; `vertices_pixel_origin` where that of the vertices is  |
 |               |              | another                                                         |
+| NAME.obj,     | any          | the points in their order, zero_based, y down or, as PRNet's    |
+| NAME.ply      |              | and 3DDFA_V2's, up; counts where NAME has no other file         |
 
 All in px of the original image, z toward the camera. Letters: N points.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from prnet.checks import require_choice, require_finite
+from prnet.datasets.hidden_landmarks import is_right_handed
+from prnet.datasets.obj_files import read_points
 from prnet.faces.bfm import read_prnet_face_mask, read_prnet_landmark_cells
 from prnet.faces.face import Face
 from prnet.files import read_mat, read_npz, read_table, visible_files, written_whole
@@ -26,6 +31,7 @@ from prnet.geometry.camera import PIXEL_ORIGINS
 
 # Suffix of the file name -> whose format; the longest that fits counts.
 FORMATS = {"_kpt.txt": "prnet", "_mesh.mat": "prnet", ".mat": "3ddfa", ".npz": "npz"}
+MESHES = {".obj": "obj", ".ply": "ply"}
 MISSING = "it was there when the folder was listed"
 NUM_LANDMARKS = 68
 NUM_BFM_VERTICES = 53215
@@ -64,12 +70,16 @@ def find_predictions(directory: Path | str) -> dict[str, list[Path]]:
         suffix = _suffix(path)
         if suffix is not None:
             found.setdefault(path.name[: -len(suffix)], []).append(path)
+    named = set(found)
+    for path in visible_files(directory, MESHES):
+        if path.stem not in named:
+            found.setdefault(path.stem, []).append(path)
     if not found:
         raise FileNotFoundError(
-            f"{directory}: no prediction found; expected NAME{', NAME'.join(FORMATS)}"
+            f"{directory}: no prediction found; expected NAME{', NAME'.join((*FORMATS, *MESHES))}"
         )
     for name, paths in found.items():
-        if len({FORMATS[_suffix(path)] for path in paths}) > 1:
+        if len({FORMATS.get(_suffix(path), path.suffix) for path in paths}) > 1:
             raise ValueError(
                 f"{directory}: {name} has predictions in two formats "
                 f"({', '.join(path.name for path in paths)}); keep one"
@@ -89,14 +99,18 @@ def read_prediction(paths: list[Path]) -> SavedPrediction:
         ValueError: a file is damaged, has other content than its name promises, another shape, or
             values that are not finite.
     """
-    if paths[0].suffix == ".npz":
+    suffix = paths[0].suffix.lower()
+    if suffix == ".npz":
         return _read_own(paths[0])
+    if suffix in MESHES:
+        vertices = _require_points("vertices", read_points(paths[0]), paths[0])
+        return SavedPrediction(paths[0], None, "zero_based", vertices, "zero_based")
     if FORMATS[_suffix(paths[0])] == "3ddfa":
         vertices = _read_mat_points(paths[0], "vertex", transposed=True)
         return SavedPrediction(paths[0], None, "matlab", vertices, "matlab")
     landmarks = vertices = None
     for path in paths:
-        if path.suffix == ".txt":
+        if path.suffix.lower() == ".txt":
             landmarks = read_table(path, hint=MISSING)
             landmarks = _require_points("landmarks", landmarks, path, count=NUM_LANDMARKS)
         else:
@@ -119,6 +133,21 @@ def write_prediction(
         content["vertices_pixel_origin"] = vertices_origin
     with written_whole(path) as temporary:
         np.savez(temporary, **content)
+
+
+def with_y_down(
+    prediction: SavedPrediction, topology: Topology, height: Callable[[], int]
+) -> SavedPrediction:
+    """A mesh of the image's frame, which is left-handed: of one with y up, as a right-handed face
+    shows, y becomes height - 1 - y. Other predictions are as they are."""
+    if prediction.file.suffix.lower() not in MESHES:
+        return prediction
+    index = topology.landmark_index.get(len(prediction.vertices))
+    if index is None or not is_right_handed(prediction.vertices[index]):
+        return prediction
+    vertices = prediction.vertices.copy()
+    vertices[:, 1] = height() - 1 - vertices[:, 1]
+    return prediction._replace(vertices=vertices)
 
 
 def find_topology(face: Face | None, prnet_uv_dir: Path | str | None) -> Topology:

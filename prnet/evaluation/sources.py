@@ -4,6 +4,7 @@ Letters: B batch.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -16,7 +17,13 @@ from prnet.checks import name_list, require_choice
 from prnet.datasets.evaluation import EvaluationBatch, TestSet
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import ImageOccluder
-from prnet.datasets.predictions import Topology, find_predictions, read_prediction, write_prediction
+from prnet.datasets.predictions import (
+    Topology,
+    find_predictions,
+    read_prediction,
+    with_y_down,
+    write_prediction,
+)
 from prnet.datasets.warp import warp_to_crop
 from prnet.evaluation.points import (
     comparable,
@@ -227,7 +234,11 @@ class PredictionSource(Source):
         found = []
         for index, name in enumerate(batch.names):
             landmarks, dense = saved_points(
-                read_prediction(self.files[name]),
+                with_y_down(
+                    read_prediction(self.files[name]),
+                    self.topology,
+                    functools.partial(test_set.picture_height, name),
+                ),
                 self.topology,
                 protocol,
                 device=self.device,

@@ -110,6 +110,85 @@ def test_texture_stays_where_it_is_on_the_surface(tmp_path, kind):
     assert scan.triangles.shape == (4, 3)
 
 
+LIBRARIES = {
+    "plain": ("skin.mtl", "map_Kd skin.png"),
+    "options": ("skin.mtl", "map_Kd -s 1 1 1 -o 0 0 -bm 0.5 -clamp on skin.png"),
+    "windows": ("SKIN.mtl", "map_Kd C:\\scans\\anna\\Skin.PNG"),
+    "below": (".\\skin.mtl", "map_Kd Textures\\SKIN.png"),
+    "quoted": ("skin.mtl", 'map_Kd "skin.png"'),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_texture_is_found_by_any_name_that_means_it(tmp_path, library):
+    name, line = LIBRARIES[library]
+    path = tmp_path / "head.obj"
+    texture = write_textured_obj(path)
+    if library == "below":
+        (tmp_path / "skin.png").rename(touch(tmp_path / "textures" / "skin.png"))
+    (material,) = tmp_path.glob("*.mtl")
+    text = material.read_text().replace("map_Kd skin.png", line)
+    assert line in text
+    material.unlink()
+    (tmp_path / "skin.mtl").write_bytes("# Müller\n".encode("latin-1") + text.encode())
+    obj = path.read_text().replace(f"mtllib {material.name}", f"mtllib {name}")
+    path.write_bytes("# Müller\n".encode("latin-1") + obj.encode())
+    np.testing.assert_array_equal(read_scan(path).texture, texture)
+
+
+def test_what_a_scan_names_and_is_not_there_is_named(tmp_path):
+    path = tmp_path / "head.obj"
+    write_textured_obj(path)
+    (tmp_path / "skin.png").unlink()
+    with pytest.raises(ValueError, match=r"head\.obj: its texture skin\.png is not beside it"):
+        read_scan(path)
+    (material,) = tmp_path.glob("*.mtl")
+    material.unlink()
+    with pytest.raises(ValueError, match=rf"head\.obj: its materials {material.name} are not"):
+        read_scan(path)
+
+
+def test_several_textures_become_one(tmp_path):
+    """Each corner shows the colour that its own texture has there."""
+    path = tmp_path / "head.obj"
+    left, right = (np.full((size, 4, 3), value, np.uint8) for size, value in ((4, 50), (8, 200)))
+    write_picture(tmp_path / "left.png", left)
+    write_picture(tmp_path / "right.png", right)
+    (tmp_path / "a.mtl").write_text("newmtl l\nmap_Kd left.png\nnewmtl r\nmap_Kd right.png\n")
+    lines = ["mtllib a.mtl", *(f"v {x} {y} {z}" for x, y, z in POINTS)]
+    lines += ["vt 0.2 0.2", "vt 0.8 0.2", "vt 0.8 0.8", "vt 0.2 0.8"]
+    lines += ["usemtl l", "f 1/1 2/2 3/3 4/4", "usemtl r", "f -5/1 -2/2 -1/3 -4/4"]
+    path.write_text("\n".join(lines))
+    scan = read_scan(path)
+    height, width = scan.texture.shape[:2]
+    column = (scan.uv_coords[:, 0] * width - 0.5).round().astype(int)
+    row = ((1 - scan.uv_coords[:, 1]) * height - 0.5).round().astype(int)
+    shown = scan.texture[row, column, 0]
+    # Of the first square and of the second, which share two points in space.
+    assert (shown[np.unique(scan.triangles[:2])] == 50).all()
+    assert (shown[np.unique(scan.triangles[2:])] == 200).all()
+    np.testing.assert_array_equal(np.unique(scan.vertices, axis=0), np.unique(POINTS, axis=0))
+
+
+@pytest.mark.parametrize("unit", [1, 255])
+@pytest.mark.parametrize("corner", ["{0}", "{0}/1", "{0}//1", "{0}/1/1"])
+def test_colours_of_points_in_either_range_beside_coordinates(tmp_path, unit, corner):
+    colors = np.array([[0, 0, 60], [255, 0, 60], [128, 255, 60], [9, 1, 60]])
+    rows = [
+        " ".join(map(str, ("v", *point, *(color * unit / 255))))
+        for point, color in zip(POINTS, colors, strict=False)
+    ]
+    face = "f " + " ".join(corner.format(k) for k in (1, 2, 3, 4))
+    path = tmp_path / "head.obj"
+    path.write_text("\n".join([*rows, "vt 0.5 0.5", "vn 0 0 1", face]))
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.colors, colors)
+    assert scan.texture is None
+    path.write_text("\n".join([*rows, "v 0 0 0 0 0 256", face]))
+    with pytest.raises(ValueError, match="expected 0 to 1 or to 255"):
+        read_scan(path)
+
+
 def test_vertex_colours(tmp_path):
     lines = [f"v {x} {y} {z} 1 0.2 0" for x, y, z in [*POINTS, (9, 9, 9)]]
     path = tmp_path / "head.obj"
@@ -210,8 +289,8 @@ def test_without_trimesh(tmp_path, monkeypatch):
     touch(tmp_path / "a.wrl")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     require_trimesh(find_scans(tmp_path, PREFERRED))
-    touch(tmp_path / "b.obj")
-    with pytest.raises(ValueError, match=r"b\.obj: .* pip install 'prnet\[scans\]'"):
+    touch(tmp_path / "b.ply")
+    with pytest.raises(ValueError, match=r"b\.ply: .* pip install 'prnet\[scans\]'"):
         require_trimesh(find_scans(tmp_path, PREFERRED))
 
 

@@ -57,6 +57,33 @@ def test_find_tells_formats_apart_by_name(tmp_path):
     assert list(found) == ["a", "b", "c_1"]
 
 
+def test_meshes_count_where_there_is_nothing_else(tmp_path):
+    save_npz(tmp_path / "a.npz", landmarks=LANDMARKS)
+    (tmp_path / "a.obj").touch()
+    points = "\n".join(f"{x!r} {y!r} {z!r} 7" for x, y, z in VERTICES.astype(float).tolist())
+    head = f"element vertex {len(VERTICES)}\n" + "".join(
+        f"property float {name}\n" for name in (*"xyz", "quality")
+    )
+    (tmp_path / "b.PLY").write_text(f"ply\nformat ascii 1.0\n{head}end_header\n{points}\n")
+    found = find_predictions(tmp_path)
+    assert {name: [path.name for path in paths] for name, paths in found.items()} == {
+        "a": ["a.npz"],
+        "b": ["b.PLY"],
+    }
+    np.testing.assert_array_equal(read_prediction(found["b"]).vertices, VERTICES)
+    whole = (tmp_path / "b.PLY").read_text()
+    for damaged in ("", "ply\n", whole.replace("ascii", "text"), whole[:-400], "end_header"):
+        (tmp_path / "b.PLY").write_text(damaged)
+        with pytest.raises(ValueError, match=r"b\.PLY: "):
+            read_prediction(found["b"])
+    (tmp_path / "c.obj").write_text("v 1 2 3\nv 1 2\n")
+    with pytest.raises(ValueError, match=r"c\.obj: 2 points of \[2, 3\] values"):
+        read_prediction([tmp_path / "c.obj"])
+    (tmp_path / "c.obj").write_text("v 1 2 3\nv 1 two 3\n")
+    with pytest.raises(ValueError, match=r"c\.obj: line 2 is 'v 1 two 3'"):
+        read_prediction([tmp_path / "c.obj"])
+
+
 @pytest.mark.parametrize("rival", ["x.npz", "x_mesh.mat", "x_kpt.txt"])
 def test_two_formats_of_one_name_are_refused(tmp_path, rival):
     save_mat(tmp_path / "x.mat", vertex=VERTICES.T)
@@ -68,7 +95,7 @@ def test_two_formats_of_one_name_are_refused(tmp_path, rival):
 def test_nothing_to_find(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         find_predictions(tmp_path / "nowhere")
-    (tmp_path / "a.obj").write_text("")
+    (tmp_path / "a.stl").write_text("")
     with pytest.raises(FileNotFoundError, match="no prediction found; expected NAME_kpt.txt"):
         find_predictions(tmp_path)
 
