@@ -94,4 +94,4 @@ def test_the_text_of_a_report_stays_text(code, tmp_path):
         "count": 0,
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
-    assert read_report(tmp_path / "report.json").protocol["crop"] == code
+    assert read_report(tmp_path / "report.json", {}).protocol["crop"] == code

@@ -403,6 +403,7 @@ DEFAULT_PROTOCOL = {
     "bins": [30, 60],
     "exclude": [],
     "drop_worst": 0,
+    "parts": False,
     "crop": {"source": "landmarks", "scale": 1.5, "jitter": 0, "span": 255, "boxes": None},
     "reconstruction": {
         "metric": "icp_similarity",
@@ -528,7 +529,7 @@ FILES = {
             "batch_size": 32,
             "precision": "fp32",
             "channels_last": True,
-            "compile": False,
+            "compile": "auto",
             "num_workers": "auto",
             "log_every": 20,
             "validate_every": 1,

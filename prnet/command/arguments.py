@@ -121,7 +121,7 @@ def _check_key(tree: DictConfig, key: str, value: object, override: Override, ve
         if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
             break  # a list's index; Hydra sees to it
         constructed |= "_target_" in node
-        if part in node and part != "hydra":
+        if part in node.keys() and part != "hydra":  # noqa: SIM118 - a value to be given is one too
             node = node._get_node(part)
             continue
         # An empty mapping takes any key; a constructor what it names.

@@ -25,14 +25,18 @@ def compiles(
     with did, which "auto" repeats, since a compiled network rounds otherwise; None: no such run.
 
     Raises:
-        ValueError: another setting.
+        ValueError: another setting, or nothing that compiles.
     """
     require_choice("trainer.compile", setting, (True, False, "auto"))
     if resumed is not None and setting not in ("auto", resumed):
         log.warning("trainer.compile=%s: the run so far had %s", setting, resumed)
+    lacking = missing_compiler(device)
+    if setting is True and lacking:
+        raise ValueError(
+            f"trainer.compile=true: no {lacking} here; install it, or leave the option out"
+        )
     if setting != "auto":
         return bool(setting)
-    lacking = missing_compiler(device)
     if resumed is not None:
         if resumed and lacking:
             raise ValueError(

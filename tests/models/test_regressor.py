@@ -357,4 +357,4 @@ def test_loop_teaches_parameters_and_draws_them(built_dir, face, tmp_path):
     )
     assert sum(values[-5:]) < 0.3 * sum(values[:5])
     panel = draw_panel(network, sets.shown(2), face, decoder)
-    assert panel.shape == (2 * 256, 4 * 256, 3)
+    assert panel.shape == (2 * (256 + 12), 4 * 256, 3)

@@ -53,7 +53,7 @@ def test_a_face_swapped_with_itself_changes_nearly_nothing(source, parts):
     region = in_region(source, parts)
     assert difference[~region].max() == 0
     assert difference[region].mean() < 3
-    assert np.median(difference[region]) <= 1
+    assert np.median(difference[region]) <= 2
 
 
 @pytest.mark.parametrize("parts", [("face",), ("mouth",)])
