@@ -214,6 +214,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
     if cfg.predictions is None:
         report, gallery = score_checkpoint(cfg, protocol, dataset, device, options)
         faces_file = report_file.with_name(f"{report_file.stem}_faces.png")
+        log.info("drawing %s", faces_file)
         gallery.write(faces_file)
         log.info("look at %s: the first images, and the worst", faces_file)
     else:

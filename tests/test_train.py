@@ -482,9 +482,8 @@ def test_default_command_trains_and_scores_without_any_file(tmp_path):
     assert (report["dataset"], report["count"]) == ("synthetic", 2)
     assert report["face"]["name"] == "embedded"
     # The score of best.pt is the one that it was chosen by, and the last line says how to get it.
-    said = re.search(
-        r"best weights: (\S+/best.pt) \(nme_68_2d, mean of all: (\d+\.\d+) %\)", trained
-    )
+    pattern = r"best weights: (\S+/best.pt) \(nme_68_2d, mean of all: (\d+\.\d+) %\)"
+    said = re.search(pattern, trained)
     assert report["metrics"]["nme_68_2d"]["mean"] == pytest.approx(float(said[2]), abs=6e-4)
     last = trained.splitlines()[-2]
     assert last.endswith(f"python -m prnet.eval checkpoint={said[1]} dataset.held_out=2 device=cpu")
