@@ -28,6 +28,7 @@ from tests.tiny import AFLW2000_YAWS_DEG
 NAMES = sorted(AFLW2000_YAWS_DEG)
 METRICS = ["nme_68_2d", "nme_68_3d"]
 SHIPPED = Shipped(**shipped_configuration())
+MEANS = {"mean": 1.0, "mean_of_bins": 1.0, "std_of_bins": 0.0}
 PARTS = "protocol.parts=true"
 
 
@@ -215,10 +216,7 @@ def test_a_report_without_images_says_so(tmp_path):
         ({"images": [{"name": "a", "yaw_deg": 1.0, "nme_68_2d": float("nan")}]}, "a: .* is nan"),
         ({"images": [{"name": "a", "yaw_deg": 1.0, "nme_68_2d": -1.0}]}, "got -1, expected none"),
         ({"protocol": {"name": "x", "z_alignment": "median"}}, "z_alignment: got 'median'"),
-        (
-            {"metrics": {"nme": {"mean": 1.0, "mean_of_bins": 1.0, "std_of_bins": 0, "bins": {}}}},
-            "no",
-        ),
+        ({"metrics": {"nme": {**MEANS, "bins": {}}}}, "i1: no 'nme', expected int or float"),
     ],
 )
 def test_foreign_reports_are_refused(tmp_path, change, message):

@@ -74,8 +74,8 @@ def completed(report: Report, path: Path | str) -> Report:
             return with_statistics(report)
         metrics = {
             metric: {
-                **dict.fromkeys(UNKNOWN),
                 **summary,
+                **dict.fromkeys(UNKNOWN),
                 **{"unit": METRICS[metric].unit, "count": report["count"]},
             }
             for metric, summary in report["metrics"].items()
