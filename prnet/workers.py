@@ -70,7 +70,18 @@ class _Received:
         return len(self.loader)
 
     def __iter__(self) -> Iterator:
-        for batch in self.loader:
+        batches = iter(self.loader)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            # torch would tell of a process that died wherever the program is, in the middle of a
+            # step too; the iterator sees it by itself.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:  # it died while a batch was on its way
+                raise RuntimeError("a DataLoader worker (pid unknown) died") from error
             yield _mapped(batch, _Piped, _from_pipe)
 
 
