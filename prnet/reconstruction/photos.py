@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prnet.datasets.jpeg import is_jpeg, whole_jpeg
 from prnet.datasets.pictures import write_picture
@@ -50,6 +50,8 @@ def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
             orientation = int(image.getexif().get(ORIENTATION, 1))
             upright = ImageOps.exif_transpose(image)
             picture = np.asarray(_rgb(upright))
+    except UnidentifiedImageError as error:  # which names an object in memory
+        raise ValueError(f"{path}: not a readable picture (cannot identify image file)") from error
     except Exception as error:  # noqa: BLE001 - on a damaged file Pillow raises nearly anything
         raise ValueError(f"{path}: not a readable picture ({error})") from error
     finally:
