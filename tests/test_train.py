@@ -108,12 +108,14 @@ def test_stopped_and_resumed_run_is_bit_equal(built_dir, face, tmp_path, monkeyp
 def test_a_loader_that_dies_loses_no_step(built_dir, face, tmp_path):
     """The state is saved between two steps, and what is resumed from it is the whole run's."""
     made = []
+    others = multiprocessing.active_children()  # of tests before
 
     class Killing(PRNLoss):
         def forward(self, prediction, sample):
             made.append(1)
             if len(made) == 2:
-                multiprocessing.active_children()[0].kill()
+                (own,) = set(multiprocessing.active_children()) - set(others)
+                own.kill()
             return super().forward(prediction, sample)
 
     settings = {"save_every": 1000, "max_steps": 50}
