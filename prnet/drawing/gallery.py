@@ -85,8 +85,11 @@ class Gallery:
         if self.truth_face is None or batch.image_from_model is None:
             return landmarks, None
         face, one = self.truth_face, slice(index, index + 1)
-        vertices = face.morphable_model(batch.shape_params[one], batch.exp_params[one]).double()
         crop_from_model = crop_from_image @ batch.image_from_model[one]
+        # The face stays where it is, which need not be where the network runs.
+        device = face.uv.face_index.device
+        fit = (batch.shape_params[one].to(device), batch.exp_params[one].to(device))
+        vertices, crop_from_model = face.morphable_model(*fit).double(), crop_from_model.to(device)
         points = face.uv.at_texels(vertices, face.uv.face_index)
         return landmarks, camera.transform_points(crop_from_model, points)[0].cpu()
 

@@ -103,14 +103,17 @@ def write_parts_figure(methods: Mapping[str, Mapping], path: Path) -> Path:
         panel("Place", "% of the box", SHIFTS),
     ]
     for name, edges in HOLDINGS.items():
-        found = {_range(g): g["n"] for parts in methods.values() for g in parts[name]}
+        found: dict[str, set[int]] = {}
+        for group in (group for parts in methods.values() for group in parts[name]):
+            found.setdefault(_range(group), set()).add(group["n"])
         labels = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
         labels = [label for label in labels if label in found]
         values = {
             method: [{_range(g): g["mean"] for g in parts[name]}.get(label) for label in labels]
             for method, parts in methods.items()
         }
-        groups = [f"{label}\n{found[label]} images" for label in labels]
+        counts = [" / ".join(map(str, sorted(found[label]))) for label in labels]
+        groups = [f"{label}\n{count} images" for label, count in zip(labels, counts, strict=True)]
         panels.append(BarPanel(f"By {HOLDING_TITLES[name]}", "NME, %", groups, values))
     with written_whole(path) as temporary:
         draw_bars(panels, temporary)

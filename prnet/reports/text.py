@@ -33,6 +33,6 @@ def without_mean_of_bins(summaries: Mapping[str, Mapping]) -> str:
             lacking.setdefault(tuple(empty), []).append(mean)
     return " ".join(
         f"No mean of bins: no image in {', '.join(empty)}. Mean of the other bins: "
-        f"{', '.join(means)}."
+        f"{'; '.join(means)}."
         for empty, means in lacking.items()
     )
