@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from fault_campaign.mutations import digest
 from prnet.checkpoint import load_checkpoint
 from prnet.files import TEMPORARY
 
@@ -120,23 +120,9 @@ def outcome(verb: Verb, place: Path) -> dict[str, str]:
 
 def content_hash(path: Path) -> str:
     if path.suffix == ".pt":
-        state = load_checkpoint(path)
-        return hashlib.sha256(repr(list(_plain(state))).encode()).hexdigest()
+        return digest(load_checkpoint(path))
     data = path.read_bytes()
     return hashlib.sha256(data[MAT_HEADER:] if path.suffix == ".mat" else data).hexdigest()
-
-
-def _plain(value: object) -> list:
-    """All of a checkpoint in a fixed order."""
-    if isinstance(value, Mapping):
-        for key in value:
-            yield key
-            yield from _plain(value[key])
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _plain(part)
-    else:
-        yield value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
 
 
 def half_written(verb: Verb, place: Path, expected: Mapping[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ from prnet.datasets.fits import read_fit
 from prnet.datasets.landmark_files import read_landmarks
 from prnet.datasets.pictures import decode_picture
 from prnet.datasets.predictions import read_prediction, write_prediction
+from prnet.entry import shipped_values
 from prnet.faces.bfm import load_bfm
 from prnet.files import read_bytes, read_csv, read_json_object
 from prnet.models.loading import load_model
@@ -88,7 +89,7 @@ def kinds(made: Path, folder: Path) -> list[Kind]:
         shutil.copytree(made / "bfm", place)
         found.append(Kind(f"face model, {name}", place / name, read_face, False))
 
-    add("report of an evaluation", made / "scored" / "report.json", "report.json", read_report)
+    add("report of an evaluation", made / "scored" / "report.json", "report.json", read_scores)
     path = add("plan of a build", None, "plan.json", read_plan)
     path.write_text(json.dumps({"format": 2, "seed": 3}))
     if importlib.util.find_spec("trimesh") is not None:
@@ -104,6 +105,10 @@ def decoded(path: Path) -> np.ndarray:
 
 def read_boxes(path: Path) -> object:
     return read_csv(path, ("name", "left", "top", "right", "bottom"), hint="give another")
+
+
+def read_scores(path: Path) -> object:
+    return read_report(path, shipped_values("protocol", "default"))
 
 
 def read_set(folder: Path) -> Callable[[Path], object]:
