@@ -1,9 +1,15 @@
-"""What many messages are made of: one check of a choice, differences, lists of names."""
+"""What many messages are made of: checks of a choice, of numbers, of a MATLAB file's elements;
+differences and lists of names."""
 
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+# Types of the elements of a MATLAB 5 file.
+MAT_MATRIX, MAT_COMPRESSED = 14, 15
+MAT_ELEMENTS = (*range(1, 8), 9, 12, 13, MAT_MATRIX, MAT_COMPRESSED, 16, 17, 18)
 # Names that a message lists before it only counts.
 MOST_NAMES = 10
 
@@ -29,6 +35,28 @@ def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str,
         return
     for key in sorted(old.keys() | new.keys()):
         yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+
+
+def require_mat_elements(data: memoryview, byte_order: str) -> None:
+    """Raise ValueError where the elements of a MATLAB 5 file, `data` without its header, are of no
+    known type or longer than what holds them: scipy takes the types for places in a table of its
+    own, and the process dies with it."""
+    place = 0
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{byte_order}II", data, place)
+        start, after = place + 8, place + 8 + size + (-size) % 8
+        if kind >> 16:  # four bytes at most stand in the tag itself
+            kind, size, start, after = kind & 0xFFFF, kind >> 16, place + 4, place + 8
+        if kind == MAT_COMPRESSED:
+            after = start + size  # these alone are not padded
+        if kind not in MAT_ELEMENTS or start + size > len(data) or start + size > after:
+            raise ValueError(f"an element of type {kind} and {size} bytes at byte {place}")
+        if kind == MAT_COMPRESSED:
+            inner = zlib.decompress(data[start:after])
+            require_mat_elements(memoryview(inner), byte_order)
+        elif kind == MAT_MATRIX:
+            require_mat_elements(data[start : start + size], byte_order)
+        place = after
 
 
 def faults_listed(faults: Mapping[str, Sequence[str]]) -> str:

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.io
 
+from prnet.checks import require_mat_elements
+
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
 OF_ONE_FILE = (
     None,
@@ -36,6 +38,8 @@ OF_ONE_FILE = (
 TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
 # So old they are nobody's, whoever shares the folder.
 STALE_SECONDS = 3600
+# Bytes 126 and 127 of a MATLAB 5 file.
+MAT_BYTE_ORDERS = {b"IM": "<", b"MI": ">"}
 # Of a longer line of a CSV a message shows the first cells and the last two.
 SHOWN_CELLS = 8
 
@@ -66,10 +70,11 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        # Of another file, or in words of our own, it says all there is.
-        if error.filename is not None and Path(error.filename).parent != path.parent:
+        # Of another file, or in words of our own, it says all there is. A copy names both files.
+        other = error.filename2 or error.filename
+        if other is not None and Path(other).parent != path.parent:
             raise
-        if error.filename is None and str(path) in str(error):
+        if other is None and str(path) in str(error):
             raise
         reason = error.strerror or error
         named = OSError(f"{path}: cannot be written ({reason}); free some room, or write elsewhere")
@@ -204,8 +209,12 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 def read_mat(path: Path, *, hint: str) -> dict:
     """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
     with _reading(path, "a readable MATLAB file", hint):
+        data = memoryview(path.read_bytes())
+        version, order = bytes(data[124:126]), MAT_BYTE_ORDERS.get(bytes(data[126:128]))
+        if order and version in (b"\x00\x01", b"\x01\x00"):
+            require_mat_elements(data[128:], order)
         try:
-            return scipy.io.loadmat(path)
+            return scipy.io.loadmat(io.BytesIO(data))
         except NotImplementedError as error:
             raise ValueError("MATLAB 7.3 format; save it again with -v7") from error
 

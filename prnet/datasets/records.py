@@ -36,6 +36,9 @@ PICTURE_FIELDS = (
 )
 
 
+LEAST_SIDE = 8  # px, of a picture with a face in it
+
+
 class LoadedPair(NamedTuple):
     """One pair read from disk, before its mesh is decoded."""
 
@@ -158,8 +161,13 @@ def fill_record(
     """Write pair `index` of a batch into its record; where its picture lies is left open.
 
     Raises:
-        ValueError: the face is too small for a crop.
+        ValueError: the face is too small for a crop, or the picture for a face.
     """
+    if min(one.height, one.width) < LEAST_SIDE:
+        raise ValueError(
+            f"{one.name}: the picture has {one.width} x {one.height} px, expected {LEAST_SIDE} at "
+            "least a side"
+        )
     center, size = crop_square(decoded.landmarks[index], crop, seed_name=one.name)
     fit = one.file.fit
     for key in ("shape_params", "exp_params"):
