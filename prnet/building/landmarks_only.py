@@ -11,6 +11,7 @@ from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.datasets.landmark_files import find_landmarks
 from prnet.datasets.landmark_set import KIND, RECORD
 from prnet.datasets.pictures import CropRule, crop_square, decode_picture
+from prnet.files import of_one_file
 from prnet.geometry import camera
 
 # Fewer points that are seen place no crop.
@@ -78,6 +79,8 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
                 raise ValueError(f"{len(seen)} points are seen, expected {LEAST_SEEN} at least")
             center, side = crop_square(seen, crop, seed_name=item.name)
         except (OSError, ValueError) as error:
+            if not of_one_file(error):
+                raise
             unreadable[item.name] = str(error)
             continue
         record = records[len(names)]
