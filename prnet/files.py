@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.checks import require_mat_elements
+
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
 OF_ONE_FILE = (
     None,
@@ -31,7 +33,7 @@ OF_ONE_FILE = (
     errno.ELOOP,
     errno.ENAMETOOLONG,
 )
-# How `written_whole` names what it has not finished, after the number of its process.
+# How `written_whole` names what it has not finished, by the number of its process.
 TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
 # So old they are nobody's, whoever shares the folder.
 STALE_SECONDS = 3600
@@ -83,8 +85,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:
         if not _is_of_writing(error, temporary):
             raise
-        # A full disk names no file, and torch's writer not even the disk.
-        number = getattr(error, "errno", None)
+        number = getattr(error, "errno", None)  # torch's writer names not even the disk
         reason = os.strerror(number) if number else str(error).partition("\n")[0]
         named = OSError(f"{path}: cannot be written ({reason}); free some room, or write elsewhere")
         named.errno = number
@@ -105,7 +106,8 @@ def _is_of_writing(error: OSError | RuntimeError, temporary: Path) -> bool:
         return "PytorchStreamWriter" in str(error) or "write failed" in str(error)
     if error.filename is None:
         return error.errno is not None or "requested and" in str(error)  # numpy's words
-    return Path(os.fsdecode(error.filename)) == temporary
+    named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if name]
+    return temporary in named  # a copy names both
 
 
 def require_folder(path: Path | str) -> None:
@@ -236,8 +238,10 @@ def read_mat(path: Path, *, hint: str) -> dict:
     import scipy.io  # where a MATLAB file is read, and not before
 
     with _reading(path, "a readable MATLAB file", hint):
+        data = path.read_bytes()
+        require_mat_elements(data)
         try:
-            return scipy.io.loadmat(path)
+            return scipy.io.loadmat(io.BytesIO(data))
         except NotImplementedError as error:
             raise ValueError("MATLAB 7.3 format; save it again with -v7") from error
 

@@ -32,7 +32,7 @@ from prnet.datasets.pictures import read_upright
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
-from prnet.files import write_json, written_whole
+from prnet.files import of_one_file, write_json, written_whole
 from prnet.geometry import camera
 from prnet.geometry.fitting import LandmarkFit, fit_landmarks, landmark_model, unfit_reason
 from prnet.sample import Fit
@@ -117,6 +117,8 @@ def fit_photos(
             try:
                 photos.append(_load(item, options))
             except (OSError, ValueError) as error:
+                if not of_one_file(error):
+                    raise
                 failed[item.name] = str(error)
         if photos:
             fits = fit_landmarks(

@@ -81,7 +81,9 @@ def main() -> None:
             print("\n".join(kill_table(killed)), end="\n\n")
         limit_memory()
         columns = (CLEAR, SAME, OTHER, WRONG)
-        print(f"| kind of file | mutations | {' | '.join(columns)} |\n|---|---|---|---|---|---|")
+        if options.mutations:
+            print(f"| kind of file | mutations | {' | '.join(columns)} |")
+            print("|---|---|---|---|---|---|")
         for kind in kinds(made, folder / "kinds") if options.mutations else ():
             if wanted(kind.name):
                 outcomes, wrong = mutate(kind, count=options.mutations, seed=options.seed)

@@ -1,15 +1,19 @@
 """The readers: what they return, and what they say of a file that is not as it should be."""
 
+import contextlib
 import errno
 import os
 import time
 
 import numpy as np
 import pytest
+import scipy.io
 
 from prnet.datasets.pictures import write_picture
 from prnet.files import (
+    read_bytes,
     read_csv,
+    read_mat,
     read_npy,
     read_npz,
     remove_leftovers,
@@ -171,3 +175,34 @@ def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
     remove_leftovers(tmp_path)
     assert not mine[0].exists()
     assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_matlab_file_with_unknown_elements_is_refused(compressed, tmp_path):
+    """scipy would end the process: every type of every element is another one, in turn."""
+    path = tmp_path / "a.mat"
+    content = {"pose": np.arange(7.0)[None], "few": np.int8([[1, 2]]), "text": "abc"}
+    scipy.io.savemat(path, content | {"struct": {"field": np.eye(3)}}, do_compression=compressed)
+    good = path.read_bytes()
+    assert sorted(name for name in read_mat(path, hint="") if name[0] != "_") == [
+        "few",
+        "pose",
+        "struct",
+        "text",
+    ]
+    for place in range(128, 132 if compressed else len(good) - 4, 4):
+        for kind in (0, 3, 5, 8, 12, 14, 16, 19, 0x1007, 0x40005):
+            path.write_bytes(good[:place] + kind.to_bytes(4, "little") + good[place + 4 :])
+            with contextlib.suppress(ValueError):
+                read_mat(path, hint="")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    (tmp_path / "folder.txt").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        with pytest.raises(ValueError, match=rf"{name}\.txt: not a file, but a folder, a pipe or"):
+            read_bytes(tmp_path / f"{name}.txt")
+    with pytest.raises(FileNotFoundError, match=r"no\.txt: no such file"):
+        read_bytes(tmp_path / "no.txt")

@@ -12,6 +12,7 @@ from prnet.datasets.hidden_landmarks import require_in_picture
 from prnet.datasets.landmark_files import find_landmarks, log_marks
 from prnet.datasets.landmark_set import KIND, RECORD
 from prnet.datasets.pictures import CropRule, crop_square, read_upright
+from prnet.files import of_one_file
 from prnet.geometry import camera
 
 # Fewer points that are seen place no crop.
@@ -81,6 +82,8 @@ def _pack(shard: Shard, _tools: dict, *, crop: CropRule, pixel_origin: str) -> P
                 raise ValueError(f"{len(seen)} points are seen, expected {LEAST_SEEN} at least")
             center, side = crop_square(seen, crop, seed_name=item.name)
         except (OSError, ValueError) as error:
+            if not of_one_file(error):
+                raise
             unreadable[item.name] = str(error)
             continue
         record = records[len(names)]

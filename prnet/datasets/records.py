@@ -37,6 +37,9 @@ PICTURE_FIELDS = (
 )
 
 
+LEAST_SIDE = 8  # px, of a picture with a face in it
+
+
 class LoadedPair(NamedTuple):
     """One pair read from disk, before its mesh is decoded."""
 
@@ -159,8 +162,14 @@ def fill_record(
     """Write pair `index` of a batch into its record; where its picture lies is left open.
 
     Raises:
-        ValueError: the face is too small for a crop, or lies outside its picture.
+        ValueError: the face is too small for a crop or lies outside its picture, or the picture is
+            too small for a face.
     """
+    if min(one.height, one.width) < LEAST_SIDE:
+        raise ValueError(
+            f"{one.name}: the picture has {one.width} x {one.height} px, expected {LEAST_SIDE} at "
+            "least a side"
+        )
     points = decoded.landmarks[index][:, :2]
     inside = ((points > -0.5) & (points < [one.width - 0.5, one.height - 0.5])).all(1).sum()
     if not inside:

@@ -87,10 +87,15 @@ def _forgiving(touch_disk: Callable) -> Callable:
     return touch_if_possible
 
 
-@functools.cache
+# Why the first of them could not be kept; the others mostly for the same reason.
+_said: list[str] = []
+
+
 def _say_once(reason: str) -> None:
-    log.warning(
-        "compiled loops cannot be kept on disk and are made anew in each process, which takes "
-        "some seconds (%s); NUMBA_CACHE_DIR=DIR keeps them elsewhere",
-        reason,
-    )
+    if not _said:
+        _said.append(reason)
+        log.warning(
+            "compiled loops cannot be kept on disk and are made anew in each process, which takes "
+            "some seconds (%s); NUMBA_CACHE_DIR=DIR keeps them elsewhere",
+            reason,
+        )

@@ -9,7 +9,7 @@ import torch
 
 from prnet.checkpoint import save_checkpoint
 from prnet.checks import differences
-from prnet.files import written_whole
+from prnet.files import STALE_SECONDS, remove_leftovers, written_whole
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.average import WeightAverage
@@ -115,7 +115,9 @@ class RunFiles:
 
 
 def keep_best(resumed: Path, run_dir: Path) -> None:
-    """Copy best.pt from beside a resumed last.pt: it is the best until the run beats its score."""
+    """Copy best.pt from beside a resumed last.pt: it is the best until the run beats its score.
+    What the run left unfinished there is removed."""
+    remove_leftovers(resumed.parent, older_than=STALE_SECONDS)
     best = resumed.with_name("best.pt")
     if best.is_file() and resumed.parent.resolve() != run_dir.resolve():
         with written_whole(run_dir / "best.pt") as temporary:

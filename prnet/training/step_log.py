@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,30 @@ from prnet.training.processes import Processes
 from prnet.training.validation import Validation
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def named_thread_errors(run_dir: Path) -> Iterator[None]:
+    """TensorBoard writes in a thread of its own, whose error Python prints with a traceback, and
+    which is raised here again with the next thing to write, naming no file."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.strerror is None:
+            raise
+        raise OSError(
+            f"{run_dir}: TensorBoard's file cannot be written ({error.strerror}); free some room, "
+            f"then go on with resume={run_dir / 'last.pt'}"
+        ) from error
+    finally:
+        threading.excepthook = before
 
 
 class StepLog(contextlib.ExitStack):
@@ -35,6 +60,7 @@ class StepLog(contextlib.ExitStack):
         self.processes = processes
         self.writer: SummaryWriter | None = None
         if processes.is_first:
+            self.enter_context(named_thread_errors(run_dir))
             self.writer = self.enter_context(SummaryWriter(str(run_dir)))
         bar = tqdm(unit="step", total=total_steps, initial=start, disable=not processes.is_first)
         self.bar = self.enter_context(bar)

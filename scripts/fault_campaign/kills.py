@@ -14,10 +14,10 @@ import numpy as np
 
 from fault_campaign.mutations import digest
 from prnet.checkpoint import load_checkpoint
+from prnet.checks import MAT_HEADER
 from prnet.files import TEMPORARY
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-MAT_HEADER = 128  # bytes, with the time of writing
 # Each kill lets the next start live a little longer, or none would ever get through.
 PATIENCE = 1.15
 
@@ -122,6 +122,7 @@ def content_hash(path: Path) -> str:
     if path.suffix == ".pt":
         return digest(load_checkpoint(path))
     data = path.read_bytes()
+    # The header of a .mat has the time of writing.
     return hashlib.sha256(data[MAT_HEADER:] if path.suffix == ".mat" else data).hexdigest()
 
 

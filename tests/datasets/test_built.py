@@ -26,6 +26,7 @@ from prnet.datasets.pictures import (
     decode_picture,
     image_from_picture,
     reduction_for,
+    write_picture,
 )
 from prnet.datasets.training_sets import StepSampler, TrainingSets
 from prnet.faces.loading import FaceFiles
@@ -384,6 +385,14 @@ def test_a_large_share_left_out_is_an_error(tiny_data_dir, tmp_path):
     with pytest.raises(ValueError, match="4 of 6 cannot be used and are left out"):
         build(data_dir, tmp_path / "set")
     assert len(BuiltSet(tmp_path / "set")) == 2
+
+
+def test_a_picture_too_small_for_a_face_is_left_out(tiny_data_dir, tmp_path):
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "data")
+    write_picture(data_dir / "AFLW2000" / "image00006.jpg", np.zeros((1, 1, 3), np.uint8))
+    unreadable = build(data_dir, tmp_path / "set")["audit"]["unreadable"]
+    assert list(unreadable) == ["image00006"]
+    assert "the picture has 1 x 1 px, expected 8 at least a side" in unreadable["image00006"]
 
 
 def test_damage_to_a_built_set_is_found(built, tmp_path):

@@ -65,7 +65,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> compiled.Compiled:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(quadruple, "__module__", "prnet.geometry.quadruple")
     monkeypatch.setattr(quadruple, "__qualname__", "quadruple")
-    compiled._say_once.cache_clear()
+    monkeypatch.setattr(compiled, "_said", [])
     return compiled.cached()(quadruple)
 
 
