@@ -134,10 +134,11 @@ def test_a_loader_that_dies_loses_no_step(built_dir, face, tmp_path):
 def test_a_signal_to_all_processes_saves_the_step(built_dir, face, tmp_path):
     """Ctrl-C and a batch system's SIGTERM reach the loader's processes too, which go on."""
     alive = []
+    others = multiprocessing.active_children()  # of tests before
 
     class Signalling(PRNLoss):
         def forward(self, prediction, sample):
-            (worker,) = multiprocessing.active_children()
+            (worker,) = set(multiprocessing.active_children()) - set(others)
             for number in (signal.SIGINT, signal.SIGTERM):
                 os.kill(worker.pid, number)
             os.kill(os.getpid(), signal.SIGTERM)
