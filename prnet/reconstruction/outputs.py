@@ -59,6 +59,7 @@ from prnet.sample import Fit
 
 DEFAULT = ("npz", "glb", "overlay")
 MORE = "more_faces"  # the folder of all faces of a picture but the first
+SUFFIXES = (".glb", ".obj", ".ply", ".npz")  # outputs that are one file of their name
 DEPTH_STEPS = 64  # a px
 BRIDGE = (27, 28, 29, 30)  # landmarks of the nose, where the axes begin
 FIT_NEEDS = "outputs=fit: the network predicts a position map; use one of parameters"
@@ -71,6 +72,16 @@ def write_outputs(
 ) -> list[Path]:
     """Write what is asked for; the files."""
     return [path for name in outputs for path in WRITERS[name](face, stem)]
+
+
+def save_face(face: FaceReconstruction, path: Path) -> list[Path]:
+    """Write the one file, by its suffix, and what belongs to it.
+
+    Raises:
+        ValueError: another suffix than those of `SUFFIXES`.
+    """
+    require_choice("suffix", path.suffix.lower(), SUFFIXES)
+    return WRITERS[path.suffix.lower()[1:]](face, path.with_suffix(""))
 
 
 def require_outputs(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ in. Letters: B faces, N vertices, T triangles, S shape and E expression coeffici
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,6 +26,9 @@ from prnet.geometry.pose_parameters import split_parameters
 from prnet.models.network import Network
 from prnet.reconstruction.mesh import PredictedMesh, mesh_of
 from prnet.sample import Prediction
+
+if TYPE_CHECKING:
+    from prnet.reconstruction.texture import Texture
 
 # Side of the crop over the mean side of the landmarks' box, as in training.
 CROP_SCALE = 1.5
@@ -63,6 +68,38 @@ class FaceReconstruction:
     pose: HeadPose
     shape_params: np.ndarray | None  # (S,); None: the network predicts a map
     exp_params: np.ndarray | None  # (E,), as predicted
+
+    # What is made of a face is imported where it is asked for: those modules know this class.
+
+    def coefficients(self) -> dict[str, float]:
+        """The expression as ARKit names it, name -> 0 to 1 (`named_coefficients`).
+
+        Raises:
+            ValueError: a face model whose expressions have no names, such as the BFM.
+        """
+        from prnet.reconstruction.arkit import named_values
+        from prnet.reconstruction.coefficients import named_coefficients
+
+        found = named_coefficients(self)
+        return named_values(found.names, found.exp_params)
+
+    def texture(self, *, size: int = 512) -> "Texture":
+        """The photo in UV space, `picture` (size, size, 3), uint8 RGB, and `seen` (size, size),
+        bool: which texels it shows (`texture_of`)."""
+        from prnet.reconstruction.texture import texture_of
+
+        return texture_of(self, size=size)
+
+    def save(self, path: Path | str) -> list[Path]:
+        """Write FILE.glb (the textured head), .obj (with its .mtl and .png), .ply or .npz; the
+        files. `prnet.reconstruction.outputs.write_outputs` writes what else there is.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from prnet.reconstruction.outputs import save_face
+
+        return save_face(self, Path(path))
 
 
 class Reconstructor:

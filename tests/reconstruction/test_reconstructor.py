@@ -10,6 +10,7 @@ from prnet.faces.loading import load_face
 from prnet.geometry import camera
 from prnet.geometry.pose_parameters import crop_points
 from prnet.models.compact import Compact
+from prnet.reconstruction.outputs import write_outputs
 from prnet.reconstruction.reconstructor import Reconstructor, pose_of, reduced_picture
 from prnet.sample import Prediction
 
@@ -153,3 +154,25 @@ def test_parameters_of_the_crop_are_what_is_placed(reconstructor, astronaut, her
     there = crop_points(reconstructor.face.morphable_model, seen[0].parameters).double()
     placed = camera.transform_points(camera.invert_affine(matrix), there)[0]
     assert np.abs(placed.numpy() - face.vertices).max() < 1e-3
+
+
+def test_a_face_saves_itself_as_the_command_would(her_face, tmp_path):
+    """One file by its suffix, byte for byte that of `outputs`; another suffix is refused."""
+    for suffix in (".glb", ".obj", ".ply", ".npz"):
+        (asked, *others) = her_face.save(tmp_path / f"one.d{suffix.upper()}")
+        (same, *_) = write_outputs(her_face, tmp_path / "outputs", [suffix[1:]])
+        assert asked == tmp_path / f"one.d{suffix}"
+        assert (asked.read_bytes() == same.read_bytes()) or suffix == ".obj"
+        assert [one.suffix for one in others] == ([".mtl", ".png"] if suffix == ".obj" else [])
+    with pytest.raises(ValueError, match=r"suffix: got '\.stl', expected one of \.glb, \.obj"):
+        her_face.save(tmp_path / "one.stl")
+
+
+def test_a_face_names_its_expression_and_has_its_texture(her_face):
+    coefficients = her_face.coefficients()
+    assert len(coefficients) == 51
+    assert all(0 <= value <= 1 for value in coefficients.values())
+    assert coefficients["mouthSmileLeft"] > 0.2 > coefficients["mouthFrownLeft"]  # she smiles
+    texture = her_face.texture(size=128)
+    assert texture.picture.shape == (128, 128, 3)
+    assert 0.2 < texture.seen.mean() < 0.9
