@@ -89,3 +89,10 @@ class Prediction(NamedTuple):
     points: Tensor | None = None  # (B, K, 3), in training: crop px of some vertices, in any depth
     # (B, 12 + S + E), in training: what a second pass makes of the first one's landmarks (2DASL)
     cycle_parameters: Tensor | None = None
+
+    def at(self, index: int) -> "Prediction":
+        """Of one image, B = 1."""
+        part = slice(index, index + 1)
+        pose = None if self.pose is None else Pose(*(field[part] for field in self.pose))
+        fields = (None if f is None else f[part] for f in self._replace(pose=None))
+        return Prediction(*fields)._replace(pose=pose)

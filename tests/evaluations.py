@@ -21,6 +21,7 @@ from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.sources import NetworkSource
 from prnet.faces.face import Face
 from prnet.geometry import camera
+from prnet.geometry.pose_parameters import NUM_POSE
 from prnet.models.network import Network
 from prnet.sample import Prediction
 from tests.configurations import composed
@@ -110,6 +111,23 @@ class Scripted(Network):
         return Prediction(torch.stack(self.position_maps[start : start + len(image)]))
 
 
+class Coefficients(Network):
+    """Returns given parameters in turn."""
+
+    def __init__(self, parameters: list[torch.Tensor], *, num_shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.parameters_of_images = parameters
+        self.num_parameters, self.num_shape = len(parameters[0]), num_shape
+        self.num_exp = self.num_parameters - NUM_POSE - num_shape
+        self.seen = 0
+
+    def forward(self, image: torch.Tensor) -> Prediction:
+        part = self.parameters_of_images[self.seen : self.seen + len(image)]
+        self.seen += len(image)
+        return Prediction(parameters=torch.stack(part))
+
+
 class Items(TestSet):
     """Given items as a test set."""
 
@@ -160,6 +178,19 @@ def true_maps(batches, face) -> list[torch.Tensor]:
         points = camera.transform_points(crop_from_image @ batch.image_from_model, vertices)
         maps += list(face.uv.position_map(points).float())
     return maps
+
+
+def true_parameters(batches) -> list[torch.Tensor]:
+    """What a perfect network of parameters would say, depth aside: each sample's own in its
+    crop."""
+    parameters = []
+    for batch in batches:
+        matrix = camera.invert_affine(batch.image_from_crop) @ batch.image_from_model
+        pose = matrix[:, :3] * torch.tensor([1.0, -1, 1], dtype=torch.float64)[:, None]
+        parameters += list(
+            torch.cat([pose.flatten(1), batch.shape_params, batch.exp_params], 1).float()
+        )
+    return parameters
 
 
 def made_report(

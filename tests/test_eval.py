@@ -29,6 +29,9 @@ from prnet.entry import CONFIG_DIR, in_one_line
 from prnet.eval import newest_checkpoint
 from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
+from prnet.geometry.pose_parameters import NUM_POSE
+from prnet.models.face_decoder import FaceDecoder
+from prnet.models.mobilenet_v1 import MobileNetV1
 from prnet.models.prn import PRN
 from prnet.workers import loader_of
 from tests.commands import run_commands
@@ -37,6 +40,7 @@ from tests.evaluations import (
     POINT_METRICS,
     SHORT_ICP,
     SMALL,
+    Coefficients,
     Items,
     Scripted,
     box_size,
@@ -48,9 +52,10 @@ from tests.evaluations import (
     score_network,
     shipped,
     true_maps,
+    true_parameters,
     true_vertices,
 )
-from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, WIDTH
+from tests.tiny import AFLW2000_YAWS_DEG, HEIGHT, NUM_EXP, NUM_SHAPE, WIDTH
 
 
 def write_labels(path: Path, yaws_deg: dict[str, float]) -> Path:
@@ -430,6 +435,58 @@ def test_network_has_no_vertices_outside_the_face(tiny_data_dir, face):
     assert "neck" in report["not_computed"]["nme_dense_2d"]
 
 
+@pytest.mark.parametrize("protocol", ["default", "2dasl", "3ddfa", "prn", "sadrnet"])
+def test_perfect_parameters_score_zero_everywhere(tiny_data_dir, face, protocol):
+    """Landmarks, dense points and reconstruction: vertices are decoded from the parameters, so
+    that no rounding to the cells of a map is left; every protocol takes them."""
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
+    parameters = true_parameters(batches_of(test_set))
+    model = Coefficients(parameters, num_shape=NUM_SHAPE)
+    # Of 98 vertices 2DASL's script takes two.
+    metric = {"2dasl": "procrustes_corr", "sadrnet": "rec_sadrnet"}.get(protocol, "icp_similarity")
+    rule = shipped(
+        protocol,
+        f"protocol.reconstruction.metric={metric}",
+        "protocol.reconstruction.levels=[1]",
+    )
+    labelled = Items(test_set, face, yaws_deg=AFLW2000_YAWS_DEG)
+    report = score_network(model, labelled, face, rule)
+    assert report["not_computed"] == {}
+    assert set(report["metrics"]) == set(rule.metrics)
+    assert max(nme_means(report).values()) < SMALL
+
+
+def test_parameters_that_err_err_in_every_vertex(tiny_data_dir, face):
+    """The neck too: a wrong coefficient is measured on all 98 vertices as they are saved."""
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
+    parameters = [one.clone() for one in true_parameters(batches_of(test_set))]
+    for one in parameters:
+        one[NUM_POSE] += 3e4
+    model = Coefficients(parameters, num_shape=NUM_SHAPE)
+    report = score_network(model, test_set, face, shipped("2dasl"))
+    for row, item in zip(report["images"], test_set, strict=True):
+        true = true_vertices(tiny_data_dir, row["name"], "matlab")
+        change = 3e4 * face.morphable_model.basis[0].double()
+        moved = change @ item.image_from_model[:3, :3].double().T
+        expected = 100 * moved[:, :2].norm(dim=1).mean() / box_size(true[:68])
+        assert row["nme_dense_2d"] == pytest.approx(float(expected), rel=1e-3)
+        expected = 100 * moved[:68, :2].norm(dim=1).mean() / box_size(true[:68])
+        assert row["nme_68_2d"] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_only_what_is_scored_is_decoded(tiny_data_dir, face, monkeypatch):
+    """68 landmarks cost 68 vertices, and no map is made."""
+    test_set = aflw2000(tiny_data_dir, face, CropRule())
+    parameters = true_parameters(batches_of(test_set))
+    monkeypatch.setattr(FaceDecoder, "mesh", None)  # which is what maps are made of, too
+    rule = shipped("2dasl", "protocol.metrics=[nme_68_2d,nme_68_3d]")
+    model = Coefficients(parameters, num_shape=NUM_SHAPE)
+    assert set(score_network(model, test_set, face, rule)["metrics"]) == set(rule.metrics)
+    model = Coefficients(parameters, num_shape=NUM_SHAPE)
+    with pytest.raises(TypeError, match="not callable"):
+        score_network(model, test_set, face, shipped("2dasl"))
+
+
 def test_network_error_in_px_is_measured_in_the_image(tiny_data_dir, face):
     """A map 3 crop px to the right is 3 * size / 255 px off in the image."""
     test_set = aflw2000(tiny_data_dir, face, CropRule())
@@ -487,10 +544,25 @@ def write_checkpoint(path: Path, *, width: int = 1, **changes) -> Path:
     return path
 
 
+def write_regressor(path: Path) -> Path:
+    """3DDFA's network for the tiny face, whose mean prediction is a face in the crop."""
+    torch.manual_seed(0)
+    sizes = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP}
+    network = MobileNetV1(width=0.1, input_side=32, **sizes)
+    mean = torch.zeros(NUM_POSE + NUM_SHAPE + NUM_EXP)
+    mean[[0, 5, 10]], mean[[3, 7]] = 7e-4, torch.tensor([128.0, -128.0])
+    network.set_statistics(mean, mean.abs() / 20 + 1e-6)
+    values = {"name": "mobilenet_v1", "width": 0.1, "input_side": 32, **sizes}
+    save_checkpoint(path, {"model": values, "weights": network.state_dict()})
+    return path
+
+
 @pytest.mark.parametrize("protocol", ["default", "prn", "2dasl", "sadrnet"])
-def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labels, protocol):
+@pytest.mark.parametrize("kind", ["map", "parameters"])
+def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labels, protocol, kind):
     """A checkpoint through the command, then its own NAME.npz: equal numbers."""
-    checkpoint = write_checkpoint(tmp_path / "best.pt")
+    write = {"map": write_checkpoint, "parameters": write_regressor}[kind]
+    checkpoint = write(tmp_path / "best.pt")
     saved = tmp_path / "saved"
     arguments = [f"protocol={protocol}", labels, "batch_size=4", *SHORT_ICP]
     report = run(
@@ -505,10 +577,11 @@ def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labe
         assert same.pop("name") == row.pop("name")
         assert same == pytest.approx(row, rel=1e-12)  # sums of batches of four and of one
     assert set(again["not_computed"]) == set(report["not_computed"])
-    assert (
-        report["source"] == f"checkpoint {checkpoint} (model prn, width 1, coordinate_scale 281.6)"
-    )
+    assert f"checkpoint {checkpoint} (model " in report["source"]
     assert report["face"]["vertices"] == 98
+    stored = np.load(saved / f"{NAMES[0]}.npz")["vertices"]
+    assert len(stored) == (98 if kind == "parameters" else report["face"]["face_pixels"])
+    assert ("nme_dense_2d" in report["metrics"]) == ((kind, protocol) != ("map", "2dasl"))
 
 
 def test_report_carries_the_checkpoints_digest(tiny_data_dir, tmp_path):

@@ -1,7 +1,7 @@
 """What a network made of some test images, to look at: the first ones and the worst, each with its
 name and its error, the truth beside the prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ class Shown(NamedTuple):
     name: str
     error: float | None  # None: no metric was computed
     photo: np.ndarray  # (H, W, 3), uint8
-    position_map: Tensor  # (3, H, W)
+    landmarks: Tensor  # (68, 3)
+    mesh: Tensor  # (P, 3), at the face pixels of the network's face
     true_landmarks: Tensor | None  # (68, 2 or 3)
     true_mesh: Tensor | None  # (P, 3), at the face pixels of the face of the truth
 
@@ -49,11 +50,12 @@ class Gallery:
         self,
         batch: EvaluationBatch,
         images: Tensor,  # (B, 3, H, W), RGB in [0, 1], what the network saw
-        position_maps: Tensor,  # (B, 3, H, W), crop px
+        decoded: Callable[[int], tuple[Tensor, Tensor]],
         errors: Mapping[str, Tensor],  # title of a metric -> (B,)
         true_landmarks: Tensor | None,  # (B, 68, 2 or 3), zero-based image px
     ) -> None:
-        """Look at one batch. The first metric tells the worst."""
+        """Look at one batch. The first metric tells the worst. `decoded` is asked for the images
+        that are kept: by their place in the batch landmarks (68, 3) and mesh (P, 3), crop px."""
         self.metric = next(iter(errors), "")
         ranks = errors[self.metric].tolist() if errors else [None] * len(images)
         for index, error in enumerate(ranks):
@@ -65,7 +67,7 @@ class Gallery:
                 batch.names[index],
                 error,
                 to_picture(images[index]),
-                position_maps[index].float().cpu(),
+                *(points.float().cpu() for points in decoded(index)),
                 *self._truth(batch, index, true_landmarks),
             )
             if is_first:
@@ -114,7 +116,6 @@ class Gallery:
 
     def _drawn(self, shown: Shown) -> np.ndarray:
         """Name and error over two by two pictures, a dark edge around them."""
-        uv, position_map = self.face.uv, shown.position_map[None].to(self.face.uv.face_index.device)
         true_landmarks = true_mesh = shown.photo
         if shown.true_landmarks is not None:
             true_landmarks = draw_landmarks(shown.photo, shown.true_landmarks)
@@ -122,9 +123,9 @@ class Gallery:
             triangles = self.truth_face.uv.grid_triangles
             true_mesh = draw_mesh(shown.photo, shown.true_mesh, triangles)
         pictures = [
-            draw_landmarks(shown.photo, uv.landmarks(position_map)[0]),
+            draw_landmarks(shown.photo, shown.landmarks),
             true_landmarks,
-            draw_mesh(shown.photo, uv.face_points(position_map)[0], uv.grid_triangles),
+            draw_mesh(shown.photo, shown.mesh, self.face.uv.grid_triangles),
             true_mesh,
         ]
         block = tile(pictures, columns=2)

@@ -158,7 +158,12 @@ def show(
         origin = protocol.landmark_origin
         landmarks = camera.convert_origin(landmarks.double(), origin, "zero_based")
     titles = {f"{METRICS[m].title}, {METRICS[m].unit}": values for m, values in errors.items()}
-    gallery.add(batch, output.image, output.prediction.position_map, titles, landmarks)
+
+    def decoded(index: int) -> tuple[Tensor, Tensor]:
+        one, decoder = output.prediction.at(index), output.decoder
+        return decoder.landmarks(one)[0], decoder.face_points(decoder.mesh(one))[0]
+
+    gallery.add(batch, output.image, decoded, titles, landmarks)
 
 
 def log_notes(notes: Mapping[str, object]) -> None:

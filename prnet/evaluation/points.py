@@ -1,7 +1,7 @@
 """The two sides of a comparison: what a test set, a network and a saved prediction hold of a face,
 and what of it a protocol compares.
 
-Letters: B batch, N points, V vertices of a face, P face pixels of its UV layout, H W = 256.
+Letters: B batch, N points, V vertices of a face, P face pixels of its UV layout.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,14 @@ from prnet.geometry import camera
 from prnet.geometry.depth import least_depth, shift_depth
 from prnet.metrics.pose import pose_from_points
 from prnet.metrics.reconstruction import BY_INDEX
+from prnet.models.face_decoder import FaceDecoder
+from prnet.sample import Prediction
 
 NO_DENSE_TRUTH = "protocol.dense is none"
+NOT_SCORED = "no metric of the protocol takes dense points"
 NO_NECK = (
-    "a position map is trained on the face pixels alone, and protocol.dense=vertices compares the "
-    "neck and the ears too"
+    "the network predicts a position map, which is trained on the face pixels alone, and "
+    "protocol.dense=vertices compares the neck and the ears too"
 )
 OTHER_FACE = "the network's face {} and the data set's {} have no dense points in common"
 LANDMARKS_ALONE = "no vertices, landmarks alone"
@@ -111,43 +114,60 @@ def ground_truth(
 
 
 def network_points(
-    position_map: Tensor,  # (B, 3, H, W), crop px
+    prediction: Prediction,
+    decoder: FaceDecoder,
     image_from_crop: Tensor,  # (B, 4, 4), float64
-    face: Face,
     protocol: Protocol,
     *,
     pixel_origin: str,
+    dense: bool,
 ) -> FacePoints:
-    """A network's landmarks and face pixels in the image, float32.
+    """A network's landmarks and, if wanted, its mesh in the image, float32.
 
     They are placed in the pixel origin of the truth they are scored against: the crop is ours, and
     `pixel_origin` that of the labels the network learned from, so no convention stands between the
-    two. Depth is in image px from the network's own zero.
+    two. Depth is in image px from the network's own zero. Where the truth is the cells of a map, so
+    are the landmarks of a mesh.
     """
 
     def project(points: Tensor, target: str) -> Tensor:
         image_points = camera.transform_points(image_from_crop, points.double())
         return camera.convert_origin(image_points, pixel_origin, target).float()
 
+    by_cells = protocol.landmarks == "map"
+    landmarks = decoder.landmark_cells(prediction) if by_cells else decoder.landmarks(prediction)
     return FacePoints(
-        project(face.uv.landmarks(position_map), protocol.landmark_origin),
-        project(face.uv.face_points(position_map), protocol.pixel_origin),
+        project(landmarks, protocol.landmark_origin),
+        project(decoder.mesh(prediction), protocol.pixel_origin) if dense else None,
     )
 
 
 def network_dense(
-    pixels: Tensor,  # (B, P, 3), at the face pixels of the network's own face
-    face: Face,
-    truth_face: Face | None,
+    mesh: Tensor | None,  # (B, N, 3), of `decoder`; None: not wanted
+    decoder: FaceDecoder,
+    protocol: Protocol,
     *,
-    no_face: str,
+    unrelated: str,  # why its face has no points in common with the truth's; "": it has
 ) -> DensePoints:
-    """The points of a network's position map."""
+    """The dense points of a network: face pixels of a position map, all vertices of parameters."""
+    if mesh is None:
+        return _unrelated(None, unrelated or NOT_SCORED)
+    vertices, pixels = (mesh if decoder.has_vertices else None), decoder.face_points(mesh)
+    if unrelated:
+        by_vertices = protocol.dense == "vertices" and vertices is not None
+        return _unrelated(vertices if by_vertices else pixels, unrelated)
+    lacking = {"none": NO_DENSE_TRUTH}
+    if not decoder.has_vertices:
+        lacking["vertices"] = NO_NECK
+    return DensePoints(mesh, vertices, pixels, lacking)
+
+
+def unrelated_faces(face: Face, truth_face: Face | None, *, no_face: str) -> str:
+    """Why the points of a network's face are none of the truth's; "" where the faces are one."""
     if truth_face is None:
-        return _unrelated(pixels, no_face)
-    if truth_face.describe() != face.describe():
-        return _unrelated(pixels, OTHER_FACE.format(face.name, truth_face.name))
-    return DensePoints(pixels, None, pixels, {"none": NO_DENSE_TRUTH, "vertices": NO_NECK})
+        return no_face
+    same = truth_face.describe() == face.describe()
+    return "" if same else OTHER_FACE.format(face.name, truth_face.name)
 
 
 def saved_points(

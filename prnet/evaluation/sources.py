@@ -31,10 +31,13 @@ from prnet.evaluation.points import (
     network_points,
     saved_dense,
     saved_points,
+    unrelated_faces,
 )
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.score import FacePoints
 from prnet.faces.face import Face
+from prnet.models.face_decoder import FaceDecoder
+from prnet.models.network import Network
 from prnet.sample import Prediction
 
 PRECISIONS = ("fp32", "bf16")
@@ -46,6 +49,7 @@ class NetworkOutput(NamedTuple):
     image: Tensor  # (B, 3, H, W), RGB in [0, 1]
     covered: Tensor | None  # (B, H, W), bool: an occluder hides the face there
     prediction: Prediction
+    decoder: FaceDecoder
 
 
 class Predicted(NamedTuple):
@@ -107,7 +111,7 @@ class NetworkSource(Source):
     """A network, which is run once an image.
 
     model: in any mode, and in the same one afterwards.
-    face: whose position map it predicts; on the model's device.
+    face: that it predicts; on the model's device.
     pixel_origin: of the labels it learned from.
     precision: one of `PRECISIONS`.
     occluder: covers a part of every crop.
@@ -116,7 +120,7 @@ class NetworkSource(Source):
         errors.
     """
 
-    model: nn.Module
+    model: Network
     face: Face
     _: KW_ONLY
     description: str
@@ -132,6 +136,10 @@ class NetworkSource(Source):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @functools.cached_property
+    def decoder(self) -> FaceDecoder:
+        return FaceDecoder(self.model, self.face)
 
     @property
     def suffix(self) -> str:
@@ -156,19 +164,22 @@ class NetworkSource(Source):
             if self.given is not None:
                 beside = self.given.of(batch, pixel_origin=self.pixel_origin)
             prediction = self.model(image.contiguous(memory_format=torch.channels_last), *beside)
+        truth_face = test_set.truth_face
+        unrelated = unrelated_faces(self.face, truth_face, no_face=test_set.no_face)
+        wanted = ("surface",) if unrelated else ("dense", "surface", "rotation")
         points = network_points(
-            prediction.position_map.float(),
+            prediction,
+            self.decoder,
             batch.image_from_crop,
-            self.face,
             protocol,
             pixel_origin=self.pixel_origin,
+            dense=self.save_to is not None or protocol.scores(*wanted),
         )
         if self.save_to is not None:
             save_points(Path(self.save_to), batch.names, points, protocol)
-        truth_face = test_set.truth_face
-        dense = network_dense(points.dense, self.face, truth_face, no_face=test_set.no_face)
+        dense = network_dense(points.dense, self.decoder, protocol, unrelated=unrelated)
         rotation = None
-        if prediction.pose is not None and dense.pixels is not None:
+        if prediction.pose is not None and not unrelated:
             # A pose is of the model frame of the network's own face, which must be that of the
             # truth, and of the crop's y-up plane, which may be turned against the image's.
             rotation = turn_of(batch.image_from_crop) @ prediction.pose.rotation.double()
@@ -180,7 +191,7 @@ class NetworkSource(Source):
             scanned=batch.scan is not None,
             rotation=rotation,
         )
-        output = NetworkOutput(image, covered, prediction)
+        output = NetworkOutput(image, covered, prediction, self.decoder)
         return [Predicted(slice(0, len(batch.names)), points, lacking, output)]
 
     def notes(self) -> dict:

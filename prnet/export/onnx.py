@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.files import written_whole
-from prnet.geometry.pose_parameters import crop_points
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 
 PRECISIONS = ("fp32", "fp16")
@@ -31,31 +31,25 @@ class FaceNetwork(nn.Module):
     def __init__(self, model: Network, face: Face) -> None:
         super().__init__()
         self.model = model
-        self.uv = face.uv
         model.set_face(face)
-        self.bases: nn.Module | None = None
-        if model.num_parameters is not None:
-            model.parameters_alone = True
-            self.bases = face.morphable_model.truncated(model.num_shape, model.num_exp)
-        self.register_buffer("landmark_index", face.landmark_index)
-        # The texels that `Prediction.position_map` of a regressor has values at.
-        self.register_buffer("covered", face.uv.face_mask | face.uv.face_mask.flip(1))
+        self.decoder = FaceDecoder(model, face)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what `forward` returns."""
-        return MAP_OUTPUTS if self.bases is None else REGRESSOR_OUTPUTS
+        return REGRESSOR_OUTPUTS if self.decoder.has_vertices else MAP_OUTPUTS
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, H), RGB in [0, 1]
         """Position map (B, 3, H, H), landmarks (B, 68, 3); of a network of parameters also
         vertices (B, N, 3) and the parameters (B, P); crop px, float32."""
         prediction = self.model(image)
-        if self.bases is None:
-            return prediction.position_map, self.uv.landmarks(prediction.position_map)
+        if not self.decoder.has_vertices:
+            return prediction.position_map, self.decoder.landmarks(prediction)
         # From the vertices, not from the bases once more: the file has them once.
-        vertices = crop_points(self.bases, prediction.parameters)
-        position_map = self.uv.position_map(vertices) * self.covered
-        return position_map, vertices[:, self.landmark_index], vertices, prediction.parameters
+        vertices = self.decoder.mesh(prediction)
+        landmarks = vertices[:, self.decoder.landmark_index]
+        position_map = self.decoder.position_map(prediction, vertices)
+        return position_map, landmarks, vertices, prediction.parameters
 
 
 class Difference(NamedTuple):
@@ -167,7 +161,7 @@ def difference(path: Path | str, network: FaceNetwork, images: Tensor) -> Differ
         expected = [value.numpy() for value in network(images)]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = session.run(list(network.outputs), {IMAGE: images.numpy()})
-    count = 2 if network.bases is None else 3  # the parameters are no coordinates
+    count = 3 if network.decoder.has_vertices else 2  # the parameters are no coordinates
     largest = max(float(np.abs(a - b).max()) for a, b in zip(found[:count], expected, strict=False))
     landmarks = expected[1][..., :2]
     box = np.sqrt(np.ptp(landmarks, axis=1).prod(-1)).clip(1)  # (B,); 1 px: of no face

@@ -23,6 +23,7 @@ from prnet.export.onnx import translated
 from prnet.faces.face import Face
 from prnet.files import written_whole
 from prnet.geometry.compiled import version_of
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 from prnet.models.regressor import Regressor
 
@@ -114,16 +115,16 @@ def _export(model: Network, face: Face, path: Path) -> None:
 
 
 def _compare(model: Network, face: Face, engine: Engine) -> None:
-    """Raise ValueError where the map of two images of noise is another than torch's."""
+    """Raise ValueError where the mesh of two images of noise is another than torch's."""
     side = face.uv.resolution
     image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    training = model.training
+    decoder, training = FaceDecoder(model, face), model.training
     model.eval()
     given = () if model.landmark_map != "given" else (torch.full((2, 68, 2), side / 2),)
     with torch.inference_mode():
-        expected = model(image, *given).position_map
+        expected = decoder.mesh(model(image, *given))
         model.engine = engine
-        found = model(image, *given).position_map
+        found = decoder.mesh(model(image, *given))
     model.engine = None
     model.train(training)
     largest = float((found - expected).abs().max())

@@ -74,6 +74,8 @@ class MorphableModel(nn.Module):
                 f"got {num_shape} shape and {num_exp} expression coefficients, the face has "
                 f"{self.num_shape} and {self.num_exp} bases; lower num_shape and num_exp"
             )
+        if (num_shape, num_exp) == (self.num_shape, self.num_exp):
+            return self
         shape_basis, exp_basis = self.basis[: self.num_shape], self.basis[self.num_shape :]
         return MorphableModel(self.mean, shape_basis[:num_shape], exp_basis[:num_exp])
 

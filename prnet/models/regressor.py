@@ -14,7 +14,6 @@ from prnet.faces.face import Face
 from prnet.geometry.align import nearest_rotation
 from prnet.geometry.depth import DepthOrigin
 from prnet.geometry.pose_parameters import NUM_POSE, split_parameters
-from prnet.geometry.position_map import PositionMapDecoder
 from prnet.models.network import Network, resized
 from prnet.sample import Pose, Prediction
 
@@ -35,9 +34,10 @@ class Regressor(Network):
     """Image -> whitened parameters -> a face, in closed form.
 
     A subclass gives `whitened`. In training only the parameters leave the network; in eval mode
-    also what they mean: position map, shape map and pose, for which `set_face` must have been
-    called. The pose's 3 x 3 block is free, as published: the position map is its affine camera's,
-    and `Prediction.pose` the scaled rotation nearest to it.
+    also the pose, for which `set_face` must have been called, and the parameters' t_z is that of a
+    mesh that starts at z = 0; `prnet.models.face_decoder` makes points of them. The pose's 3 x 3
+    block is free, as published: the points are its affine camera's, and `Prediction.pose` the
+    scaled rotation nearest to it.
 
     Buffers: `parameter_mean`, `parameter_std` (P,), which come with the checkpoint; those of the
     face do not.
@@ -45,8 +45,6 @@ class Regressor(Network):
 
     predicts = frozenset({"parameters"})
     needs_statistics = True
-    # Whether the parameters leave alone in eval mode too, for those who decode them on their own.
-    parameters_alone = False
 
     def __init__(
         self,
@@ -72,7 +70,6 @@ class Regressor(Network):
         self.channel_order = channel_order
         self.register_buffer("parameter_mean", torch.zeros(self.num_parameters))
         self.register_buffer("parameter_std", torch.ones(self.num_parameters))
-        self.decoder: PositionMapDecoder | None = None
         self.depth_origin: DepthOrigin | None = None
 
     @property
@@ -96,7 +93,6 @@ class Regressor(Network):
             ValueError: it has fewer bases than the network coefficients.
         """
         model = face.morphable_model.truncated(self.num_shape, self.num_exp)
-        self.decoder = PositionMapDecoder(model, face.uv, landmark_index=face.landmark_index)
         self.depth_origin = DepthOrigin(model)
 
     def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
@@ -120,7 +116,7 @@ class Regressor(Network):
             return torch.addcmul(self.parameter_mean, self.parameter_std, whitened)
 
     def forward(self, image: Tensor) -> Prediction:  # (B, 3, H, H), RGB in [0, 1]
-        """Parameters; in eval mode the face too.
+        """Parameters; in eval mode the pose too.
 
         Raises:
             ValueError: another shape, or eval mode without a face.
@@ -131,21 +127,15 @@ class Regressor(Network):
         """What the parameters mean: in training nothing but themselves."""
         if self.training:
             return Prediction(parameters=parameters)
-        if self.decoder is None:
+        if self.depth_origin is None:
             raise ValueError("the network has no face yet: call set_face before eval mode")
         with torch.autocast(parameters.device.type, enabled=False):
             parameters = self.depth_origin(parameters)
-            if self.parameters_alone:
-                return Prediction(parameters=parameters)
-            face = split_parameters(parameters, self.num_shape)
-            rotation = nearest_rotation(face.pose[..., :3])
-            scale = (rotation * face.pose[..., :3]).sum((1, 2)) / 3
-            return Prediction(
-                position_map=self.decoder(face.shape_params, face.exp_params, face.crop_from_model),
-                shape_map=self.decoder.shape_map(face.shape_params, face.exp_params),
-                pose=Pose(scale, rotation, face.pose[..., 3]),
-                parameters=parameters,
-            )
+            camera = split_parameters(parameters, self.num_shape).pose
+            rotation = nearest_rotation(camera[..., :3])
+            scale = (rotation * camera[..., :3]).sum((1, 2)) / 3
+            pose = Pose(scale, rotation, camera[..., 3])
+            return Prediction(pose=pose, parameters=parameters)
 
 
 class TorchvisionRegressor(Regressor):

@@ -163,7 +163,7 @@ class Swift(Regressor):
 
     def _renew_fit(self) -> None:
         self.fit = None
-        if self.decoder is not None and not self.training:
+        if self.depth_origin is not None and not self.training:
             spread = self.parameter_mean[NUM_POSE:], self.parameter_std[NUM_POSE:]
             noise = self.noise_mm * MICROMETRES
             self.fit = PointFit(self.point_model, *spread, noise=noise).to(self.head.weight.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
+from prnet.faces.face import Face
 from prnet.geometry.landmark_map import (
     BACKGROUND,
     landmark_map,
@@ -18,6 +19,7 @@ from prnet.geometry.landmark_map import (
     resize_points,
     visible_18,
 )
+from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import crop_points
 from prnet.models.regressor import Regressor, start_near_mean_face
 from prnet.sample import Prediction
@@ -110,6 +112,17 @@ class TwoDASL(Regressor):
         self.empty_map_share = empty_map_share
         self.backbone = BACKBONES[backbone](4, self.num_parameters)
         start_near_mean_face(self.backbone)
+        self.at_landmarks: MorphableModel | None = None
+
+    def set_face(self, face: Face) -> None:
+        """The face whose parameters these are.
+
+        Raises:
+            ValueError: it has fewer bases than the network coefficients.
+        """
+        super().set_face(face)
+        model = face.morphable_model.truncated(self.num_shape, self.num_exp)
+        self.at_landmarks = model.at_vertices(face.landmark_index)
 
     @property
     def predicts(self) -> frozenset[str]:
@@ -170,10 +183,10 @@ class TwoDASL(Regressor):
         Raises:
             ValueError: there is no face yet.
         """
-        if self.decoder is None:
+        if self.at_landmarks is None:
             raise ValueError("the network has no face yet: call set_face")
         with torch.autocast(parameters.device.type, enabled=False):
-            return self.map_of(crop_points(self.decoder.at_landmarks, parameters.detach()))
+            return self.map_of(crop_points(self.at_landmarks, parameters.detach()))
 
     def map_of(
         self,

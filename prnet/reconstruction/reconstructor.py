@@ -7,7 +7,7 @@ in. Letters: B faces, N vertices, T triangles, S shape and E expression coeffici
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,8 +23,8 @@ from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.align import umeyama
 from prnet.geometry.pose_parameters import split_parameters
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
-from prnet.reconstruction.mesh import PredictedMesh, mesh_of
 from prnet.sample import Prediction
 
 if TYPE_CHECKING:
@@ -102,6 +102,15 @@ class FaceReconstruction:
         return save_face(self, Path(path))
 
 
+class PredictedPoints(NamedTuple):
+    """What a network said of some faces; crop px but for the last."""
+
+    mesh: Tensor  # (B, N, 3)
+    landmarks: Tensor  # (B, 68, 3)
+    position_map: Tensor  # (B, 3, 256, 256)
+    in_model_frame: Tensor  # (B, N, 3), the mesh before its pose
+
+
 class Reconstructor:
     """A network with its face, and a detector.
 
@@ -128,6 +137,7 @@ class Reconstructor:
         self.face = face.to(self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
         self.model.set_face(self.face)
+        self.decoder = FaceDecoder(self.model, self.face)
         self.crop_scale = crop_scale
         self.pixel_origin = pixel_origin
         self._detector = detector
@@ -167,9 +177,9 @@ class Reconstructor:
             matrices = crop_from_picture(part, scale=self.crop_scale)
             image = torch.cat([self._crop(picture, matrix) for matrix in matrices])
             prediction = self.model(image.contiguous(memory_format=torch.channels_last))
-            mesh = mesh_of(prediction, self.face)
+            points = self._points(prediction)
             results += [
-                self._one(picture, prediction, mesh, matrix, index, framing)
+                self._one(picture, prediction, points, matrix, index, framing)
                 for index, (matrix, framing) in enumerate(zip(matrices, part, strict=True))
             ]
         return results
@@ -185,7 +195,7 @@ class Reconstructor:
         self,
         picture: np.ndarray,
         prediction: Prediction,
-        mesh: PredictedMesh,
+        points: PredictedPoints,
         matrix: Tensor,  # (4, 4), float64, picture px -> crop px
         index: int,
         framing: Framing,
@@ -196,7 +206,7 @@ class Reconstructor:
             there = camera.transform_points(picture_from_crop, points.double().cpu())
             return camera.convert_origin(there, self.pixel_origin, "zero_based").float().numpy()
 
-        position_map = prediction.position_map[index]  # (3, H, W)
+        position_map = points.position_map[index]  # (3, H, W)
         side = position_map.shape[-1]
         flat = placed(position_map.flatten(1).T)
         parameters = prediction.parameters
@@ -204,30 +214,30 @@ class Reconstructor:
         if parameters is not None:
             own = split_parameters(parameters[index : index + 1], self.model.num_shape)
             shape_params, exp_params = (c[0].cpu().numpy() for c in own[1:])
-        vertices = placed(mesh.vertices[index])
+        vertices = placed(points.mesh[index])
         return FaceReconstruction(
             face=self.face,
             picture=picture,
             framing=framing,
             confidence=None,
             vertices=vertices,
-            triangles=mesh.triangles.cpu().numpy(),
-            texture_coords=mesh.texture_coords.cpu().numpy(),
-            landmarks=placed(mesh.landmarks[index]),
+            triangles=self.decoder.triangles.cpu().numpy(),
+            texture_coords=self.decoder.texture_coords.cpu().numpy(),
+            landmarks=placed(points.landmarks[index]),
             position_map=np.ascontiguousarray(flat.T.reshape(3, side, side)),
-            pose=pose_of(vertices, self._model_points(prediction, index).cpu().numpy()),
+            pose=pose_of(vertices, points.in_model_frame[index].cpu().numpy()),
             shape_params=shape_params,
             exp_params=exp_params,
         )
 
-    def _model_points(self, prediction: Prediction, index: int) -> Tensor:
-        """The vertices of the mesh in the model frame, (N, 3): of the predicted coefficients, or,
-        where a map alone is predicted, of the mean face."""
-        model, uv = self.face.morphable_model, self.face.uv
-        if prediction.parameters is None:
-            return uv.at_texels(model.mean[None], uv.face_index)[0]
-        own = split_parameters(prediction.parameters[index : index + 1], model.num_shape)
-        return model(own.shape_params, own.exp_params)[0]
+    def _points(self, prediction: Prediction) -> PredictedPoints:
+        decoder, mesh = self.decoder, self.decoder.mesh(prediction)
+        return PredictedPoints(
+            mesh,
+            decoder.landmarks(prediction),
+            decoder.position_map(prediction, mesh),
+            decoder.model_points(prediction),
+        )
 
 
 def pose_of(

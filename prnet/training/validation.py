@@ -23,6 +23,7 @@ from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.sources import NetworkSource, evaluation_mode
 from prnet.faces.face import Face
 from prnet.geometry.position_map import PositionMapDecoder
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 from prnet.sample import FitBatch
 from prnet.training.plan import Plan
@@ -80,18 +81,19 @@ def draw_panel(
     predicted mesh, true mesh, map error; (H, W, 3), uint8."""
     sample = make_sample(batch, decoder)
     with evaluation_mode(model):
-        predicted = model(sample.image).position_map.float()
+        prediction = model(sample.image)
+    predicted = FaceDecoder(model, face)
+    mesh, landmarks = predicted.mesh(prediction), predicted.landmarks(prediction)
+    found, true = predicted.position_map(prediction, mesh).float(), sample.position_map
     pictures = []
-    for image, prediction, truth in zip(sample.image, predicted, sample.position_map, strict=True):
+    for index, image in enumerate(sample.image):
         photo = to_picture(image)
-        predicted_points, true_points = (
-            face.uv.face_points(position_map[None])[0] for position_map in (prediction, truth)
-        )
+        points, true_points = (face.uv.face_points(one[index, None])[0] for one in (found, true))
         pictures += [
-            draw_landmarks(photo, face.uv.landmarks(prediction[None])[0]),
-            draw_mesh(photo, predicted_points, face.uv.grid_triangles),
+            draw_landmarks(photo, landmarks[index]),
+            draw_mesh(photo, points, face.uv.grid_triangles),
             draw_mesh(photo, true_points, face.uv.grid_triangles),
-            draw_map_error(prediction, truth, mask=face.uv.face_mask, legend=True),
+            draw_map_error(found[index], true[index], mask=face.uv.face_mask, legend=True),
         ]
     sheet = tile(pictures, columns=len(PANEL_COLUMNS))
     width = sheet.shape[1] // len(PANEL_COLUMNS)

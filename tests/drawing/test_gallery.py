@@ -40,13 +40,14 @@ def fill(gallery: Gallery, face, errors: list[list[float]], **options) -> None:
     number = 0
     vertices = face.morphable_model(torch.zeros(1, 4), torch.zeros(1, 3))
     position_map = face.uv.position_map(vertices * PLACE + 128)
-    landmarks = 2 * face.uv.landmarks(position_map)
+    predicted = face.uv.landmarks(position_map)[0], face.uv.face_points(position_map)[0]
+    landmarks = 2 * predicted[0][None]
     for batch in errors:
         levels = torch.arange(number, number + len(batch)) / 100
         gallery.add(
             batch_of(list(range(number, number + len(batch))), **options),
             levels[:, None, None, None].expand(-1, 3, SIDE, SIDE),
-            position_map.expand(len(batch), -1, -1, -1),
+            lambda _: predicted,
             {"68 landmarks": torch.tensor(batch), "another": -torch.tensor(batch)},
             landmarks.expand(len(batch), -1, -1),
         )
@@ -116,9 +117,9 @@ def test_headings_say_what_and_how_bad(face, tmp_path, monkeypatch):
 
 def test_without_a_truth_the_photo_stands_alone(face, tmp_path):
     gallery = Gallery(face, count=1)
-    position_map = torch.full((1, 3, SIDE, SIDE), 100.0)
+    points = torch.full((68, 3), 100.0), torch.full((face.uv.face_index.numel(), 3), 100.0)
     image = torch.full((1, 3, SIDE, SIDE), 0.5)
-    gallery.add(batch_of([0], fits=False), image, position_map, {}, None)
+    gallery.add(batch_of([0], fits=False), image, lambda _: points, {}, None)
     assert gallery.first[0].error is None
     gallery.write(tmp_path / "faces.png")
     picture = read(tmp_path / "faces.png")

@@ -18,6 +18,7 @@ from prnet.faces.face import Face
 from prnet.models import mobile_frnet, mobilenet_v1
 from prnet.models.attention import SpatialGroupEnhance
 from prnet.models.compact import Compact
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.loading import build_network
 from prnet.models.network import Network
 from prnet.models.sadrnet import SADRNet
@@ -117,6 +118,7 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
     model = network(name)
     computed = write_onnx(model, face, path, metadata={"by": "test"}, say=said.append)
     model.eval().set_face(face)
+    decoder = FaceDecoder(model, face)
     assert [file.name for file in tmp_path.iterdir()] == ["face.onnx"]
     assert len(said) == 3
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -131,7 +133,8 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path):
         assert found["landmarks"].shape == (batch, 68, 3)
         moved = np.abs(found["landmarks"] - found["landmarks"][:1]).mean((1, 2))
         assert (moved[1:] > 0.01).all()  # it sees the image
-        assert np.abs(found["position_map"] - prediction.position_map.numpy()).max() < 1e-3
+        position_map = decoder.position_map(prediction, decoder.mesh(prediction))
+        assert np.abs(found["position_map"] - position_map.numpy()).max() < 1e-3
         assert difference(path, computed, images).largest_px < 1e-3
         if prediction.parameters is not None:
             np.testing.assert_allclose(

@@ -9,6 +9,7 @@ from torch import nn
 from prnet.export import runtime
 from prnet.export.runtime import choose_runtime, fingerprint
 from prnet.faces.face import Face
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.loading import build_network
 from prnet.models.network import Network
 from tests.small_face import small_face
@@ -59,7 +60,7 @@ def test_exported_once_and_the_same(name, face, monkeypatch):
     assert choose_runtime(model, face, checkpoint, "auto", CPU) == "torch"
     assert model.engine is None
     image = torch.rand(3, 3, SIDE, SIDE)
-    expected = model(image)
+    expected, decoder = model(image), FaceDecoder(model, face)
     assert choose_runtime(model, face, checkpoint, "onnx", CPU) == "onnx"
     monkeypatch.setattr(runtime, "translated", None)  # from here on nothing is exported
     monkeypatch.setattr(runtime, "PACKAGES", {"openvino": "no_such_package", "onnx": "onnxruntime"})
@@ -67,10 +68,10 @@ def test_exported_once_and_the_same(name, face, monkeypatch):
         assert choose_runtime(model, face, checkpoint, choice, CPU) == "onnx"
         found = model(image)
         assert model.engine is not None
-        torch.testing.assert_close(found.position_map, expected.position_map, atol=1e-3, rtol=0)
+        torch.testing.assert_close(decoder.mesh(found), decoder.mesh(expected), atol=1e-3, rtol=0)
         assert [f is None for f in found] == [f is None for f in expected]
     assert choose_runtime(model, face, checkpoint, "torch", CPU) == "torch"
-    assert torch.equal(model.eval()(image).position_map, expected.position_map)
+    assert torch.equal(decoder.mesh(model.eval()(image)), decoder.mesh(expected))
 
 
 def test_what_is_refused(face, cache, monkeypatch, caplog):

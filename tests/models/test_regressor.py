@@ -23,6 +23,7 @@ from prnet.geometry.pose_parameters import (
 )
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.parameters import ParameterLoss
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.regressor import Regressor, TorchvisionRegressor
 from prnet.sample import PosedFit
 from prnet.training.loop import train
@@ -161,7 +162,7 @@ def test_depth_starts_at_zero(face):
 
 
 def test_prediction_in_closed_form(face):
-    """Parameters of a fit -> the fit's position map, shape map, pose."""
+    """Parameters of a fit -> the fit's position map and pose."""
     fit = random_fit([0.3, -0.8])
     network = TinyRegressor()
     network.set_face(face)
@@ -169,11 +170,11 @@ def test_prediction_in_closed_form(face):
     prediction = network.complete(FitParameters(face.morphable_model, None)(fit))
     decoder = PositionMapDecoder(face.morphable_model, face.uv)
     truth = decoder(fit.shape_params, fit.exp_params, fit.crop_from_model)
-    torch.testing.assert_close(prediction.position_map[:, :2], truth[:, :2], rtol=0, atol=1e-3)
-    shift = (prediction.position_map - truth)[:, 2].flatten(1)[:, decoder.texel_index]
+    points = FaceDecoder(network, face)
+    position_map = points.position_map(prediction, points.mesh(prediction))
+    torch.testing.assert_close(position_map[:, :2], truth[:, :2], rtol=0, atol=1e-3)
+    shift = (position_map - truth)[:, 2].flatten(1)[:, decoder.texel_index]
     torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), rtol=0, atol=1e-3)
-    shape_map = decoder.shape_map(fit.shape_params, fit.exp_params)
-    torch.testing.assert_close(prediction.shape_map, shape_map)
 
     flip = torch.diag(torch.tensor([1.0, -1, 1]))
     scaled = prediction.pose.scale[:, None, None] * prediction.pose.rotation
@@ -185,7 +186,6 @@ def test_prediction_in_closed_form(face):
 def test_training_predicts_parameters_alone(face):
     network = TinyRegressor().train()
     prediction = network(torch.rand(2, 3, 64, 64))
-    assert prediction.position_map is None
     assert prediction.pose is None
     assert prediction.parameters.shape == (2, NUM_PARAMETERS)
     with pytest.raises(ValueError, match="set_face"):
@@ -193,7 +193,7 @@ def test_training_predicts_parameters_alone(face):
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, H\)"):
         network(torch.rand(2, 3, 64, 32))
     network.set_face(face)
-    assert network(torch.rand(2, 3, 64, 64)).position_map.shape == (2, 3, 256, 256)
+    assert network(torch.rand(2, 3, 64, 64)).pose.rotation.shape == (2, 3, 3)
     stored = set(network.state_dict())
     assert stored == {"parameter_mean", "parameter_std", "head.weight", "head.bias"}
 
