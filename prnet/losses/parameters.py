@@ -182,12 +182,11 @@ class ParameterLoss(Loss):
         index = torch.cat([self.landmark_index, self.random_vertices(true)])
         model = self.model.at_vertices(index)
         difference = predicted - true
-        whitened = difference / self.parameter_std
         offset = posed_vertices(model, predicted) - posed_vertices(model, true)  # (B, K, 3), px
         at_landmarks = offset[:, : len(self.landmark_index)]
         terms = {
-            "pdc": lambda: whitened.square().mean(),
-            "wpdc": lambda: (self._weights(difference, true, model) * whitened.square()).mean(),
+            "pdc": lambda: (difference / self.parameter_std).square().mean(),
+            "wpdc": lambda: self._wpdc(difference, true, model),
             "vdc": lambda: offset.square().sum(-1).mean(),
             "wing": lambda: wing(offset, **self.wing_shape).mean(),
             "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
@@ -195,11 +194,15 @@ class ParameterLoss(Loss):
         }
         return {name: value * terms[name]() for name, value in self.coefficients.items() if value}
 
-    def _weights(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
-        """Those of WPDC at the points of `model`, (B, P)."""
+    def _wpdc(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
+        """The weighted squares d^T W d of whitened errors, weighed at the points of `model`: their
+        mean over P, as released, or, where the weights add up to 1 already, their sum, as printed
+        (2DASL section 3.3)."""
         _, *coefficients = split_parameters(true, self.num_shape)
         shape = model(*coefficients)
-        return wpdc_weights(difference, shape, model.basis, normalizer=self.normalizer)
+        weights = wpdc_weights(difference, shape, model.basis, normalizer=self.normalizer)
+        squares = weights * (difference / self.parameter_std).square()  # (B, P)
+        return squares.mean() if self.normalizer == "max" else squares.sum(1).mean()
 
     def random_vertices(self, parameters: Tensor) -> Tensor:  # (B, P)
         """Indices of vertices, a function of the batch alone, (num_random,)."""

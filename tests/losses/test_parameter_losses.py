@@ -121,6 +121,17 @@ def test_wpdc_is_the_weighted_square_of_whitened_errors(double_face):
     torch.testing.assert_close(predicted.grad, expected)
 
 
+@pytest.mark.parametrize("offset", [1.0, -3.0])
+def test_printed_wpdc_is_a_weighted_mean_of_the_squares(double_face, offset):
+    """Weights that add up to 1: where every error is so many deviations, the loss is its square,
+    whatever the number of parameters."""
+    fit = random_fits(3)
+    loss = make_loss(double_face, wpdc=1.0, normalizer="sum")
+    predicted = true_parameters(double_face, fit) + offset * loss.parameter_std
+    value = loss(Prediction(parameters=predicted), sample_of(fit))["wpdc"]
+    assert value.item() == pytest.approx(offset**2, rel=1e-9)
+
+
 @pytest.mark.parametrize("term", [term for term in TERMS if term != "wpdc"])
 def test_gradcheck(double_face, term):
     fit = random_fits(2)
