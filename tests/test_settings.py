@@ -516,7 +516,7 @@ FILES = {
     "loss/wpdc": {"wpdc": 1, "normalizer": "max", "num_random": 132},
     "loss/wing": {"wing": 1, "wing_width": 10, "wing_curvature": 2, "num_random": 132},
     "build": {
-        "crop": {"scale": 1.5, "jitter": 0, "span": 255},
+        "crop": {"scale": 1.5, "jitter": 0, "span": 255, "whole_px": False},
         "pixel_origin": "zero_based",
         "map_dtype": "float32",
     },

@@ -121,12 +121,12 @@ def build_archive(
         face_files.load,
         dataset=options.dataset,
         layout={
-            "crop": options.crop._asdict(),
+            "crop": options.crop.to_values(),
             "pixel_origin": options.pixel_origin,
             "maps": options.map_dtype if options.maps else None,
         },
         plan={
-            "options": options._replace(crop=options.crop._asdict())._asdict(),
+            "options": options._replace(crop=options.crop.to_values())._asdict(),
             "pairs": len(pairs),
             "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
         },

@@ -48,7 +48,7 @@ def build_landmarks(
     log_marks(items)
     points = b"".join(item.landmarks[:, :2].tobytes() for item in items)
     names = "\n".join(item.name for item in items)
-    dataset, rule = "landmarks_only", {"crop": crop._asdict(), "pixel_origin": pixel_origin}
+    dataset, rule = "landmarks_only", {"crop": crop.to_values(), "pixel_origin": pixel_origin}
     sha256 = hashlib.sha256(names.encode() + points).hexdigest()
     return build_packed(
         output,

@@ -97,7 +97,7 @@ class BuiltSet(torch.utils.data.Dataset):
         self.names: list[str] = take(self.build, "samples", list, self.directory / "build.json")
         where = self.directory / "format.json"
         crop = take(layout, "crop", dict, where)
-        if set(crop) != set(CropRule._fields):
+        if {*crop, "whole_px"} != set(CropRule._fields):
             expected = ", ".join(CropRule._fields)
             raise ValueError(f"{where}: crop has {', '.join(crop)}, expected {expected}")
         self.crop_rule = CropRule(**crop)

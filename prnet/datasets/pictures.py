@@ -43,13 +43,21 @@ class CropRule(NamedTuple):
 
     `scale` times the mean side of the landmarks' box is PRN's rule (1.5 for training, 1.6 at
     inference); `jitter` moves the centre by up to that fraction of the mean side and the size by up
-    to that fraction.
+    to that fraction. With `whole_px` landmarks, and then the size, lose what is behind the point,
+    as in face3d's and SADRNet's code, which made the published maps.
     """
 
     source: str = "landmarks"
     scale: float = 1.5
     jitter: float = 0.0
     span: float = 255.0
+    whole_px: bool = False
+
+    def to_values(self) -> dict:
+        """As plain values, without `whole_px` where it is false, which sets of before do not
+        have."""
+        values = self._asdict()
+        return values if self.whole_px else {key: values[key] for key in self._fields[:-1]}
 
 
 class FitItem(NamedTuple):
@@ -202,17 +210,18 @@ def crop_square(
     Raises:
         ValueError: the points span less than a pixel.
     """
+    points = np.trunc(points) if rule.whole_px else points
     center, side = camera.box_from_points(torch.tensor(points, dtype=torch.float64))
     center, side = center.numpy(), float(side)
     if not side >= 1:
         raise ValueError(f"{seed_name}: the face spans {side:.3g} px, expected at least 1")
-    size = rule.scale * side
+    size = np.trunc(rule.scale * side) if rule.whole_px else rule.scale * side
     if rule.jitter:
         random = np.random.default_rng(zlib.crc32(seed_name.encode()))
         shift_x, shift_y, growth = random.uniform(-rule.jitter, rule.jitter, 3)
         center = center + side * np.array([shift_x, shift_y])
         size *= 1 + growth
-    return center, size
+    return center, float(size)
 
 
 def crop_matrix(center: np.ndarray, size: float, rule: CropRule, *, tilt: float = 0.0) -> Tensor:

@@ -484,6 +484,31 @@ def test_jitter_is_a_share_of_the_landmarks_box():
     assert (*center, size) == (120, 100, 105)
 
 
+def test_crops_of_whole_px_are_face3ds(tiny_data_dir, tmp_path):
+    """Landmarks lose what is behind the point, toward 0, then the size does; jitter comes after.
+    A set keeps the rule, and one of before, which does not name it, is read as it was."""
+    points = np.array([[100.9, -50.9], [141.2, 150.3]])
+    rule = CropRule(whole_px=True)
+    center, size = crop_square(points, rule, seed_name="i7")
+    assert (*center, size) == (120.5, 50, 180)  # 41 by 200, 1.5 * 120.5 = 180.75
+    moved, grown = crop_square(points, rule._replace(jitter=0.1), seed_name="i7")
+    assert np.abs(moved - center).max() <= 0.1 * 120.5
+    assert grown != int(grown)
+
+    whole, plain = tmp_path / "whole", tmp_path / "plain"
+    build(tiny_data_dir, whole, crop=rule, pixel_origin="face3d")
+    build(tiny_data_dir, plain, pixel_origin="face3d")
+    assert "whole_px" not in json.loads((plain / "format.json").read_text())["crop"]
+    assert [BuiltSet(one).crop_rule for one in (plain, whole)] == [CropRule(), rule]
+    assert (BuiltSet(whole).records["crop_size"] % 1 == 0).all()
+    assert (2 * BuiltSet(whole).records["crop_center"] % 1 == 0).all()
+    away = BuiltSet(whole).records["crop_center"] - BuiltSet(plain).records["crop_center"]
+    assert (away <= 0).all()
+    assert (away > -1).all()
+    with pytest.raises(ValueError, match="planned otherwise: options.crop"):
+        build(tiny_data_dir, plain, crop=rule, pixel_origin="face3d")
+
+
 def test_reduced_pictures_keep_their_place():
     """Averaging k x k pixels and reading at that place sees the same ramp."""
     ramp = np.arange(64, dtype=np.float64)
