@@ -134,6 +134,7 @@ FAMILIES = {
             "name": "2dasl",
             "_target_": "prnet.models.two_dasl.TwoDASL",
             "landmark_map": "own",
+            "map_rounding": "nearest",
             "cycle": True,
             "empty_map_share": 0.5,
             "backbone": "resnet50",

@@ -3,12 +3,15 @@
 Letters: B batch, S side of the map.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from prnet.geometry.camera import transform_points
 
 BACKGROUND, POINT = -1.0, 1.0
+Rounding = Literal["nearest", "floor"]
 
 # Each of the 18 points is the mean of these two of the 68 (order iBUG), a single one twice. The 17
 # of the outline are left out: in a photo they are not points of the surface. The centre of the
@@ -53,14 +56,17 @@ def landmark_map(
     visible: Tensor,  # (B, 18), bool
     *,
     size: int,
+    rounding: Rounding = "nearest",
 ) -> Tensor:
-    """+1 at the pixel each point lies in, -1 elsewhere, (B, 1, S, S); no gradient passes.
+    """+1 at the pixel of each point, -1 elsewhere, (B, 1, S, S); no gradient passes.
 
-    Points outside are moved to the nearest border pixel. The released code does so at the right and
-    at the bottom alone, and numpy wraps what is left of 0.
+    With `rounding` "nearest" that is the pixel in which the point lies; "floor", as released, loses
+    what is behind the point, half a pixel up and to the left in the mean, and leaves the first row
+    and the first column empty. Points outside are moved to the nearest pixel that is left.
     """
+    shift, least = (0.5, 0) if rounding == "nearest" else (0.0, 1)
     column, row = (
-        (points.detach()[..., axis].float() + 0.5).floor().clamp(0, size - 1).long()
+        (points.detach()[..., axis].float() + shift).floor().clamp(least, size - 1).long()
         for axis in (0, 1)
     )
     # An invisible point writes to a cell behind the map, which is cut off.

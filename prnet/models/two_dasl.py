@@ -14,6 +14,7 @@ from prnet.checks import require_choice
 from prnet.faces.face import Face
 from prnet.geometry.landmark_map import (
     BACKGROUND,
+    Rounding,
     landmark_map,
     points_18,
     resize_points,
@@ -81,6 +82,7 @@ class TwoDASL(Regressor):
         self,
         *,
         landmark_map: LandmarkMap = "own",
+        map_rounding: Rounding = "nearest",
         cycle: bool = True,
         empty_map_share: float = 0.5,
         backbone: Backbone = "resnet50",
@@ -88,6 +90,7 @@ class TwoDASL(Regressor):
     ) -> None:
         """
         - `landmark_map`: where the map comes from in eval mode.
+        - `map_rounding`: which pixel of the map a point is; "floor" as released.
         - `cycle`: whether a second pass is made in training.
         - `empty_map_share`: of a training batch, sees no landmarks.
         - `backbone`: ResNet-50, the paper's, has 23,638,206 parameters at 62 outputs.
@@ -108,6 +111,8 @@ class TwoDASL(Regressor):
                 f"input_side: got {self.input_side}, expected at least 97 for resnet50"
             )
         self.choose_landmark_map(landmark_map)
+        require_choice("map_rounding", map_rounding, get_args(Rounding))
+        self.map_rounding = map_rounding
         self.cycle = cycle
         self.empty_map_share = empty_map_share
         self.backbone = BACKBONES[backbone](4, self.num_parameters)
@@ -197,4 +202,5 @@ class TwoDASL(Regressor):
         if visible is None:
             visible = torch.ones_like(landmarks[..., 0], dtype=torch.bool)
         points = resize_points(landmarks[..., :2], source=CROP_SIZE, target=self.input_side)
-        return landmark_map(points_18(points), visible_18(visible), size=self.input_side)
+        seen = points_18(points), visible_18(visible)
+        return landmark_map(*seen, size=self.input_side, rounding=self.map_rounding)

@@ -40,11 +40,11 @@ PUBLISHED = [
 ]
 
 
-def slow_map(points: np.ndarray, size: int) -> np.ndarray:  # (18, 2), continuous from pixel edges
-    """The map as the published loop makes it, clipped on all sides."""
+def slow_map(points: np.ndarray, size: int, least: int = 0) -> np.ndarray:  # (18, 2)
+    """The map as the published code makes it, whose `least` is 1, written as a loop."""
     drawn = np.full((size, size), -1.0)
     for x, y in points:
-        column, row = (min(max(int(np.floor(value)), 0), size - 1) for value in (x, y))
+        column, row = (min(max(int(np.floor(value)), least), size - 1) for value in (x, y))
         drawn[row, column] = 1
     return drawn
 
@@ -69,6 +69,16 @@ def test_map_has_the_pixels_the_points_lie_in():
     assert drawn.dtype == torch.float32
     for one, own in zip(drawn[:, 0].numpy(), points, strict=True):
         np.testing.assert_array_equal(one, slow_map(own + 0.5, 20))
+
+
+def test_the_released_map_rounds_down():
+    """And knows no first row nor column, not even for points outside."""
+    points = np.random.default_rng(1).uniform(-2, 22, (4, 18, 2))
+    visible = torch.ones(4, 18, dtype=torch.bool)
+    drawn = landmark_map(torch.from_numpy(points), visible, size=20, rounding="floor")
+    for one, own in zip(drawn[:, 0].numpy(), points, strict=True):
+        np.testing.assert_array_equal(one, slow_map(own, 20, least=1))
+    assert (drawn[:, :, 0] == BACKGROUND).all()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_given_map_needs_landmarks_and_choices_are_named(model):
         TwoDASL(landmark_map="empty", cycle=True, **SMALL)
     with pytest.raises(ValueError, match=r"input_side: got 64"):
         TwoDASL(input_side=64)
+    with pytest.raises(ValueError, match="map_rounding: got 'ceil', expected one of nearest"):
+        TwoDASL(map_rounding="ceil", **SMALL)
     with pytest.raises(ValueError, match="empty_map_share"):
         TwoDASL(empty_map_share=1.5, **SMALL)
 
@@ -138,6 +140,14 @@ def test_a_share_of_a_training_batch_sees_an_empty_map(model):
     # 100 in a crop of 256 px lies in pixel floor(100.5 / 4) of 64.
     assert (given[2] > 0).nonzero().tolist() == [[25, 25]]
     assert all((one > 0).any() for one in again)
+
+
+def test_the_map_is_rounded_as_it_is_asked_for():
+    """100 in a crop of 256 px is 24.6 in 64: down, that is another pixel."""
+    for rounding, pixel in (("nearest", 25), ("floor", 24)):
+        network = TwoDASL(map_rounding=rounding, **SMALL)
+        drawn = network.map_of(torch.full((1, 68, 2), 100.0))
+        assert (drawn > 0).nonzero().tolist() == [[0, 0, pixel, pixel]]
 
 
 def test_gradient_of_the_cycle_passes_the_last_pass_alone(model):
