@@ -5,6 +5,7 @@ from prnet.command.running import run_verb
 if __name__ == "__main__":
     run_verb("reconstruct")  # ends here: options are read before what follows is imported
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from prnet.checks import require_choice
 from prnet.datasets.landmark_files import SUFFIXES, read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
 from prnet.entry import resolve_device
 from prnet.files import read_csv, require_folder, visible_files
+from prnet.reconstruction.cluster import ClusterOptions, reconstruct_on_cluster
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible
 from prnet.reconstruction.photos import write_astronaut
+from prnet.reconstruction.reconstructor import Reconstructor
 from prnet.reconstruction.run import (
     Framer,
     Settings,
@@ -32,6 +36,7 @@ from prnet.reconstruction.video_run import VideoSettings
 
 log = logging.getLogger(__name__)
 
+ENGINES = ("local", "ray")
 BOX_COLUMNS = ("name", "left", "top", "right", "bottom")
 
 
@@ -89,7 +94,7 @@ def framer_of(boxes: str | None, landmarks: str | None) -> tuple[str, Framer | N
     if boxes is not None:
         return f"boxes={boxes}", given_boxes(Path(boxes))
     if landmarks is not None:
-        return f"landmarks={landmarks}", given_landmarks(Path(landmarks))
+        return f"landmarks={landmarks}", given_landmarks(Path(landmarks).absolute())
     return "detector", None
 
 
@@ -111,33 +116,43 @@ def astronaut(output: Path) -> list[Path]:
     return [path if path.is_file() else write_astronaut(path)]
 
 
+def make_reconstructor(options: dict, detector: dict, device: str) -> Reconstructor:
+    """One of plain values, which can be sent to another process."""
+    return load(**options, detector=FaceDetector(**detector), device=device)
+
+
 def main(cfg: DictConfig) -> None:
+    require_choice("engine", cfg.engine, ENGINES)
+    spread = ClusterOptions(**cfg.ray).checked() if cfg.engine == "ray" else None
     output = Path(cfg.output)
     names = list(cfg.outputs) if isinstance(cfg.outputs, ListConfig) else [str(cfg.outputs)]
+    framing, framer = framer_of(cfg.boxes, cfg.landmarks)
     settings = Settings(
         str(cfg.checkpoint),
         require_outputs(names),
-        "detector",
+        framing,
         float(cfg.detector.threshold),
         video_settings(cfg.video, cfg.smoothing),
     )
-    framing, framer = framer_of(cfg.boxes, cfg.landmarks)
     require_folder(output)
-    photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)
-    detector = FaceDetector(sides=list(cfg.detector.sides), threshold=settings.threshold)
-    reconstructor = load(
-        cfg.checkpoint,
-        data_dir=cfg.data_dir,
-        device=resolve_device(cfg.device),
-        runtime=cfg.runtime,
-        detector=detector,
-        crop_scale=cfg.crop_scale,
-    )
+    options = {"runtime": cfg.runtime, "crop_scale": cfg.crop_scale}
+    options |= {key: as_seen_elsewhere(cfg[key]) for key in ("checkpoint", "data_dir")}
+    if spread is not None:
+        options["runtime"] = spread.runtime(cfg.runtime)
+    make = functools.partial(make_reconstructor, options, OmegaConf.to_container(cfg.detector))
+    if spread is None:
+        photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)
+    reconstructor = make(resolve_device(cfg.device) if spread is None else "cpu")
     gives_parameters = reconstructor.model.num_parameters is not None
     require_possible(settings.outputs, reconstructor.face, gives_parameters=gives_parameters)
-    content = reconstruct_photos(
-        photos, output, reconstructor, settings._replace(framing=framing), framer=framer
-    )
+    if spread is not None:
+        made = functools.partial(make, spread.device(cfg.device))
+        counts = reconstruct_on_cluster(cfg.input, output, made, settings, spread, framer=framer)
+        log.info("made now: %d faces of %d inputs in %s", counts.faces, counts.inputs, output)
+        if counts.empty:
+            log.warning("without a face: %d, listed with the shards they belong to", counts.empty)
+        return
+    content = reconstruct_photos(photos, output, reconstructor, settings, framer=framer)
     faces = [face for record in content["inputs"] for face in record["faces"]]
     empty = [record["input"] for record in content["inputs"] if not record["faces"]]
     log.info("%d faces of %d inputs in %s", len(faces), len(content["inputs"]), output)
@@ -146,3 +161,8 @@ def main(cfg: DictConfig) -> None:
     if len(photos) == 1 and faces:
         names = [*faces[0]["files"], *content["inputs"][0].get("files", [])]
         log.info("written: %s", ", ".join(str(output / name) for name in names))
+
+
+def as_seen_elsewhere(path: str) -> str:
+    """A path that is there, as processes see it that work in another folder; a name as it is."""
+    return str(Path(path).absolute()) if Path(path).exists() else path

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prnet.datasets.jpeg import is_jpeg, whole_jpeg
 from prnet.datasets.pictures import write_picture
+from prnet.reconstruction.tars import read_member, tar_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 ORIENTATION = 0x0112
@@ -27,16 +28,19 @@ class Photo(NamedTuple):
 def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
     """Read a picture; of an animated one the first frame, transparent parts over white.
 
+    `path`: a file, or a member of a tar (`a.tar/b.jpg`).
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a picture, damaged, or of more than `most_pixels`.
     """
     path = Path(path)
-    if not path.is_file():
+    tar = tar_of(path)
+    if tar is None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.stat().st_size == 0:
+    data = path.read_bytes() if tar is None else read_member(tar, path)
+    if not data:
         raise ValueError(f"{path}: the file is empty")
-    data = path.read_bytes()
     if is_jpeg(data):
         data = whole_jpeg(data, source=path, most_pixels=most_pixels)
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the check is ours
@@ -49,14 +53,14 @@ def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
                 )
             orientation = int(image.getexif().get(ORIENTATION, 1))
             upright = ImageOps.exif_transpose(image)
-            picture = np.asarray(_rgb(upright))
+            picture = np.array(_rgb(upright))  # Pillow's own memory is read-only
     except UnidentifiedImageError as error:  # which names an object in memory
         raise ValueError(f"{path}: not a readable picture (cannot identify image file)") from error
     except Exception as error:  # noqa: BLE001 - on a damaged file Pillow raises nearly anything
         raise ValueError(f"{path}: not a readable picture ({error})") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    return Photo(np.ascontiguousarray(picture), orientation)
+    return Photo(picture, orientation)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -2,9 +2,10 @@
 faces.json."""
 
 import glob
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,12 @@ from tqdm import tqdm
 
 from prnet import __version__
 from prnet.detection.framing import Framing
-from prnet.files import read_json_object, visible_files, write_json
+from prnet.files import read_json_object, read_text, visible_files, write_json
 from prnet.reconstruction.outputs import MORE, face_record, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
 from prnet.reconstruction.reconstructor import Reconstructor
+from prnet.reconstruction.tars import SUFFIX as TAR_SUFFIX
+from prnet.reconstruction.tars import is_tar, members_of
 from prnet.reconstruction.video import SUFFIXES as VIDEO_SUFFIXES
 from prnet.reconstruction.video import VideoReader, is_camera, is_video
 from prnet.reconstruction.video_run import VideoSettings, reconstruct_video
@@ -24,6 +27,7 @@ from prnet.reconstruction.video_run import VideoSettings, reconstruct_video
 log = logging.getLogger(__name__)
 
 INDEX = "faces.json"
+LIST_SUFFIX = ".txt"
 # faces.json is written anew so often, and at the end whatever happens.
 SAVE_SECONDS = 10.0
 
@@ -42,40 +46,67 @@ class Settings(NamedTuple):
 
 
 def find_photos(source: Path | str) -> list[Path]:
-    """The photos and videos of a file, a folder (its sub-folders too) or a pattern, sorted; a
-    camera.
+    """The photos and videos of `find_inputs`, those in its tars too; a camera.
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: as `find_inputs`, or a tar cannot be read.
+    """
+    found = []
+    for path in find_inputs(source):
+        found += members_of(path, SUFFIXES) if is_tar(path) else [path]
+    if not found:
+        raise FileNotFoundError(f"input={source}: no photo in it, one with {', '.join(SUFFIXES)}")
+    return found
+
+
+def find_inputs(source: Path | str) -> list[Path]:
+    """The photos, videos and tars of a file, a folder (its sub-folders too) or a pattern, sorted,
+    or of a list, as it has them; a camera.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a list that is no text.
     """
     path = Path(source)
-    if path.is_file() or is_camera(source):
+    expected = "a file, a folder, a list, camera:0 or a pattern such as 'photos/*.jpg'"
+    if path.is_file() and path.suffix.lower() == LIST_SUFFIX:
+        lines = (line.strip() for line in read_text(path).splitlines())
+        found = [Path(line) for line in dict.fromkeys(lines) if line]
+        expected = "the path of a photo, a video or a tar in each line"
+    elif path.is_file() or is_camera(source):
         return [path]
-    if path.is_dir():
-        found = visible_files(path, (*SUFFIXES, *VIDEO_SUFFIXES), below=True)
-        expected = f"a picture or video with one of {', '.join((*SUFFIXES, *VIDEO_SUFFIXES))}"
+    elif path.is_dir():
+        suffixes = (*SUFFIXES, *VIDEO_SUFFIXES, TAR_SUFFIX)
+        found = visible_files(path, suffixes, below=True)
+        expected = f"a picture, a video or a tar, with one of {', '.join(suffixes)}"
     else:
         found = [Path(one) for one in glob.glob(str(source), recursive=True)]
         found = sorted(one for one in found if one.is_file() and not one.name.startswith("."))
-        expected = "a file, a folder, camera:0 or a pattern such as 'photos/*.jpg'"
     if not found:
         raise FileNotFoundError(f"input={source}: nothing found; expected {expected}")
     return found
 
 
-def stems_of(photos: Sequence[Path]) -> dict[Path, str]:
+def stems_of(photos: Sequence[Path], known: Mapping[Path, str] | None = None) -> dict[Path, str]:
     """Photo -> how its files' names begin, all different: its own stem, with the suffix where two
-    photos differ by that alone, else with its folder or a number."""
-    stems: dict[Path, str] = {}
-    taken: set[str] = set()
+    photos differ by that alone, else with its folder or a number. What is `known` stays."""
+    stems = dict(known or {})
+    taken = {stem.lower() for stem in stems.values()}  # some file systems do not tell a from A
+    numbers: dict[str, Iterator[int]] = {}
     for photo in photos:
+        if photo in stems:
+            continue
         own = photo.stem.replace(":", "_")  # a camera's
         ending = photo.suffix.lstrip(".").lower()
-        candidates = [own, f"{own}_{ending}", f"{photo.parent.name}_{own}"]
-        numbered = (f"{own}_{ending}_{number}" for number in range(2, len(photos) + 3))
-        stem = next(one for one in [*candidates, *numbered] if one.lower() not in taken)
+        folder = photo.parent.stem if is_tar(photo.parent) else photo.parent.name
+        candidates = [own, f"{own}_{ending}", f"{folder}_{own}"]
+        count = numbers.setdefault(candidates[1].lower(), itertools.count(2))
+        numbered = (f"{own}_{ending}_{number}" for number in count)
+        endless = itertools.chain(candidates, numbered)
+        stem = next(one for one in endless if one.lower() not in taken)
         stems[photo] = stem
-        taken.add(stem.lower())  # some file systems do not tell a from A
+        taken.add(stem.lower())
     return stems
 
 
@@ -95,7 +126,7 @@ def reconstruct_photos(
     shows no face, is listed with the reason. Left early, what is done is kept.
     """
     index = output / INDEX
-    done = _earlier(index, settings)
+    done = earlier_records(index, settings)
     stems = stems_of(photos)
     records: dict[str, dict] = {}
     saved = time.monotonic()
@@ -105,18 +136,31 @@ def reconstruct_photos(
             record, stopped = done.get(str(photo)), False
             if record is None or record["stem"] != stems[photo] or not _is_whole(output, record):
                 one = photo, stems[photo], output, reconstructor, settings, framer
-                record, stopped = (
-                    _video(*one, progress) if is_video(photo) else (_photo(*one), False)
-                )
+                record, stopped = reconstruct_input(*one, progress=progress)
             records[str(photo)] = record
             if stopped:
                 break
             if time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
-                _save(index, settings, {**done, **records}.values())
+                write_index(index, settings, {**done, **records}.values())
     finally:
-        content = _save(index, settings, {**done, **records}.values())
+        content = write_index(index, settings, {**done, **records}.values())
     return content
+
+
+def reconstruct_input(
+    source: Path,
+    stem: str,
+    output: Path,
+    reconstructor: Reconstructor,
+    settings: Settings,
+    framer: Framer | None,
+    *,
+    progress: bool,
+) -> tuple[dict, bool]:
+    """The record of one photo or video, its files written, and whether Ctrl-C ended it."""
+    one = source, stem, output, reconstructor, settings, framer
+    return _video(*one, progress) if is_video(source) else (_photo(*one), False)
 
 
 def _photo(
@@ -180,7 +224,7 @@ def _video(
     return {"input": str(video), "stem": stem} | record, stopped
 
 
-def _earlier(index: Path, settings: Settings) -> dict[str, dict]:
+def earlier_records(index: Path, settings: Settings) -> dict[str, dict]:
     """The records of an earlier run of the same settings, by input.
 
     Raises:
@@ -208,7 +252,8 @@ def _plain_settings(settings: Settings) -> dict:
     return settings._asdict() | {"outputs": list(settings.outputs), "video": settings.video.plain()}
 
 
-def _save(index: Path, settings: Settings, records: Iterable[dict]) -> dict:
+def write_index(index: Path, settings: Settings, records: Iterable[dict]) -> dict:
+    """Write faces.json, or that of a part of a run; its content."""
     content = {
         "version": __version__,
         "settings": _plain_settings(settings),
