@@ -20,8 +20,13 @@ LEAST_KNOWN = 8
 # How far from where the others expect it a point at (-1, -1) or (0, 0) is one that is not seen,
 # in units of the face's size.
 NEAR = 0.05
-# A face seen from behind, further than a camera sees 68 landmarks, is one that is mirrored.
-MIRRORED_FACING = -0.5
+# A face seen from behind, further than a camera sees 68 landmarks, is one that is mirrored. Between
+# the two a profile and the mirror image of another, which have the same points, are not told apart.
+LOOKING, MIRRORED = 0.5, -0.5
+MIRRORED_FACE = (
+    "the landmarks are a mirrored face: x and y exchanged, y counted from below, or left and right "
+    "in another order than iBUG's"
+)
 # What is left of the points of a face beside their affine picture, at most, in units of their own
 # deviation.
 FACE_RESIDUAL = 0.3
@@ -80,20 +85,24 @@ def landmark_fault(points: np.ndarray) -> str | None:  # (68, 2 or 3), NaN where
             f"the landmarks lie from {low[0]:.3g} to {high[0]:.3g} in x and {low[1]:.3g} to "
             f"{high[1]:.3g} in y; expected px, not shares of the picture"
         )
+    facing = facing_of(points)
+    return MIRRORED_FACE if facing is not None and facing < MIRRORED else None
+
+
+def facing_of(points: np.ndarray) -> float | None:  # (68, 2 or 3), NaN where not seen
+    """How much a face looks into the camera: 1 straight, 0 in profile, below 0 from behind or
+    mirrored. None: too few points are seen, or they are no face."""
+    seen = np.isfinite(points[:, :2]).all(1)
     affine = _affine(points[:, :2], seen)
-    if affine is not None:
-        across, down = affine[:3].T
-        # Toward the camera, the third row of the rotation; y is counted downward.
-        facing = -np.cross(across, down)
-        lengths = np.linalg.norm(across) * np.linalg.norm(down)
-        residual = (_mean_face() @ affine - points[:, :2])[seen]
-        of_a_face = residual.std() < FACE_RESIDUAL * points[seen, :2].std()
-        if of_a_face and facing[2] < MIRRORED_FACING * lengths:
-            return (
-                "the landmarks are a mirrored face: x and y exchanged, y counted from below, or "
-                "left and right in another order than iBUG's"
-            )
-    return None
+    if affine is None:
+        return None
+    across, down = affine[:3].T
+    residual = (_mean_face() @ affine - points[:, :2])[seen]
+    if not residual.std() < FACE_RESIDUAL * points[seen, :2].std():
+        return None
+    # Toward the camera, the third row of the rotation; y is counted downward.
+    lengths = np.linalg.norm(across) * np.linalg.norm(down)
+    return float(-np.cross(across, down)[2] / lengths)
 
 
 def is_right_handed(landmarks: np.ndarray) -> bool:  # (68, 3)

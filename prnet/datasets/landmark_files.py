@@ -26,7 +26,15 @@ import numpy as np
 
 from prnet.checks import name_list, require_choice
 from prnet.datasets.fits import pictures_in
-from prnet.datasets.hidden_landmarks import CHOICES, Marks, landmark_fault, resolve_hidden
+from prnet.datasets.hidden_landmarks import (
+    CHOICES,
+    LOOKING,
+    MIRRORED_FACE,
+    Marks,
+    facing_of,
+    landmark_fault,
+    resolve_hidden,
+)
 from prnet.files import read_csv, read_mat, read_npy, read_npz, read_text, visible_files
 from prnet.geometry.camera import pixel_origin_shift
 
@@ -83,6 +91,7 @@ def find_landmarks(
 
     items: dict[str, LandmarkItem] = {}
     failed: dict[str, str] = {}
+    mirrored = 0
     for file in files:
         try:
             found = _read(file, shift, aflw_points, hidden)
@@ -91,6 +100,7 @@ def find_landmarks(
             continue
         for name, (landmarks, marks) in found.items():
             fault = landmark_fault(landmarks)
+            mirrored += fault == MIRRORED_FACE
             if fault is not None:
                 failed[name] = f"{file}: {fault}"
             elif name in items:
@@ -99,7 +109,19 @@ def find_landmarks(
                 failed[name] = f"{file}: no picture {name}.jpg, .jpeg or .png in {folder}"
             else:
                 items[name] = LandmarkItem(name, landmarks, photos[name], marks)
-    return sorted(items.values()), failed
+    likely = _likely_mirrored(list(items.values()), mirrored)
+    return sorted(item for item in items.values() if item.name not in likely), failed | likely
+
+
+def _likely_mirrored(items: Sequence[LandmarkItem], mirrored: int) -> dict[str, str]:
+    """Faces in profile of which the points do not tell whether they are mirrored, where more of the
+    others are than are not: {name: why they cannot be used}."""
+    facing = {item.name: facing_of(item.landmarks) for item in items} if mirrored else {}
+    looking = sum(one is not None and one > LOOKING for one in facing.values())
+    if mirrored <= looking:
+        return {}
+    why = f"as in {mirrored} of the other photos {MIRRORED_FACE}; in profile both look alike"
+    return {name: why for name, one in facing.items() if one is not None and one <= LOOKING}
 
 
 def log_marks(items: Sequence[LandmarkItem]) -> None:

@@ -84,6 +84,25 @@ def test_mirrored_faces_and_shares_of_the_picture_are_told(faces, yaw):
     assert landmark_fault(np.full((68, 2), np.nan)) == "none of 68 landmarks is seen"
 
 
+@pytest.mark.parametrize("mirrored", [0, 1, 4])
+def test_profiles_go_with_the_faces_that_can_be_told(faces, tmp_path, mirrored):
+    """A profile in a mirror is another profile: 4 of 4 others that are mirrored speak against it
+    too, 1 of 4 against itself alone."""
+    others = (-50, -20, 0, 35)
+    for number, yaw in enumerate(YAWS_DEG):
+        in_mirror = others.index(yaw) < mirrored if yaw in others else mirrored > 1
+        points = faces[yaw][:, ::-1] if in_mirror else faces[yaw]
+        np.savetxt(tmp_path / f"face{number}.txt", points)
+        (tmp_path / f"face{number}.jpg").touch()
+    items, failed = find_landmarks(tmp_path)
+    assert len(items) + len(failed) == len(YAWS_DEG)
+    assert len(failed) == {0: 0, 1: 1, 4: 7}[mirrored]
+    for number, yaw in enumerate(YAWS_DEG):
+        if mirrored == 4:
+            told = "in 4 of the other photos the landmarks are a mirrored face"
+            assert (told in failed[f"face{number}"]) == (yaw not in others)
+
+
 @pytest.mark.parametrize("yaw", YAWS_DEG)
 def test_faces_as_they_are_have_no_fault(faces, yaw):
     assert landmark_fault(faces[yaw]) is None
