@@ -8,6 +8,7 @@ ValueError for a damaged one; both name the file.
 import contextlib
 import csv
 import errno
+import glob
 import io
 import json
 import os
@@ -23,16 +24,8 @@ import numpy as np
 from prnet.checks import require_mat_elements
 
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
-OF_ONE_FILE = (
-    None,
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-)
+ERRORS_OF_ONE = "ENOENT EACCES EPERM EISDIR ENOTDIR ELOOP ENAMETOOLONG"
+OF_ONE_FILE = (None, *(getattr(errno, name) for name in ERRORS_OF_ONE.split()))
 # How `written_whole` names what it has not finished, by the number of its process.
 TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
 # So old they are nobody's, whoever shares the folder.
@@ -62,6 +55,16 @@ def visible_files(
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     wanted = None if suffixes is None else tuple(suffixes)
     return sorted(path for path in found if wanted is None or path.suffix.lower() in wanted)
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """The file of that name, or what the pattern matches, sorted; a folder that exists is none."""
+    path = Path(pattern)
+    if path.is_file():
+        return [path]
+    there = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
+    found = glob.iglob(str(path.relative_to(there)), root_dir=there, recursive=True)
+    return sorted(file for name in found if (file := there / name).is_file())
 
 
 @contextlib.contextmanager
@@ -162,8 +165,7 @@ def write_npz(path: Path | str, arrays: Mapping[str, object]) -> None:
 
 def csv_text(lines: Iterable[Sequence]) -> str:
     """The cells of each line as a CSV file has them."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(lines)
+    csv.writer(stream := io.StringIO(), lineterminator="\n").writerows(lines)
     return stream.getvalue()
 
 
@@ -324,11 +326,9 @@ def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
         raise FileNotFoundError(f"{path}: missing; {hint}")
     try:
         yield
-    except OSError as error:
-        if not of_one_file(error):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise ValueError(f"{path}: not {kind} ({error})") from error
     except Exception as error:  # noqa: BLE001 - on damaged files scipy and numpy raise nearly anything
+        if isinstance(error, OSError) and not of_one_file(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"{path}: not {kind} ({error})") from error
 
 

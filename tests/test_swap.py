@@ -11,15 +11,17 @@ def test_all_faces_of_a_group_and_nothing_else(tmp_path):
     """The astronaut's own face into a picture of two of her: both change, a little, and no more."""
     astronaut = skimage.data.astronaut()
     group = np.concatenate([astronaut[:200, 120:330], astronaut[:200, 120:330, ::-1]], 1)
-    Image.fromarray(astronaut).save(tmp_path / "her.png")
-    Image.fromarray(group).save(tmp_path / "group.png")
+    folder = tmp_path / "Bilder (2024) ä=1,#"  # names need no quotes but the shell's
+    folder.mkdir()
+    Image.fromarray(astronaut).save(folder / "it's her.png")
+    Image.fromarray(group).save(tmp_path / "日本.png")
+    source, output = f"source={folder.name}/it's her.png", "output=2024/a,b [2].png"
     (said,) = run_commands(
-        ["prnet.swap", "source=her.png", "target=group.png", "output=made/two.png", "faces=all"],
-        cwd=tmp_path,
+        ["prnet.swap", source, "target=日本.png", output, "faces=all"], cwd=tmp_path
     )
-    assert "2 faces swapped in made/two.png" in said
-    made = np.asarray(Image.open(tmp_path / "made" / "two.png")).astype(int)
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["two.png"]
+    assert "2 faces swapped in 2024/a,b [2].png" in said
+    made = np.asarray(Image.open(tmp_path / "2024" / "a,b [2].png")).astype(int)
+    assert [path.name for path in (tmp_path / "2024").iterdir()] == ["a,b [2].png"]
     changed = (made != group).any(2)
     for half in (changed[:, :210], changed[:, 210:]):
         rows, columns = np.nonzero(half)

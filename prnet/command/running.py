@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prnet.command import choices, console
 from prnet.command.arguments import check_arguments, missing_values
+from prnet.command.names import names_quoted
 from prnet.entry import CONFIG_DIR, one_line_errors
 
 # What a shell has for a command whose reader has gone.
@@ -67,7 +68,9 @@ def _module_of(verb: str) -> ModuleType:
 
 
 def _check(verb: str) -> None:
-    """End in one line for what the verb would not read."""
+    """Let names be read as they are typed, and end in one line for what the verb would not read."""
+    sweeps = get_args_parser().parse_args().multirun
+    sys.argv[1:] = names_quoted(verb, sys.argv[1:], sweeps=sweeps)
     arguments = get_args_parser().parse_args()
     own = arguments.config_name is None and arguments.config_path is None
     if not own or arguments.multirun or arguments.hydra_help:

@@ -1,7 +1,6 @@
 """Many photos and videos: what is read, what each face is called, what is done already, and
 faces.json."""
 
-import glob
 import itertools
 import logging
 import time
@@ -14,7 +13,13 @@ from tqdm import tqdm
 
 from prnet import __version__
 from prnet.detection.framing import Framing
-from prnet.files import read_json_object, read_text, visible_files, write_json
+from prnet.files import (
+    matching_files,
+    read_json_object,
+    read_text,
+    visible_files,
+    write_json,
+)
 from prnet.reconstruction.outputs import MORE, face_record, write_outputs
 from prnet.reconstruction.photos import SUFFIXES, read_photo
 from prnet.reconstruction.reconstructor import Reconstructor
@@ -81,8 +86,7 @@ def find_inputs(source: Path | str) -> list[Path]:
         found = visible_files(path, suffixes, below=True)
         expected = f"a picture, a video or a tar, with one of {', '.join(suffixes)}"
     else:
-        found = [Path(one) for one in glob.glob(str(source), recursive=True)]
-        found = sorted(one for one in found if one.is_file() and not one.name.startswith("."))
+        found = [one for one in matching_files(str(source)) if not one.name.startswith(".")]
     if not found:
         raise FileNotFoundError(f"input={source}: nothing found; expected {expected}")
     return found

@@ -1,13 +1,12 @@
 """Reports of `python -m prnet.eval` read back, for those who put several beside each other."""
 
-import glob
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from prnet.files import read_json_object, take
+from prnet.files import matching_files, read_json_object, take
 from prnet.reports.text import empty_bins
 
 if TYPE_CHECKING:
@@ -159,16 +158,16 @@ def report_files(patterns: Sequence[str], *, option: str, scored: str) -> list[P
     Raises:
         FileNotFoundError: a pattern matches no file; names it.
     """
-    paths: dict[str, None] = {}
+    paths: dict[Path, None] = {}
     for pattern in patterns:
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        found = matching_files(pattern)
         if not found:
             raise FileNotFoundError(
                 f"{option}: no file matches {pattern!r}; write one with "
                 f"`python -m prnet.eval {scored} report=FILE.json`"
             )
         paths |= dict.fromkeys(found)
-    return [Path(path) for path in paths]
+    return list(paths)
 
 
 def find_reports(patterns: Sequence[str], default: Mapping) -> list[SavedReport]:

@@ -36,7 +36,7 @@ REFUSED = {
     ("build", "dataset.subset=[AFW]"): "the nearest is dataset.subsets",
     ("eval", "protocol.crop.jiter=1"): "the nearest is protocol.crop.jitter",
     ("eval", "checkpiont=x"): "the nearest is checkpoint",
-    ("reconstruct", "input=photo (1).jpg"): "cannot be read (mismatched input '.' expecting <EOF>)",
+    ("reconstruct", "device=cpu (1)"): "cannot be read (HydraException while evaluating",
     ("tables", "paper"): "expected KEY=VALUE",
 }
 TAKEN = (

@@ -587,6 +587,10 @@ def test_patterns(tmp_path):
         made_report(tmp_path, f"{name}.json")
     found = find_reports([str(tmp_path / "[ab].json"), str(tmp_path / "*.json")], DEFAULT)
     assert [report.path.stem for report in found] == ["a", "b", "c"]
+    (tmp_path / "run [1]").mkdir()
+    made_report(tmp_path / "run [1]", "a [2].json")
+    for pattern in ("a [2].json", "*.json"):  # a file of that name, a folder of that name
+        assert len(find_reports([f"{tmp_path}/run [1]/{pattern}"], DEFAULT)) == 1
     with pytest.raises(FileNotFoundError, match=r"no file matches .*d\*\.json"):
         find_reports([str(tmp_path / "d*.json")], DEFAULT)
 

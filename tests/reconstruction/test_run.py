@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -63,10 +64,14 @@ def test_photos_are_found_in_folders_patterns_and_alone(photos, tmp_path):
     assert names == ["broken.jpg", "none.png", "one.png", "two.jpg"]
     assert [p.name for p in find_photos(f"{photos}/*.png")] == ["none.png", "one.png"]
     assert find_photos(photos / "one.png") == [photos / "one.png"]
+    # A folder that is there is called so: its brackets match nothing else.
+    bracketed = shutil.copytree(photos, tmp_path / "Bilder [1]" / "in")
+    assert [p.name for p in find_photos(f"{bracketed}/o*.png")] == ["one.png"]
     with pytest.raises(FileNotFoundError, match="nothing found"):
         find_photos(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"\.jpeg"):
-        find_photos(tmp_path)
+        find_photos(tmp_path / "empty")
 
 
 def test_stems_that_collide_get_names_of_their_own():
