@@ -4,11 +4,14 @@ OBJ and VRML; PLY, GLB and what else trimesh reads with a picture or vertex colo
 vertices, T triangles.
 """
 
+import contextlib
 import importlib.util
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -19,6 +22,8 @@ from prnet.files import read_bytes, read_csv, require_file, visible_files
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".off", ".stl", ".wrl", ".vrml")
 VRML_SUFFIXES = (".wrl", ".vrml")
+GLTF_SUFFIXES = (".glb", ".gltf")  # which may hold their pictures themselves
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 LANDMARKS_FILE = "landmarks.csv"
 LANDMARK_COLUMNS = ["index", "x", "y", "z"]
 OUTER_EYES = (36, 45)
@@ -189,20 +194,29 @@ def _side_by_side(
 def _read_mesh(path: Path) -> Scan:
     import trimesh
 
+    beside = FilesBeside(path)
     try:
         # Unprocessed: near points stay apart. Its maintain_order would average over texture seams.
-        loaded = trimesh.load_scene(path, process=False)
-        mesh = loaded.to_mesh()
+        # It would say itself, at length, what `beside` does, and go on with a grey texture.
+        with _silent(trimesh.util.log):
+            mesh = trimesh.load_scene(path, process=False, resolver=beside).to_mesh()
     except Exception as error:  # noqa: BLE001 - on a damaged file trimesh raises nearly anything
-        raise ValueError(f"{path}: not a readable scan ({error})") from error
+        reason = beside.fault or f"not a readable scan ({error})"
+        raise ValueError(f"{path}: {reason}") from error
+    if beside.fault:
+        raise ValueError(f"{path}: {beside.fault}")
     texture = colors = uv_coords = None
     visual = getattr(mesh, "visual", None)
     if visual is not None and visual.kind == "texture":
         material = visual.material
         picture = getattr(material, "image", None)
         picture = getattr(material, "baseColorTexture", None) if picture is None else picture
-        if picture is not None and visual.uv is not None:
+        # Where no picture is named trimesh makes one up, of one grey pixel or so.
+        named = beside.pictures or path.suffix.lower() in GLTF_SUFFIXES
+        if named and picture is not None and visual.uv is not None:
             texture, uv_coords = np.array(picture.convert("RGB")), np.array(visual.uv, np.float64)
+        elif "color" in mesh.vertex_attributes:  # beside coordinates of no texture
+            colors = trimesh.visual.to_rgba(mesh.vertex_attributes["color"])[:, :3]
     elif visual is not None and visual.kind in ("vertex", "face"):
         colors = np.array(visual.vertex_colors)[:, :3].astype(np.uint8)
     return Scan(
@@ -212,6 +226,45 @@ def _read_mesh(path: Path) -> Scan:
         texture,
         colors,
     )
+
+
+class FilesBeside:
+    """What trimesh asks for the files that another names: by any name that means one, as
+    `find_named`; `fault` says which is not there or no picture, `pictures` how many were read."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder, self.fault, self.pictures = path.parent, "", 0
+
+    def get(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or a picture that cannot be read.
+        """
+        found = find_named(self.folder, name) or find_named(self.folder, unquote(name))
+        if found is None:
+            self.fault = f"its file {name} is not beside it"
+            raise FileNotFoundError(name)
+        data = read_bytes(found)
+        if found.suffix.lower() in PICTURE_SUFFIXES:
+            try:
+                decode_picture(data, source=found.name)
+            except ValueError as error:
+                self.fault = str(error)
+                raise
+            self.pictures += 1
+        return data
+
+    __getitem__ = get
+
+
+@contextlib.contextmanager
+def _silent(log: logging.Logger) -> Iterator[None]:
+    was, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was
 
 
 def _read_vrml(path: Path) -> Scan:

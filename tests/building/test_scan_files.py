@@ -1,7 +1,10 @@
 """Where scans lie and what is in their files."""
 
+import base64
 import importlib.util
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -283,6 +286,120 @@ def test_scans_that_cannot_be_told(tmp_path):
     touch(tmp_path / "anna.obj")
     with pytest.raises(ValueError, match="several scans of anna"):
         find_scans(tmp_path, PREFERRED)
+
+
+PLY_HEAD = """ply
+format ascii 1.0
+{comment}element vertex 8
+property float x
+property float y
+property float z
+property float s
+property float t
+{colors}element face 2
+property list uchar int vertex_indices
+end_header
+"""
+PLY_COLORS = "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+
+
+def write_ply(path: Path, picture: str | None, *, colors: bool = False) -> None:
+    """A point a corner, each with its coordinate and, if wanted, a colour."""
+    comment = "" if picture is None else f"comment TextureFile {picture}\n"
+    head = PLY_HEAD.format(comment=comment, colors=PLY_COLORS if colors else "")
+    quads = [corner for quad in QUADS for corner in quad]
+    rows = np.concatenate([POINTS[quads], COORDS], 1)
+    lines = [" ".join(map(str, [*row, *([7, 8, 9] if colors else [])])) for row in rows]
+    path.write_text(head + "\n".join([*lines, "4 0 1 2 3", "4 4 5 6 7"]) + "\n")
+
+
+def write_gltf(path: Path, picture: str | None) -> None:
+    """The same, its numbers inside; without a material where there is no picture."""
+    quads = [corner for quad in QUADS for corner in quad]
+    index = [corner + 4 * k for k in (0, 1) for corner in (0, 1, 2, 0, 2, 3)]
+    # glTF counts v from the top.
+    coords = COORDS * [1, -1] + [0, 1]
+    parts = [POINTS[quads].astype("<f4"), coords.astype("<f4"), np.array(index, "<u4")]
+    data = [part.tobytes() for part in parts]
+    starts = np.cumsum([0, *map(len, data)]).tolist()
+    kinds = [(5126, 8, "VEC3"), (5126, 8, "VEC2"), (5125, 12, "SCALAR")]
+    uri = "data:application/octet-stream;base64," + base64.b64encode(b"".join(data)).decode()
+    primitive = {"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2}
+    content = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "scene": 0,
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}],
+        "buffers": [{"byteLength": starts[-1], "uri": uri}],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": start, "byteLength": len(part)}
+            for start, part in zip(starts, data, strict=False)
+        ],
+        "accessors": [
+            {"bufferView": k, "componentType": kind, "count": count, "type": shape}
+            for k, (kind, count, shape) in enumerate(kinds)
+        ],
+    }
+    if picture is not None:
+        primitive["material"] = 0
+        colour = {"baseColorTexture": {"index": 0}}
+        content |= {
+            "materials": [{"pbrMetallicRoughness": colour}],
+            "textures": [{"source": 0}],
+            "images": [{"uri": picture}],
+        }
+    path.write_text(json.dumps(content))
+
+
+WRITERS = {".ply": write_ply, ".gltf": write_gltf}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("name", ["skin.png", "Skin.PNG", "C:\\scans\\skin.png", "my skin.png"])
+def test_other_formats_find_a_texture_as_well(tmp_path, suffix, name):
+    pytest.importorskip("trimesh")
+    texture = write_texture(tmp_path)
+    if " " in name:
+        (tmp_path / "skin.png").rename(tmp_path / name)
+    path = tmp_path / f"head{suffix}"
+    WRITERS[suffix](path, quote(name) if " " in name and suffix == ".gltf" else name)
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.texture, texture)
+    np.testing.assert_allclose(corner_table(scan), expected_corners(), atol=1e-6)
+    if suffix == ".gltf":  # a picture may also be inside
+        data = base64.b64encode(next(tmp_path.glob("*.png")).read_bytes()).decode()
+        write_gltf(path, f"data:image/png;base64,{data}")
+        np.testing.assert_array_equal(read_scan(path).texture, texture)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_no_texture_is_made_up(tmp_path, suffix, caplog, capfd):
+    """Of a picture that is not there, or none, a reader may make a grey one."""
+    pytest.importorskip("trimesh")
+    path = tmp_path / f"head{suffix}"
+    WRITERS[suffix](path, "gone.png")
+    with pytest.raises(ValueError, match=rf"head\{suffix}: its file gone\.png is not beside it$"):
+        read_scan(path)
+    (tmp_path / "gone.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=rf"head\{suffix}: gone\.png: not a picture"):
+        read_scan(path)
+    WRITERS[suffix](path, None)
+    with pytest.raises(ValueError, match="no texture and no vertex colours"):
+        read_scan(path)
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
+
+
+def test_colours_beside_coordinates_of_a_ply(tmp_path):
+    """Are taken where no texture is named; where one is and is not there, that is said."""
+    pytest.importorskip("trimesh")
+    write_ply(tmp_path / "head.ply", None, colors=True)
+    scan = read_scan(tmp_path / "head.ply")
+    assert scan.texture is None
+    assert (scan.colors == [7, 8, 9]).all()
+    write_ply(tmp_path / "head.ply", "gone.png", colors=True)
+    with pytest.raises(ValueError, match="gone.png is not beside it"):
+        read_scan(tmp_path / "head.ply")
 
 
 def test_without_trimesh(tmp_path, monkeypatch):
