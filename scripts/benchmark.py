@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument(
         "--peers",
         type=Path,
-        help="folder of clones: 3DDFA_V2, SADRNet, PRNet-PyTorch; times only those",
+        help="folder of clones: 3DDFA_V2, SADRNet, PRNet-PyTorch, face3d; times only those",
     )
     options = parser.parse_args(arguments)
     for name in ("rounds", "threads"):

@@ -6,6 +6,10 @@ import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,19 @@ def cached(*, fastmath: bool | set[str] = False) -> Callable[[Callable], Compile
 def inlined(**options: object) -> Callable[[Callable], Compiled]:
     """Decorator: a part of functions that are `cached`, with numba's own options."""
     return functools.partial(Compiled, kept=False, **options)
+
+
+def in_memory(*values: "Tensor") -> bool:
+    """Whether compiled loops may take them: nothing to differentiate or to trace, floats, and not
+    on a GPU."""
+    import torch
+
+    return not torch.compiler.is_compiling() and not any(
+        each.device.type != "cpu"
+        or each.dtype not in (torch.float32, torch.float64)
+        or (each.requires_grad and torch.is_grad_enabled())
+        for each in values
+    )
 
 
 @functools.cache

@@ -1,27 +1,33 @@
-"""Coefficients -> position maps in one GEMM: the bases composed with the UV layout, once.
+"""Coefficients -> position maps: the vertices that the map needs in one product, then its texels.
 
-Letters: B batch, C coefficients (shape then expression), P texels decoded, H W = map.
+Letters: B batch, C coefficients (shape then expression), V vertices, P texels decoded, H W = map.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prnet.checks import require_choice
 from prnet.geometry import camera
+from prnet.geometry.compiled import in_memory
+from prnet.geometry.decoding import FixedPoint, fill_texels
 from prnet.geometry.landmark_map import swap_sides
 from prnet.geometry.morphable_model import MorphableModel
-from prnet.geometry.uv import UVLayout
+from prnet.geometry.uv import UVLayout, interpolate
 
-# Bases that are resampled at once: few enough that they stay in the processor's cache.
-CHUNK = 8
+# A batch this small takes as long as its bases take to be read, which their fixed-point copy
+# halves; bases of fewer bytes stay in the processor's cache.
+FEW = 3
+CACHED_BYTES = 2**24
 
 
 class PositionMapDecoder(nn.Module):
     """Position maps straight from a fit's coefficients.
 
-    Interpolation on a triangle and the projection are both affine, so they commute: the mean and
-    every basis are resampled to UV once, and a batch costs one (B, C) x (C, 3 P) product and one
-    affine map a sample.
+    Only vertices of triangles with a texel are decoded: one (B, C) x (C, 3 V) product, one affine
+    map a sample and an interpolation. In memory, where nothing is differentiated, the last two are
+    a compiled pass, and up to `FEW` faces of a large model are read from bases in fixed point
+    (`FixedPoint`: 1e-4 px for the BFM).
 
     `texels` "face" decodes the face mask (and its mirror image, for flipped samples) and leaves
     zero elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
@@ -38,23 +44,23 @@ class PositionMapDecoder(nn.Module):
         super().__init__()
         require_choice("texels", texels, ("face", "all"))
         self.resolution = uv.resolution
-        self.num_shape = model.num_shape
-        self.num_exp = model.num_exp
         wanted = uv.face_mask | uv.face_mask.flip(1)
         if texels == "all":
             wanted = torch.ones_like(wanted)
         texel_index = wanted.flatten().nonzero().squeeze(1)
-        mean = uv.at_texels(model.mean[None], texel_index)[0].T.contiguous()  # (3, P)
-        basis = model.mean.new_zeros(len(model.basis), 3, len(texel_index))
-        for rows, vectors in zip(basis.split(CHUNK), model.basis.split(CHUNK), strict=True):
-            rows.copy_(uv.at_texels(vectors, texel_index).transpose(1, 2))
-        self.register_buffer("texel_index", texel_index, persistent=False)
+        column = texel_index % uv.resolution
+        used, corners = uv.vertex_index.flatten(0, 1)[texel_index].unique(return_inverse=True)
+        self.model = model.at_vertices(used)
+        places = torch.stack([texel_index, texel_index + uv.resolution - 1 - 2 * column])
+        self.register_buffer("places", places.int(), persistent=False)  # (2, P), second mirrored
+        self.register_buffer("corners", corners.int(), persistent=False)  # (P, 3), among the V
+        weights = uv.barycentric.flatten(0, 1)[texel_index].to(model.mean.dtype)
+        self.register_buffer("weights", weights, persistent=False)  # (P, 3)
         self.register_buffer("face_texels", uv.face_index.clone(), persistent=False)
         self.register_buffer("landmark_texels", uv.landmark_texels, persistent=False)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("basis", basis, persistent=False)  # (C, 3, P)
         at_landmarks = None if landmark_index is None else model.at_vertices(landmark_index)
         self.at_landmarks = at_landmarks
+        self.fixed_point: FixedPoint | None = None
 
     def forward(
         self,
@@ -72,9 +78,7 @@ class PositionMapDecoder(nn.Module):
         Raises:
             ValueError: the coefficients are not as many as the bases.
         """
-        points = self._points(shape_params, exp_params)
-        points = torch.baddbmm(crop_from_model[:, :3, 3:], crop_from_model[:, :3, :3], points)
-        return self._to_map(points, mirrored)
+        return self._maps(self._offsets(shape_params, exp_params), crop_from_model, mirrored)
 
     def shape_map(
         self,
@@ -88,12 +92,7 @@ class PositionMapDecoder(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        maps = self._to_map(self._points(shape_params, exp_params), mirrored)
-        if mirrored is None:
-            return maps
-        sign = torch.ones(len(maps), 3, 1, 1, dtype=maps.dtype, device=maps.device)
-        sign[:, 0, 0, 0] = torch.where(mirrored, -1.0, 1.0)
-        return sign * maps
+        return self._shape_maps(self._offsets(shape_params, exp_params), mirrored)
 
     def points_of(self, position_map: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
         """A map at the face's texels, (B, P, C), and at the cells of the landmarks, (B, 68, C)."""
@@ -114,30 +113,70 @@ class PositionMapDecoder(nn.Module):
         points = camera.transform_points(crop_from_model, vertices)
         return points if mirrored is None else swap_sides(points, mirrored)
 
-    def _points(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
-        """The texels decoded, (B, 3, P), model frame."""
+    def _offsets(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
+        """The vertices less their mean, (B, V, 3), model frame."""
+        model = self.model
         coefficients = torch.cat([shape_params, exp_params], -1)
-        if coefficients.shape[1] != len(self.basis):
+        if coefficients.shape[1] != len(model.basis):
             raise ValueError(
                 f"got {shape_params.shape[1]} shape and {exp_params.shape[1]} expression "
-                f"coefficients, the face has {self.num_shape} and {self.num_exp} bases"
+                f"coefficients, the face has {model.num_shape} and {model.num_exp} bases"
             )
-        points = torch.addmm(self.mean.flatten(), coefficients, self.basis.flatten(1))
-        return points.unflatten(1, (3, -1))
+        basis = model.basis.flatten(1)
+        if not in_memory(coefficients, basis):
+            return (coefficients @ basis).unflatten(1, (-1, 3))
+        few = len(coefficients) <= FEW and basis.nbytes > CACHED_BYTES
+        if few and coefficients.dtype == basis.dtype == torch.float32:
+            if self.fixed_point is None:
+                self.fixed_point = FixedPoint.of(basis.numpy())
+            offsets = self.fixed_point.weighed(coefficients.numpy())
+        else:
+            # numpy's product of so few rows takes half as long as torch's on some processors.
+            offsets = coefficients.detach().numpy() @ basis.numpy()
+        return torch.from_numpy(offsets).unflatten(1, (-1, 3))
 
-    def _to_map(
+    def _maps(
         self,
-        points: Tensor,  # (B, 3, P)
+        offsets: Tensor,  # (B, V, 3)
+        matrix: Tensor,  # (B, 4, 4)
         mirrored: Tensor | None,  # (B,), bool
     ) -> Tensor:
-        """Points at their texels, (B, 3, H, W)."""
-        side = self.resolution
+        """Vertices through the matrix, at their texels, (B, 3, H, W)."""
+        side, mean = self.resolution, self.model.mean
+        shape = len(offsets), 3, side * side
+        if in_memory(offsets, matrix):
+            # numpy's zeros come in large pages, torch's page by page, which costs as much again.
+            maps = torch.from_numpy(np.zeros(shape, offsets.detach().numpy().dtype))
+            flips = np.zeros(len(maps), bool) if mirrored is None else mirrored.numpy()
+            corners, places = (
+                table.numpy().view(np.uint32) for table in (self.corners, self.places)
+            )
+            fill_texels(
+                mean.numpy(),
+                offsets.detach().contiguous().numpy(),
+                matrix.detach().to(maps.dtype).contiguous().numpy(),
+                corners,
+                self.weights.numpy(),
+                places,
+                flips,
+                maps.numpy(),
+            )
+            return maps.unflatten(-1, (side, side))
+        vertices = camera.transform_points(matrix, mean + offsets)
+        points = interpolate(vertices, self.corners, self.weights).mT  # (B, 3, P)
         if points.shape[-1] == side * side:
             maps = points
         else:
-            maps = points.new_zeros(points.shape[0], 3, side * side)
-            maps[:, :, self.texel_index] = points
+            maps = points.new_zeros(shape)
+            maps[:, :, self.places[0]] = points
         maps = maps.unflatten(-1, (side, side))
         if mirrored is not None:
             maps = torch.where(mirrored[:, None, None, None], maps.flip(-1), maps)
         return maps
+
+    def _shape_maps(self, offsets: Tensor, mirrored: Tensor | None) -> Tensor:
+        matrix = torch.eye(4, dtype=offsets.dtype, device=offsets.device)
+        matrix = matrix.repeat(len(offsets), 1, 1)
+        if mirrored is not None:
+            matrix[:, 0, 0] = torch.where(mirrored, -1.0, 1.0)
+        return self._maps(offsets, matrix, mirrored)

@@ -216,12 +216,8 @@ class UVLayout(nn.Module):
         texels: Tensor | slice,  # (T,), flat indices of the map
     ) -> Tensor:
         """Vertex attributes at some texels alone, (B, T, C)."""
-        # With the vertices leading in memory a gather moves whole rows of B C numbers.
-        by_vertex = vertices.transpose(0, 1).flatten(1)  # (N, B C)
         index = self.vertex_index.flatten(0, 1)[texels]  # (T, 3)
-        weights = self.barycentric.flatten(0, 1)[texels].to(vertices.dtype)
-        rows = sum(by_vertex[index[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
-        return rows.unflatten(1, (vertices.shape[0], -1)).transpose(0, 1).contiguous()
+        return interpolate(vertices, index, self.barycentric.flatten(0, 1)[texels])
 
     def landmarks(self, position_map: Tensor) -> Tensor:  # (B, C, H, W)
         """The 68 landmarks at their cells, (B, 68, C), order of iBUG."""
@@ -248,6 +244,19 @@ class UVLayout(nn.Module):
         """
         by_region = torch.tensor(ratio[::-1], dtype=torch.float32, device=self.region.device)
         return by_region[self.region]
+
+
+def interpolate(
+    vertices: Tensor,  # (B, N, C)
+    corners: Tensor,  # (T, 3), vertices
+    weights: Tensor,  # (T, 3)
+) -> Tensor:
+    """Vertex attributes inside triangles, (B, T, C)."""
+    # With the vertices leading in memory a gather moves whole rows of B C numbers.
+    by_vertex = vertices.transpose(0, 1).flatten(1)  # (N, B C)
+    weights = weights.to(vertices.dtype)
+    rows = sum(by_vertex[corners[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
+    return rows.unflatten(1, (vertices.shape[0], -1)).transpose(0, 1).contiguous()
 
 
 def nearest_vertices(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from prnet.checks import require_choice
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, in_memory
 
 Z_ALIGNMENTS = ("none", "mean", "min")
 
 
 def bbox_size(points: Tensor) -> Tensor:  # (B, K, 2 or more)
     """sqrt(w h) of the points' bounding box in x and y, (B,), float64, px: never its diagonal."""
-    if _in_memory(points):
+    if in_memory(points):
         return torch.from_numpy(_box_sizes(points.detach().numpy()))
     sides = points[..., :2].amax(-2).double() - points[..., :2].amin(-2).double()  # (B, 2)
     return sides.prod(-1).sqrt()
@@ -64,7 +64,7 @@ def nme(
         )
     if z_alignment != "none":
         _require_depth(truth, z_alignment)
-    if _in_memory(prediction, truth):
+    if in_memory(prediction, truth):
         seen = np.ones((0, 0), np.bool_) if visible is None else visible.numpy()
         rule = Z_ALIGNMENTS.index(z_alignment)
         means = _mean_distances(prediction.detach().numpy(), truth.detach().numpy(), seen, rule)
@@ -81,16 +81,6 @@ def _require_depth(points: Tensor, rule: str) -> None:
     require_choice("z alignment", rule, Z_ALIGNMENTS)
     if points.shape[-1] != 3:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")
-
-
-def _in_memory(*points: Tensor) -> bool:
-    """Whether compiled loops may take them: nothing to differentiate, and not on a GPU."""
-    return not any(
-        each.device.type != "cpu"
-        or each.dtype not in (torch.float32, torch.float64)
-        or (each.requires_grad and torch.is_grad_enabled())
-        for each in points
-    )
 
 
 @cached()

@@ -1,8 +1,9 @@
 """The published systems' own code, beside ours on the same work in the same rounds (--peers DIR).
 
 DIR holds clones by their names: 3DDFA_V2 (cleardusk), SADRNet (MCG-NJU, with the BFM as its
-data/Out), PRNet-PyTorch (reshow). What of it the torch of today refuses is mended as it is loaded,
-each with its reason beside it; nothing of it is written to.
+data/Out), PRNet-PyTorch (reshow), face3d (YadiraF, its mesh/cython built). What of it the torch of
+today refuses is mended as it is loaded, each with its reason beside it; nothing of it is written
+to.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import statistics
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from torch import nn
 from benchmarks.made_data import Bench
 from benchmarks.tables import plain
 from benchmarks.timing import CPU, alternate, each
+from prnet.faces.face import Face
+from prnet.geometry.position_map import PositionMapDecoder
 from prnet.metrics.nme import bbox_size, nme
 from prnet.models.loading import build_network
 from prnet.models.network import Network
@@ -37,6 +40,7 @@ class Beside(NamedTuple):
     count: int  # images or faces of a call
     peer: Callable[[], object]
     ours: dict[str, Callable[[], object]]
+    peer_count: int | None = None  # of the peer's call, where it is not as many
 
 
 @contextlib.contextmanager
@@ -105,6 +109,32 @@ def mb05(folder: Path) -> nn.Module:
         return importlib.import_module("models.mobilenet_v1").mobilenet_05().eval()
 
 
+def face3d_map(folder: Path, face: Face, parameters: Sequence[np.ndarray]) -> Callable:
+    """Coefficients to the map of all texels, as its example 8 does."""
+    with at_home(folder):
+        mesh = importlib.import_module("face3d.mesh")
+        model = importlib.import_module("face3d.morphable_model").MorphabelModel
+    ours = face.morphable_model
+    shape, expression = (
+        np.ascontiguousarray(basis.flatten(1).T.numpy())
+        for basis in ours.basis.split([ours.num_shape, ours.num_exp])
+    )
+    bfm = object.__new__(model)  # its constructor reads a file of texture too
+    mean = ours.mean.numpy().reshape(-1, 1)
+    bfm.model = {"shapeMU": mean, "shapePC": shape, "expPC": expression}
+    pixels = face.uv.vertex_pixels.numpy()
+    places = np.concatenate([pixels, np.zeros_like(pixels[:, :1])], 1)
+    triangles = face.triangles.numpy().astype(np.int32)
+    angles, translation = np.array([0.1, 0.2, 0.3]), np.array([128.0, 128.0, 0.0])
+
+    def call() -> np.ndarray:
+        vertices = bfm.generate_vertices(*parameters)
+        vertices = bfm.transform_3ddfa(vertices, 1e-3, angles, translation)
+        return mesh.render.render_colors(places, triangles, vertices, MAP_SIDE, MAP_SIDE, c=3)
+
+    return call
+
+
 def our_network(name: str) -> Network:
     network = build_network({"name": name}, source=name)
     return network.eval().to(memory_format=torch.channels_last)
@@ -138,6 +168,19 @@ def beside(folder: Path, bench: Bench) -> Iterator[Beside]:
         truth, predicted = (side.flatten(2)[:, :, index].mT.contiguous() for side in maps)
         calls = {"numba": lambda: nme(predicted, truth, bbox_size(truth), z_alignment="mean")}
         yield Beside(f"NME 3D, {count} faces (SADRNet)", count, partial(their_nme, *maps), calls)
+    if (folder / "face3d").is_dir():
+        model = bench.face.morphable_model
+        decoder = PositionMapDecoder(model, bench.face.uv, texels="all")
+        for count in (1, bench.sizes.map_batch):
+            sides = [(model.num_shape, 1e5), (model.num_exp, 1.0)]
+            drawn = [
+                scale * torch.randn(count, length, generator=random) for length, scale in sides
+            ]
+            peer = face3d_map(folder / "face3d", bench.face, [side[:1].T.numpy() for side in drawn])
+            matrices = torch.diag(torch.tensor([1e-3, 1e-3, 1e-3, 1.0])).repeat(count, 1, 1)
+            calls = {"vertices, then texels": partial(decoder, *drawn, matrices)}
+            what = f"parameters to the map of all texels, {len(model.basis)} bases, batch {count}"
+            yield Beside(f"{what} (face3d)", count, peer, calls, peer_count=1)
     if (folder / "3DDFA_V2").is_dir():
         theirs, image = mb05(folder / "3DDFA_V2"), torch.rand(1, 3, 120, 120, generator=random)
         ours = {name: our_network(name) for name in ("mobile_frnet", "swift")}
@@ -164,7 +207,7 @@ def peer_table(folder: Path, bench: Bench) -> list[str]:
             rounds=bench.rounds,
             sizes=bench.sizes,
         )
-        peer = each(timing.seconds["peer"], line.count)
+        peer = each(timing.seconds["peer"], line.peer_count or line.count)
         for name in line.ours:
             ours = each(timing.seconds[name], line.count)
             ratio = statistics.median(a / b for a, b in zip(peer, ours, strict=True))

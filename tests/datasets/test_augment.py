@@ -19,7 +19,7 @@ from prnet.datasets.augment import (
 )
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.entry import CONFIG_DIR
-from prnet.geometry import camera
+from prnet.geometry import camera, position_map
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FitBatch
 
@@ -142,7 +142,10 @@ def test_faces_that_leave_the_frame_are_not_clipped(face, decoder):
     plain = make_sample(batch, decoder)
     moved = face.uv.face_points(sample.position_map)
     torch.testing.assert_close(
-        moved, face.uv.face_points(plain.position_map) - torch.tensor([200.0, 0, 0])
+        moved,
+        face.uv.face_points(plain.position_map) - torch.tensor([200.0, 0, 0]),
+        atol=1e-4,
+        rtol=0,
     )
     assert moved[..., 0].min() < -50
 
@@ -368,8 +371,11 @@ def test_augment_is_reproducible(face, decoder):
     assert first.image.max() <= 1
 
 
-def test_decoder_equals_mesh_then_uv(face):
-    """One GEMM against the road by way of the vertices."""
+@pytest.mark.parametrize("few", [0, 3], ids=["product", "fixed point"])
+def test_decoder_equals_mesh_then_uv(face, monkeypatch, few):
+    """Its few vertices against all of them, in memory and where it is differentiated."""
+    monkeypatch.setattr(position_map, "FEW", few)
+    monkeypatch.setattr(position_map, "CACHED_BYTES", 0)
     random = np.random.default_rng(0)
     model = face.morphable_model
     shape_params = torch.from_numpy(random.normal(0, 2e4, (3, model.num_shape))).float()
@@ -377,15 +383,31 @@ def test_decoder_equals_mesh_then_uv(face):
     matrix = camera.image_from_model(
         torch.full((3,), 1e-3), torch.rand(3, 3), torch.rand(3, 3) * 100, torch.full((3,), 256.0)
     )
-    vertices = camera.transform_points(matrix, model(shape_params, exp_params))
-    expected = face.uv.position_map(vertices)
-    for texels, atol in (("all", 1e-3), ("face", 1e-3)):
+    vertices = model(shape_params, exp_params)
+    expected = face.uv.position_map(camera.transform_points(matrix, vertices))
+    expected_shape = face.uv.position_map(vertices)
+    mirrored = torch.tensor([True, False, True])
+    swapped = torch.where(mirrored[:, None, None, None], expected.flip(-1), expected)
+    for texels in ("all", "face"):
         decoder = PositionMapDecoder(model, face.uv, texels=texels)
         got = decoder(shape_params, exp_params, matrix)
+        shape = decoder.shape_map(shape_params, exp_params)
+        assert (decoder.fixed_point is not None) == (few == 3)
         points = (face.uv.face_points(got), face.uv.face_points(expected))
-        torch.testing.assert_close(*points, atol=atol, rtol=0)
+        torch.testing.assert_close(*points, atol=1e-3, rtol=0)
+        points = (face.uv.face_points(shape), face.uv.face_points(expected_shape))
+        torch.testing.assert_close(*points, atol=0.5, rtol=0)  # of 1e5 um
         if texels == "all":
-            torch.testing.assert_close(got, expected, atol=atol, rtol=0)
+            torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
+        got = decoder(shape_params, exp_params, matrix, mirrored=mirrored)
+        points = (face.uv.face_points(got), face.uv.face_points(swapped))
+        torch.testing.assert_close(*points, atol=1e-3, rtol=0)
+
+        followed = exp_params.clone().requires_grad_()
+        through_torch = decoder(shape_params, followed, matrix, mirrored=mirrored)
+        torch.testing.assert_close(got, through_torch, atol=1e-3, rtol=0)
+        through_torch.sum().backward()
+        assert followed.grad.abs().min() > 0
     with pytest.raises(ValueError, match="bases"):
         decoder(shape_params[:, :1], exp_params, matrix)
     with pytest.raises(ValueError, match="texels"):
