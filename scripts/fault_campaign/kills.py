@@ -14,8 +14,8 @@ import numpy as np
 
 from fault_campaign.mutations import digest
 from prnet.checkpoint import load_checkpoint
-from prnet.checks import MAT_HEADER
 from prnet.files import TEMPORARY
+from prnet.files.matlab import MAT_HEADER
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # Each kill lets the next start live a little longer, or none would ever get through.

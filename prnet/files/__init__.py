@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.checks import require_mat_elements
+from prnet.files.matlab import require_mat_elements
 
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
 ERRORS_OF_ONE = "ENOENT EACCES EPERM EISDIR ENOTDIR ELOOP ENAMETOOLONG"
