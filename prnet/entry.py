@@ -181,12 +181,11 @@ def made_now(verb: str | None = None) -> dict:
 
 
 def shipped() -> dict:
-    """The `protocols` by name, as `shipped_values` has them, and the `names` of every dataset,
-    experiment and protocol."""
-    names = {group: shipped_names(group) for group in ("dataset", "experiment", "protocol")}
+    """The `protocols` by name, as `shipped_values` has them, and the names of all
+    `experiments`."""
     return {
-        "protocols": {name: shipped_values("protocol", name) for name in names["protocol"]},
-        "names": names,
+        "protocols": {name: shipped_values("protocol", name) for name in shipped_names("protocol")},
+        "experiments": shipped_names("experiment"),
     }
 
 

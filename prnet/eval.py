@@ -30,7 +30,7 @@ from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
 from prnet.models.loading import load_model, require_same_face
 from prnet.models.network import Network
-from prnet.models.network_size import network_size
+from prnet.models.network_size import latency_ms, network_size
 from prnet.reconstruction.reconstructor import Reconstructor
 from prnet.reports.shipped import Shipped
 from prnet.reports.text import plain_table
@@ -134,12 +134,16 @@ def score_checkpoint(
     demands = protocol.demands(network=True)
     model.set_face(face)
     model.to(device, memory_format=torch.channels_last)
-    size = network_size(model, torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+    crop = torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device)
+    size = network_size(model, crop)
     if cfg.precision != "fp32" and cfg.runtime in PACKAGES:
         raise ValueError(f"runtime={cfg.runtime} computes in fp32; choose runtime=torch")
     runtime = cfg.runtime if cfg.precision == "fp32" else "torch"
     runtime = choose_runtime(model, face, checkpoint, runtime, device)
     log.info("runtime: %s", runtime)
+    if cfg.latency:
+        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
+            size["latency_ms"] = latency_ms(model, crop)
     if protocol.crop.source == "detector":
         if given is not None:
             raise ValueError(

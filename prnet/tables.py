@@ -27,13 +27,13 @@ def make_tables(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: an option, or a report it names, is not what it should be.
     """
     patterns = list(cfg.ours) if isinstance(cfg.ours, ListConfig) else [cfg.ours]
-    configured = Shipped(**shipped())
     if cfg.paper is None:
         if patterns or cfg.table is not None:
             raise ValueError("table= and ours= need paper=; without any, the tables are listed")
-        log.info("\n%s", listing(published_tables(), configured))
+        log.info("\n%s", listing(published_tables()))
         return
     chosen = find_tables(cfg.paper, None if cfg.table is None else str(cfg.table))
+    configured = Shipped(**shipped())
     reports = find_reports(patterns, configured.protocols["default"])
     for table in chosen:
         filled = fill(table, reports, configured)

@@ -328,9 +328,18 @@ CHANGES = {
         {**NO_CYCLE, "loss": {"landmarks_3d": 0, "cycle": 0, **NO_MASK["loss"]}},
     ),
     "2dasl_no_mask": ("2dasl", NO_MASK),
-    "2dasl_77228": ("2dasl", {"data": {"landmark_images": 77228}}),
-    "2dasl_115126": ("2dasl", {"data": {"landmark_images": 115126}}),
-    "2dasl_175534": ("2dasl", {"data": {"landmark_images": 175534}}),
+    **{
+        f"2dasl_{count}": (
+            "2dasl",
+            {
+                "data": {
+                    "built": ["data/built/300w_lp", "data/built/landmarks_only"],
+                    "landmark_images": count,
+                }
+            },
+        )
+        for count in (77228, 115126, 175534)
+    },
     "mobile_frnet_no_attention": (
         "mobile_frnet",
         {"model": {"name": "mobile_frnet_no_attention", "attention": False}},
@@ -438,6 +447,21 @@ PROTOCOL_CHANGES = {
     "aflw": {**MATLAB, "metrics": ["nme_points_2d"]},
     "aflw_lfpa": {"metrics": ["nme_points_2d"]},
     "pose": {"metrics": TURNS},
+    # Figs. 8 and 9, Table II: a scan has neither labels of a yaw nor correspondences.
+    "prn_florence": {
+        "metrics": ["nme_rec"],
+        "pixel_origin": "face3d",
+        "convert_origin": False,
+        "crop": {"scale": 1.6},
+    },
+    "sadrnet_florence": {
+        "metrics": ["nme_rec"],
+        "landmarks": "map",
+        "pixel_origin": "sadrnet",
+        "convert_origin": False,
+        "crop": {"span": 256},
+        "pose": {"images": "all"},
+    },
     "prn": {
         "metrics": [*POINTS, "nme_rec"],
         "pixel_origin": "face3d",

@@ -144,6 +144,7 @@ class TestSet(Dataset):
     takes_lists: whether a protocol may name boxes, yaw labels and images to exclude, or have faces
         detected.
     takes_predictions: whether saved predictions can be scored, or networks alone.
+    protocols: those to choose where another cannot be used, for a message.
     options: of its configuration, which its constructor takes.
     """
 
@@ -158,6 +159,7 @@ class TestSet(Dataset):
     has_fits = True
     takes_lists = False
     takes_predictions = True
+    protocols: tuple[str, ...] = ("default",)
     options: tuple[str, ...] = ()
 
     @classmethod

@@ -35,6 +35,7 @@ class Florence(TestSet):
     name = "florence"
     metric = "nme_rec"
     has_fits = False
+    protocols = ("prn_florence", "sadrnet_florence", "default")
 
     def __init__(self, data_dir: Path | str, *, crop: CropRule | None = None) -> None:
         self.folder = find_renderings(data_dir)

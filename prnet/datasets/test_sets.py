@@ -37,7 +37,8 @@ class SetChoice(NamedTuple):
         if not kind.takes_lists and (lists or detects):
             raise ValueError(
                 f"dataset={self.name}: takes no protocol.crop.boxes or source=detector, yaw labels "
-                "or names to exclude; choose protocol=default, or change these fields"
+                f"or names to exclude; choose protocol={' or '.join(kind.protocols)}, or change "
+                "these fields"
             )
         if self.options.get("subsets") is not None:
             raise ValueError(f"dataset.subsets: {self.name} has no sub-folders; leave it out")

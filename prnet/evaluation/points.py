@@ -176,15 +176,13 @@ def saved_points(
     protocol: Protocol,
     *,
     device: torch.device,
-    scanned: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The 68 landmarks (1, 68, 2 or 3) and the dense points (1, N, 3) of a saved prediction, each
     in the pixel origin it is scored in; None for what it does not have.
 
-    `scanned` as in `comparable`: then it needs no landmarks.
-
     Raises:
-        ValueError: the 68 landmarks are neither saved nor to be found among the vertices.
+        ValueError: the protocol needs the 68 landmarks, and they are neither saved nor to be found
+            among the vertices.
     """
 
     def place(points: object, source: str, target: str) -> Tensor:
@@ -192,7 +190,7 @@ def saved_points(
         return camera.convert_origin(tensor, source, target) if protocol.convert_origin else tensor
 
     landmarks = dense = None
-    if not scanned or prediction.landmarks is not None:
+    if protocol.needs_landmarks or prediction.landmarks is not None:
         stored, origin = landmarks_of(prediction, topology)
         landmarks = place(stored, origin, protocol.landmark_origin)
     if prediction.vertices is not None:

@@ -251,8 +251,9 @@ class Protocol:
             boxes=self.crop.boxes if self.crop.source == "box" else None,
             yaw_labels=self.yaw_labels if self.yaw_source == "labels" else None,
             exclude=self.exclude,
-            stored_landmarks=self.landmarks == "pt3d_68",
-            decodes_fits=self.scores_dense or self.landmarks == "map",
+            stored_landmarks=self.landmarks == "pt3d_68" and self.needs_true_landmarks,
+            decodes_fits=self.scores_dense
+            or (self.landmarks == "map" and self.needs_true_landmarks),
         )
 
     @property
@@ -269,6 +270,19 @@ class Protocol:
     def scores_dense(self) -> bool:
         """Whether dense points are needed, to compare them or as a surface."""
         return self.scores("dense", "surface") and self.dense != "none"
+
+    @property
+    def needs_landmarks(self) -> bool:
+        """Whether a prediction has to have the 68 landmarks."""
+        turned = self.scores("rotation") and self.pose.points == "landmarks"
+        return self.scores("landmarks", "points") or self.parts or turned
+
+    @property
+    def needs_true_landmarks(self) -> bool:
+        """Whether the truth has to have them, to be compared or as a unit. A scan has its own."""
+        of_dense = self.scores("dense") and self.normalizer == "box_68"
+        of_surface = self.scores("surface") and self.reconstruction.normalizer != "box"
+        return self.scores("landmarks") or self.parts or of_dense or of_surface
 
     @property
     def bin_labels(self) -> list[str]:

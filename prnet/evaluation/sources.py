@@ -147,7 +147,8 @@ class NetworkSource(Source):
 
     @contextlib.contextmanager
     def running(self, test_set: TestSet, protocol: Protocol) -> Iterator[None]:
-        if test_set.truth_face is None and protocol.landmarks == "map":
+        decodes = test_set.has_fits and protocol.needs_true_landmarks
+        if decodes and test_set.truth_face is None and protocol.landmarks == "map":
             raise ValueError(f"protocol.landmarks=map: {test_set.no_face}")
         with evaluation_mode(self.model):
             yield
@@ -253,7 +254,6 @@ class PredictionSource(Source):
                 self.topology,
                 protocol,
                 device=self.device,
-                scanned=scanned,
             )
             dense = saved_dense(dense, self.face, no_face=self.no_face)
             points = comparable(landmarks, dense, self.face, protocol, scanned=scanned)

@@ -1,10 +1,13 @@
 """How much work a network is: the operations that one forward pass really runs."""
 
 import math
+import statistics
+import time
 
 import torch
 from torch import Tensor, nn
 
+from prnet.models.network import Network
 from prnet.models.regressor import Regressor
 
 aten = torch.ops.aten
@@ -64,7 +67,32 @@ def count_operations(model: nn.Module, image: Tensor) -> tuple[int, int]:
 
 
 def network_size(model: nn.Module, image: Tensor) -> dict[str, float]:
-    """Parameters in millions and operations of a crop (1, 3, H, W) in units of 1e9, by the names of
-    a report; the papers of small networks call the sum of both kinds FLOPs."""
+    """Parameters in millions, as 32-bit floats in MB of 1024^2 bytes, and operations of a crop
+    (1, 3, H, W) in units of 1e9, by the names of a report; the papers of small networks call the
+    sum of both kinds FLOPs."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"params_m": parameters / 1e6, "gflops": sum(count_operations(model, image)) / 1e9}
+    return {
+        "params_m": parameters / 1e6,
+        "weights_mb": 4 * parameters / 2**20,
+        "gflops": sum(count_operations(model, image)) / 1e9,
+    }
+
+
+@torch.no_grad()
+def latency_ms(model: Network, image: Tensor, *, passes: int = 20) -> float:
+    """Milliseconds from one crop (1, 3, H, W) to the prediction, in eval mode: the median of so
+    many passes after three that are not counted."""
+    training = model.training
+    model.eval()
+    beside = ()
+    if model.landmark_map == "given":
+        beside = (image.new_full((1, 68, 2), image.shape[-1] / 2),)
+    spent = []
+    for _ in range(3 + passes):
+        start = time.perf_counter()
+        model(image, *beside)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
+        spent.append(1000 * (time.perf_counter() - start))
+    model.train(training)
+    return statistics.median(spent[3:])

@@ -6,7 +6,7 @@ footnote says how they differ, and the number does not compete for the best.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prnet.files import markdown_table, write_text
@@ -65,9 +65,7 @@ def fill(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped
             add(*ours)
         else:
             remarks.append(f"Nothing for this table in {', '.join(str(r.path) for r in own)}")
-    return FilledTable(
-        table, tuple(rows), footnotes, (*remarks, *_to_make(table, reports, shipped))
-    )
+    return FilledTable(table, tuple(rows), footnotes, (*remarks, *_to_make(table, reports)))
 
 
 def our_row(
@@ -99,12 +97,12 @@ def our_row(
             notes = (*foreign, *_count_notes(report, column, table))
             footnotes |= {note: Footnote(note, comparable=False) for note in notes}
             number = number_at(report, column.report.metric, column.report.at)
-            marks = () if foreign else _shared(table, index, _protocol(column, row))
+            marks = () if foreign else _shared(table, index, row.protocol_of(column))
             cells.append(Cell(f"{number:.{_decimals(table, index)}f}", (*marks, *notes)))
     remarks = []
     for path, report in used.items():
         what = f"{label}: {path}, {report.count} images"
-        remarks.append("; ".join([f"{what}: {made_by(report, shipped)}", *report.remarks]))
+        remarks.append("; ".join([f"{what}: {made_by(report, table, shipped)}", *report.remarks]))
     remarks += [f"{label}: no number for {'; '.join(of)} ({why})" for why, of in missing.items()]
     return FilledRow(Cell(label), True, tuple(cells)), footnotes, remarks
 
@@ -118,7 +116,7 @@ def best_report(
     Raises:
         ValueError: two reports have it under that very protocol.
     """
-    wanted = _protocol(column, row)
+    wanted = row.protocol_of(column)
     ranked: list[list[SavedReport]] = [[], [], []]
     for report in reports:
         if column.report.dataset not in (None, report.dataset):
@@ -143,61 +141,78 @@ def best_report(
     return None
 
 
-def train_command(experiment: str) -> str:
-    return f"`python -m prnet.train +experiment={experiment}`"
-
-
 def _why_missing(reports: Sequence[SavedReport], column: Column, row: Row, shipped: Shipped) -> str:
     """Why no report has the number of a column, or the command that would make it."""
     dataset, metric = column.report.dataset, column.report.metric
-    protocol = _protocol(column, row)
+    protocol = row.protocol_of(column)
     for report in reports:
         if report.dataset == dataset and shipped.protocol_words(report.protocol) == protocol:
             if metric in report.not_computed:
                 return f"{report.path}: {report.not_computed[metric]}"
             if metric in report.metrics:
                 return f"{report.path} has no image there"
-    options = _options(dataset or DEFAULT_DATASET, protocol)
-    command = f"`python -m prnet.eval {reports[0].scored}{options} report=FILE.json`"
-    return f"it would come from {command}{shipped.absent(dataset=dataset, protocol=protocol)}"
+    command = eval_command(reports[0].scored, dataset, protocol, [metric])
+    return f"it would come from {command}"
 
 
-def _to_make(table: PublishedTable, reports: Sequence[SavedReport], shipped: Shipped) -> list[str]:
-    """The experiments of the table that no report is of, and their commands."""
+def _to_make(table: PublishedTable, reports: Sequence[SavedReport]) -> list[str]:
+    """The runs of the table that no report is of, and the commands of all their numbers."""
     present = {report.experiment for report in reports}
-    names = [name for name in table.experiments if name not in present]
-    absent = [name for name in names if shipped.absent(experiment=name)]
-    remarks = [
-        f"No report of {name}: {train_command(name)}" for name in names if name not in absent
-    ]
-    if absent:
-        remarks.append(f"No report, nor the experiments yet: {', '.join(absent)}")
+    remarks = []
+    for run, made in table.runs.items():
+        if run in present:
+            continue
+        wanted = table.evaluations(run)
+        # What says something of the network alone comes with any evaluation.
+        scored = {key: numbers for key, numbers in wanted.items() if key[0] is not None} or wanted
+        commands = [
+            eval_command(
+                f"checkpoint=outputs/{run}/TIME/best.pt",
+                *key,
+                [number.metric for number in numbers],
+            )
+            for key, numbers in scored.items()
+        ]
+        remarks.append(f"No report of {run}: {train_command(*made)}, then {', '.join(commands)}")
     return remarks
 
 
-def made_by(report: SavedReport, shipped: Shipped) -> str:
+def made_by(report: SavedReport, table: PublishedTable, shipped: Shipped) -> str:
     """The commands behind a report."""
-    options = _options(report.dataset, shipped.protocol_words(report.protocol))
-    command = f"`python -m prnet.eval {report.scored}{options} report={report.path}`"
-    if report.experiment and not shipped.absent(experiment=report.experiment):
-        return f"{train_command(report.experiment)}, then {command}"
+    protocol = shipped.protocol_words(report.protocol)
+    command = eval_command(
+        report.scored, report.dataset, protocol, report.metrics, file=report.path
+    )
+    experiment, options = table.runs.get(report.experiment, (report.experiment, ""))
+    if experiment in shipped.experiments:
+        return f"{train_command(experiment, options)}, then {command}"
     return command
 
 
-def _options(dataset: str, protocol: str | None) -> str:
-    named = "" if dataset == DEFAULT_DATASET else f" dataset={dataset}"
-    return named + (f" protocol={protocol}" if protocol else "")
+def train_command(experiment: str, options: str = "") -> str:
+    words = " ".join(filter(None, [f"+experiment={experiment}", options]))
+    return f"`python -m prnet.train {words}`"
 
 
-def _protocol(column: Column, row: Row) -> str | None:
-    return row.protocol.get(column.report.protocol, column.report.protocol)
+def eval_command(
+    scored: str,  # checkpoint=FILE or predictions=DIR
+    dataset: str | None,  # None: any
+    protocol: str | None,  # its words; None: any
+    metrics: Iterable[str],  # that its report is to have
+    *,
+    file: Path | str = "FILE.json",
+) -> str:
+    words = [scored, f"dataset={dataset or DEFAULT_DATASET}"]
+    words += [f"protocol={protocol}"] if protocol else []
+    words += ["latency=true"] if "latency_ms" in metrics else []
+    return f"`python -m prnet.eval {' '.join(words)} report={file}`"
 
 
 def _shared(table: PublishedTable, index: int, protocol: str | None) -> tuple[str, ...]:
     """Marks of a column's published numbers that tell of a protocol, so of ours under it too."""
     marks: dict[str, None] = {}
     for row in table.rows:
-        if row.cells and _protocol(table.columns[index], row) == protocol:
+        if row.cells and row.protocol_of(table.columns[index]) == protocol:
             marks |= dict.fromkeys((*row.method.marks, *row.cells[index].marks))
     return tuple(mark for mark in marks if table.footnotes[mark].of_protocol)
 
@@ -216,16 +231,13 @@ def _decimals(table: PublishedTable, index: int) -> int:
     return max((len(text.partition(".")[2]) for text in texts), default=DEFAULT_DECIMALS)
 
 
-def listing(tables: Sequence[PublishedTable], shipped: Shipped) -> str:
+def listing(tables: Sequence[PublishedTable]) -> str:
     """All tables, and the experiments that make our rows, as Markdown."""
     rows = []
     for table in tables:
-        absent = [name for name in table.experiments if shipped.absent(experiment=name)]
-        names = [name for name in table.experiments if name not in absent]
-        if absent:
-            names.append(f"(not there yet: {', '.join(absent)})")
+        made = [" ".join(filter(None, words)) for words in dict.fromkeys(table.runs.values())]
         what = f"{table.printed_as}: {table.title}"
-        rows.append([table.paper, table.table, what, " ".join(names)])
+        rows.append([table.paper, table.table, what, ", ".join(made)])
     return markdown_table(["paper=", "table=", "what", "our rows: +experiment="], rows)
 
 

@@ -5,6 +5,7 @@ the footnotes that go with it. A value is what the paper prints, "-" where it pr
 where it could not be read; numbers keep the paper's decimals.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,8 @@ class Column(NamedTuple):
     group: str
     name: Cell
     better: str | None  # one of DIRECTIONS; None: no best is marked
-    experiment_suffix: str  # the column is of the row's experiment with this behind its name
+    experiment_suffix: str  # the column is of a run with this behind the experiment's name,
+    options: str  # which these words of prnet.train give it
     report: ReportKey | None  # None: words about the method
 
     @property
@@ -69,6 +71,10 @@ class Row(NamedTuple):
     experiments: tuple[str, ...]  # ours that reproduce it
     protocol: Mapping[str, str]  # protocol of a column -> what this row has instead
     cells: tuple[Cell, ...] | None  # one a column; None: only we have the row
+
+    def protocol_of(self, column: Column) -> str | None:
+        """That our number in a column needs; None: any."""
+        return self.protocol.get(column.report.protocol, column.report.protocol)
 
 
 class PublishedTable(NamedTuple):
@@ -94,17 +100,24 @@ class PublishedTable(NamedTuple):
         return [name for name in dict.fromkeys(columns + rows) if name is not None]
 
     @property
-    def experiments(self) -> list[str]:
-        """Names of all experiments that make a row of ours, once each."""
-        suffixes = [column.experiment_suffix for column in self.columns if column.report]
-        return list(
-            dict.fromkeys(
-                name + suffix
-                for suffix in dict.fromkeys(suffixes)
-                for row in self.rows
-                for name in row.experiments
-            )
-        )
+    def runs(self) -> dict[str, tuple[str, str]]:
+        """Names of all runs that make a row of ours -> experiment and options of each."""
+        return {
+            name + column.experiment_suffix: (name, column.options)
+            for column in self.columns
+            if column.report
+            for row in self.rows
+            for name in row.experiments
+        }
+
+    def evaluations(self, run: str) -> dict[tuple[str | None, str | None], list[ReportKey]]:
+        """(dataset, protocol) -> the numbers of ours that a run of this name has under them."""
+        found: dict[tuple[str | None, str | None], list[ReportKey]] = {}
+        for column, row in itertools.product(self.columns, self.rows):
+            if column.report and run in {n + column.experiment_suffix for n in row.experiments}:
+                wanted = (column.report.dataset, row.protocol_of(column))
+                found.setdefault(wanted, []).append(column.report)
+        return found
 
 
 def parse_marked(text: str) -> Cell:
@@ -175,8 +188,8 @@ def _values(entry: object, kinds: Mapping, where: object, **defaults: object) ->
 
 def _column(entry: object, where: str) -> Column:
     kinds = {"group": str, "name": str, "better": TEXT_OR_NULL, "experiment_suffix": str}
-    kinds["report"] = (dict, type(None))
-    values = _values(entry, kinds, where, experiment_suffix="")
+    kinds |= {"options": str, "report": (dict, type(None))}
+    values = _values(entry, kinds, where, experiment_suffix="", options="")
     if values["better"] not in DIRECTIONS:
         raise ValueError(f"{where}: better is {values['better']!r}, expected lower, higher or null")
     report = _report_key(values["report"], f"{where}.report")

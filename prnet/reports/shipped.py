@@ -14,7 +14,7 @@ class Shipped(NamedTuple):
     """See `prnet.entry.shipped`."""
 
     protocols: Mapping[str, Mapping]  # name -> values
-    names: Mapping[str, Container[str]]  # dataset | experiment | protocol -> those there are
+    experiments: Container[str]  # names
 
     def deviations(self, protocol: Mapping) -> dict[str, object]:
         """Fields in which the protocol of a report is not the shipped one of its name."""
@@ -30,15 +30,6 @@ class Shipped(NamedTuple):
             text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
             words.append(f"protocol.{key}={text}")
         return " ".join(words)
-
-    def absent(self, **names: str | None) -> str:
-        """` (not there yet: dataset=florence)` for names that no configuration has."""
-        absent = [
-            f"{group}={name}"
-            for group, name in names.items()
-            if name is not None and name not in self.names[group]
-        ]
-        return f" (not there yet: {', '.join(absent)})" if absent else ""
 
 
 def flat(values: Mapping) -> dict[str, object]:

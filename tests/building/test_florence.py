@@ -314,8 +314,12 @@ def test_the_true_points_score_nothing(built, tmp_path):
     assert report["notes"]["renderings"]["radius_mm"] == 95.0
     assert run("moved")["metrics"]["nme_rec"]["mean"] < 0.5
     assert run("moved", "protocol=reconstruction_icp_rigid")["metrics"]["nme_rec"]["mean"] > 2
-    with pytest.raises(ValueError, match="takes no protocol"):
-        run("same", "protocol.exclude=[a]")
+    for name in ("prn_florence", "sadrnet_florence"):
+        assert run("moved", f"protocol={name}")["metrics"]["nme_rec"]["mean"] < 0.5
+    refused = "takes no protocol.*choose protocol=prn_florence or sadrnet_florence"
+    for words in ("protocol.exclude=[a]", "protocol=prn"):
+        with pytest.raises(ValueError, match=refused):
+            run("same", words)
 
 
 def test_the_command(scans, true_landmarks, tmp_path):

@@ -16,51 +16,23 @@ from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.warp import warp_to_crop
 from prnet.eval import run_evaluation
 from prnet.geometry import camera
+from tests.benchmarks import (
+    AFLW_NAMES,
+    AFLW_YAWS_DEG,
+    SIDE,
+    SQUARES,
+    STORED,
+    crop_of,
+    painted,
+    write_aflw,
+)
 from tests.configurations import composed
-
-NAMES = ("image00002", "image00004", "image00006")
-YAWS_DEG = (-12.0, 45.0, 105.0)
-SIDE = 450
-# Squares in px from 1, ends included; the second leaves the picture at the right.
-SQUARES = np.array([[101, 121, 220, 240], [231, 61, 470, 300], [1, 40, 180, 219]])
-STORED = np.array([[101, 121, 220, 240], [231, 61, 450, 300], [1, 40, 180, 219]])
-
-
-def painted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A smooth picture, at zero-based px."""
-    return np.stack([100 + 0.2 * x, 100 + 0.2 * y, 120 + 0.1 * (x - y)], -1)
-
-
-def crop_of(square: np.ndarray) -> np.ndarray:
-    """120 x 120 px of the picture, black beyond it: each averages its part of the square."""
-    steps = (np.arange(120) + 0.5) / 120
-    size = square[2] - square[0] + 1
-    x, y = np.meshgrid(square[0] - 1.5 + steps * size, square[1] - 1.5 + steps * size)
-    colors = painted(x, y)
-    inside = (x > -0.5) & (y > -0.5) & (x < SIDE - 0.5) & (y < SIDE - 0.5)
-    return np.rint(colors * inside[..., None]).astype(np.uint8)
 
 
 @pytest.fixture
 def aflw(tmp_path):
     """DATA_DIR with three faces as 3DDFA stores them."""
-    folder = tmp_path / "AFLW"
-    (folder / "AFLW_GT_crop").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    landmarks = np.zeros((3, 2, 68))
-    points = np.zeros((3, 2, 21))
-    for index, (name, square) in enumerate(zip(NAMES, SQUARES, strict=True)):
-        write_picture(folder / "AFLW_GT_crop" / f"{name}.png", crop_of(square))
-        size = square[2] - square[0]
-        landmarks[index] = square[:2, None] + size * random.uniform(0.2, 0.8, (2, 68))
-        points[index] = np.stack([landmarks[index][:, list(g)].mean(1) for g in POINT_GROUPS], 1)
-    # Not visible: x is -1, y the flipped -1 as in the published file.
-    points[:, 0, 16], points[:, 1, 16] = -1, 452
-    (folder / "AFLW_GT_crop.list").write_text("".join(f"{name}.png\n" for name in NAMES))
-    np.save(folder / "AFLW_GT_crop_roi_box.npy", STORED.astype(np.uint16))
-    np.save(folder / "AFLW_GT_crop_yaws.npy", np.array(YAWS_DEG, dtype=np.float32))
-    np.save(folder / "AFLW_GT_pts21.npy", points)
-    np.save(folder / "AFLW_GT_pts68.npy", landmarks)
+    write_aflw(tmp_path)
     return tmp_path
 
 
@@ -77,8 +49,8 @@ def test_items(aflw):
     stored = np.load(aflw / "AFLW" / "AFLW_GT_pts21.npy")
     landmarks = np.load(aflw / "AFLW" / "AFLW_GT_pts68.npy")
     batch = collate_evaluation([samples[index] for index in range(3)])
-    assert batch.names == list(NAMES)
-    assert batch.yaw_deg == list(YAWS_DEG)
+    assert batch.names == list(AFLW_NAMES)
+    assert batch.yaw_deg == list(AFLW_YAWS_DEG)
     np.testing.assert_allclose(batch.points.numpy(), stored.transpose(0, 2, 1) - 1)
     assert batch.points_visible.sum(1).tolist() == [20] * 3
     assert not batch.points_visible[:, 16].any()
@@ -187,7 +159,7 @@ def test_truth_scores_nothing_and_a_shift_what_it_is(aflw, tmp_path):
     landmarks = np.load(aflw / "AFLW" / "AFLW_GT_pts68.npy").transpose(0, 2, 1)
     for kind, shift in (("same", (0, 0)), ("moved", (3, 4))):
         (tmp_path / kind).mkdir()
-        for name, points in zip(NAMES, landmarks, strict=True):
+        for name, points in zip(AFLW_NAMES, landmarks, strict=True):
             np.savez(
                 tmp_path / kind / f"{name}.npz", landmarks=points + shift, pixel_origin="matlab"
             )
@@ -240,7 +212,7 @@ def test_unusable_files(aflw, file, content, message):
 
 
 def test_a_crop_of_another_size(aflw):
-    path = aflw / "AFLW" / "AFLW_GT_crop" / f"{NAMES[0]}.png"
+    path = aflw / "AFLW" / "AFLW_GT_crop" / f"{AFLW_NAMES[0]}.png"
     write_picture(path, np.zeros((100, 120, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"image00002\.png: 120 x 100 px, expected 120 x 120"):
         AFLW(aflw, crop=CropRule())[0]

@@ -9,38 +9,16 @@ import pytest
 from prnet.datasets.aflw import POINT_GROUPS
 from prnet.datasets.aflw_lfpa import AFLWLFPA, TABLE, read_annotations, read_table
 from prnet.datasets.evaluation import collate_evaluation
-from prnet.datasets.pictures import CropRule, write_picture
+from prnet.datasets.pictures import CropRule
 from prnet.eval import run_evaluation
 from prnet.geometry import camera
+from tests.benchmarks import LFPA_NAMES, LFPA_YAWS_DEG, lfpa_content, write_lfpa
 from tests.configurations import composed
-
-NAMES = ["a", "b/c"]
-YAWS_DEG = [10.0, -70.0]
-
-
-def content() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    visible = random.random((2, 34)) < 0.7
-    visible[:, 0] = True
-    points = random.uniform(20, 80, (2, 34, 2))
-    points[~visible] = np.nan
-    return {
-        "names": np.array(NAMES),
-        "boxes": np.array([[10.0, 20, 90, 84], [5, 5, 95, 95]]),
-        "points": points,
-        "visible": visible,
-        "yaws_deg": np.array(YAWS_DEG),
-    }
 
 
 @pytest.fixture
 def lfpa(tmp_path):
-    folder = tmp_path / "AFLW_LFPA"
-    (folder / "b").mkdir(parents=True)
-    np.savez(folder / "landmarks.npz", **content())
-    picture = np.random.default_rng(1).integers(0, 256, (100, 100, 3)).astype(np.uint8)
-    write_picture(folder / "a.png", picture)
-    write_picture(folder / "b" / "c.jpg", picture)
+    write_lfpa(tmp_path)
     return tmp_path
 
 
@@ -69,10 +47,10 @@ def test_shipped_table_is_the_21_points_and_no_guess():
 
 def test_items(lfpa):
     samples = AFLWLFPA(lfpa, crop=CropRule())
-    data = content()
+    data = lfpa_content()
     batch = collate_evaluation([samples[0], samples[1]])
-    assert batch.names == NAMES
-    assert batch.yaw_deg == YAWS_DEG
+    assert batch.names == LFPA_NAMES
+    assert batch.yaw_deg == LFPA_YAWS_DEG
     assert batch.points.shape == (2, 21, 2)
     np.testing.assert_array_equal(batch.points_visible.numpy(), data["visible"][:, :21])
     seen = data["visible"][:, :21]
@@ -96,12 +74,12 @@ def test_csv_is_the_same(lfpa):
     folder = lfpa / "AFLW_LFPA"
     expected = read_annotations(folder)
     (folder / "landmarks.npz").unlink()
-    write_csv(folder / "landmarks.csv", content())
+    write_csv(folder / "landmarks.csv", lfpa_content())
     found = read_annotations(folder)
     assert found.names == expected.names
     for field in ("boxes", "points", "visible", "yaws_deg"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
-    write_csv(folder / "landmarks.csv", content(), yaw=False)
+    write_csv(folder / "landmarks.csv", lfpa_content(), yaw=False)
     assert read_annotations(folder).yaws_deg is None
     samples = AFLWLFPA(lfpa)
     assert samples[1].yaw_deg == 0.0
@@ -111,7 +89,7 @@ def test_csv_is_the_same(lfpa):
 def test_pixel_origin(lfpa):
     folder = lfpa / "AFLW_LFPA"
     before = read_annotations(folder)
-    np.savez(folder / "landmarks.npz", **content(), pixel_origin="matlab")
+    np.savez(folder / "landmarks.npz", **lfpa_content(), pixel_origin="matlab")
     found = read_annotations(folder)
     np.testing.assert_allclose(found.boxes, before.boxes - 1)
     seen = before.visible
@@ -122,7 +100,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
     """End to end with a table of all 34; a shift costs its length over the box."""
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"groups": [[index] for index in range(34)]}))
-    data = content()
+    data = lfpa_content()
     points = np.where(data["visible"][..., None], data["points"], 500.0)
     for kind, shift in (("same", 0), ("moved", np.array([3, 4]))):
         (tmp_path / kind).mkdir()
@@ -162,7 +140,7 @@ def test_truth_scores_nothing_with_the_user_s_table(lfpa, tmp_path):
 )
 def test_unusable_annotations(lfpa, key, value, message):
     path = lfpa / "AFLW_LFPA" / "landmarks.npz"
-    np.savez(path, allow_pickle=True, **{**content(), key: value})
+    np.savez(path, allow_pickle=True, **{**lfpa_content(), key: value})
     with pytest.raises(ValueError, match=message):
         AFLWLFPA(lfpa)
 
@@ -172,14 +150,14 @@ def test_annotations_that_are_not_there(lfpa):
     (folder / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"a: no picture"):
         AFLWLFPA(lfpa, crop=CropRule())[0]
-    write_csv(folder / "landmarks.csv", content())
+    write_csv(folder / "landmarks.csv", lfpa_content())
     with pytest.raises(ValueError, match="keep one"):
         read_annotations(folder)
     (folder / "landmarks.npz").unlink()
     (folder / "landmarks.csv").write_text("name,x,y\n")
     with pytest.raises(ValueError, match="the first line is 'name,x,y', expected 'name,left,top,"):
         read_annotations(folder)
-    write_csv(folder / "landmarks.csv", content())
+    write_csv(folder / "landmarks.csv", lfpa_content())
     lines = (folder / "landmarks.csv").read_text().splitlines()
     (folder / "landmarks.csv").write_text("\n".join([lines[0], lines[1] + ",1"]) + "\n")
     with pytest.raises(ValueError, match=r"line 2 is 'a,.* expected a name and 107 number"):

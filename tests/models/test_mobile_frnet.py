@@ -13,7 +13,8 @@ from prnet.models.two_dasl import TwoDASL
 
 def size_of(network) -> tuple[float, float]:
     """Parameters in millions and operations in units of 1e9 at 120 px."""
-    return tuple(network_size(network, torch.zeros(1, 3, 120, 120)).values())
+    found = network_size(network, torch.zeros(1, 3, 120, 120))
+    return found["params_m"], found["gflops"]
 
 
 @pytest.mark.parametrize(("attention", "poster"), [(True, (2.60, 0.120)), (False, (2.40, 0.110))])
@@ -173,4 +174,5 @@ def test_sizes_for_reports_are_of_the_network_alone(face):
     assert model.training
     found = network_size(TwoDASL(), torch.zeros(1, 3, 256, 256))
     assert found["params_m"] == pytest.approx(23.638206)
+    assert found["weights_mb"] == pytest.approx(90.173, abs=1e-3)  # four bytes each
     assert 1.5 < found["gflops"] < 2.2  # ResNet-50's 1.27, with the last stage at twice its side

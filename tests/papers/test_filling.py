@@ -315,11 +315,13 @@ def test_columns_that_do_not_compare_say_so(paper, table, title, said):
 
 
 def test_experiments_of_our_rows():
-    names = {name for table in TABLES.values() for name in table.experiments}
+    names = {name for table in TABLES.values() for name in table.runs}
     expected = "prn prn_weights_1110 prn_weights_1111 sadrnet 2dasl mobile_frnet resnext50 "
     expected += "mobile_frnet_no_attention mobilenet_v2 densenet121 resnet50"
     assert set(expected.split()) | {f"sadrnet_ablation_{x}" for x in "abcdef"} <= names
-    assert "| prn | fig10 |" in listing(list(TABLES.values()), SHIPPED)
+    listed = listing(list(TABLES.values()))
+    assert "| prn | fig10 |" in listed
+    assert "| 2dasl_77228 loss.stage=1, " in listed
 
 
 # The schema.
@@ -378,7 +380,7 @@ def test_our_row_stands_below_the_published_one(tmp_path):
     assert footnotes_of(whole, "PRN, ours", "AFLW2000-3D: Mean") == []
     remarks = " ".join(whole.remarks)
     assert "`python -m prnet.train +experiment=prn`" in remarks
-    assert "checkpoint=outputs/prn/T/best.pt protocol=prn report=" in remarks
+    assert "checkpoint=outputs/prn/T/best.pt dataset=aflw2000 protocol=prn report=" in remarks
     assert re.search("no number for AFLW-LFPA: Mean .*dataset=aflw_lfpa", remarks)
     assert whole.published.rows is TABLES["prn", "1"].rows
 
@@ -474,7 +476,8 @@ def test_reports_of_no_experiment_come_last_and_others_not_at_all(tmp_path):
     assert whole.rows[-1].is_ours
     for path in paths[1:]:
         assert f"Nothing for this table in {path}" in whole.remarks
-    assert any("predictions=some/DIR protocol=prn" in remark for remark in whole.remarks)
+    command = "predictions=some/DIR dataset=aflw2000 protocol=prn"
+    assert any(command in remark for remark in whole.remarks)
 
 
 def test_two_runs_of_one_experiment_have_a_row_each(tmp_path):
@@ -505,6 +508,9 @@ def test_stages_of_one_row_come_from_experiments_of_their_own(tmp_path):
     whole = filled(TABLES["2dasl", "2"], *paths)
     assert our_cells(whole, "2DASL (cyc), with mask, ours") == ["4.00", "3.00"]
     assert sum(row.is_ours for row in whole.rows) == 1
+    assert any(
+        "`python -m prnet.train +experiment=2dasl_cyc loss.stage=1`" in r for r in whole.remarks
+    )
 
 
 def test_words_and_plain_numbers(tmp_path):
@@ -539,13 +545,18 @@ def test_a_number_that_is_not_there_says_why(tmp_path):
 
 
 def test_experiments_without_a_report_are_named():
+    """With what trains and scores each; what is of a network alone comes with any evaluation."""
     remarks = filled(TABLES["prn", "fig10"]).remarks
     assert (
-        "No report of prn_weights_1110: `python -m prnet.train +experiment=prn_weights_1110`"
-        in remarks
+        "No report of prn_weights_1110: `python -m prnet.train +experiment=prn_weights_1110`, then "
+        "`python -m prnet.eval checkpoint=outputs/prn_weights_1110/TIME/best.pt dataset=aflw2000 "
+        "protocol=prn report=FILE.json`" in remarks
     )
-    (remark,) = filled(TABLES["mobile_frnet", "1"]).remarks
-    assert remark.endswith("mobile_frnet") or remark.endswith("+experiment=mobile_frnet`")
+    (remark,) = [r for r in filled(TABLES["mobile_frnet", "2"]).remarks if " mobile_frnet: " in r]
+    scored = re.findall("dataset=(\\S+ protocol=\\S+) report=", remark)
+    assert scored == ["aflw protocol=aflw", "aflw2000 protocol=3ddfa"]
+    (remark,) = filled(TABLES["prn", "2"]).remarks
+    assert "checkpoint=outputs/prn/TIME/best.pt dataset=aflw2000 latency=true report=" in remark
 
 
 # Reading reports.
