@@ -31,6 +31,8 @@ def plan(**changes) -> Plan:
         "learning_rate": 1e-3,
         "weight_decay": 0.0,
         "momentum": 0.9,
+        "clip_norm": None,
+        "clip_from": 0,
         "batch_size": 2,
         "precision": "fp32",
         "channels_last": True,

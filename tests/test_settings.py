@@ -47,7 +47,13 @@ PRN_AUGMENTATION = NO_AUGMENTATION | {
 }
 # What is every experiment's that does not say otherwise.
 COMMON = {
-    "optimizer": {"name": "adam", "weight_decay": 0, "momentum": 0.9},
+    "optimizer": {
+        "name": "adam",
+        "weight_decay": 0,
+        "momentum": 0.9,
+        "clip_norm": None,
+        "clip_from": 0,
+    },
     "trainer": {"precision": "fp32", "average": 0},
     "data": {
         "dataset": "300w_lp",
@@ -152,12 +158,13 @@ FAMILIES = {
             "point_unit": "side",
             "stage": "both",
             "stage_1_epochs": 2,
+            "vdc_unit": "3ddfa",
             "normalizer": "max",
             "num_random": 132,
             "critic_learning_rate": 1e-4,
         },
         "augment": NO_AUGMENTATION,
-        "optimizer": {"name": "sgd", "learning_rate": 5e-5},
+        "optimizer": {"name": "sgd", "learning_rate": 5e-5, "clip_norm": 10, "clip_from": 2},
         "scheduler": {"_target_": SCHEDULE + "step_decay", "factor": 0.9, "every": 1},
         "trainer": {"epochs": 10, "batch_size": 32},
     },
@@ -537,7 +544,7 @@ FILES = {
         "occlusion": "none",
     },
     "loss/pdc": {"pdc": 1, "num_random": 132},
-    "loss/vdc": {"vdc": 1, "num_random": 132},
+    "loss/vdc": {"vdc": 1, "vdc_unit": "3ddfa", "num_random": 132},
     "loss/wpdc": {"wpdc": 1, "normalizer": "max", "num_random": 132},
     "loss/wing": {"wing": 1, "wing_width": 10, "wing_curvature": 2, "num_random": 132},
     "build": {

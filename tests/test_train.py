@@ -206,6 +206,27 @@ def test_training_lowers_the_loss(built_dir, face, tmp_path):
     assert sum(values[-4:]) / 4 < 0.85 * values[0]
 
 
+def test_a_long_gradient_is_shortened(built_dir, face, tmp_path):
+    """Plain SGD moves the weights by the rate times the norm, or by the rate times `clip_norm`, in
+    the same direction; a norm that is never reached, or is for later epochs, changes nothing."""
+    moved = []
+    for clip_norm, clip_from in ((None, 0), (1e9, 0), (1e-3, 0.5), (1e-3, 0)):
+        torch.manual_seed(0)
+        model = Compact(input_side=32, width=2, rank=8, grid=16)
+        before = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        settings = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "max_steps": 1}
+        settings |= {"clip_norm": clip_norm, "clip_from": clip_from}
+        run(built_dir, face, tmp_path, model=model, **settings)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        moved.append(after - before)
+    free, unreached, later, clipped = moved
+    assert torch.equal(free, unreached)
+    assert torch.equal(free, later)
+    assert clipped.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.cosine_similarity(free, clipped, 0).item() == pytest.approx(1, abs=1e-4)
+    assert free.norm() > 1e-2
+
+
 def test_rate_of_a_step_is_that_of_the_epochs_done_before_it(built_dir, face, tmp_path):
     """The first step has the schedule's start, and the loss is told the same time."""
     asked, told = [], []

@@ -26,10 +26,14 @@ from prnet.losses.loss import Loss, require_a_term, root
 from prnet.sample import FaceSample, Prediction
 
 Normalizer = Literal["max", "sum"]
+VdcUnit = Literal["3ddfa", "crop"]
 # 3DDFA's mean scale, px of its 120 px input per micrometre, and ours: px of the 256 crop. It holds
 # for every face in micrometres.
 SCALE_3DDFA = 5.7339936e-4
 MEAN_SCALE = SCALE_3DDFA * 256 / 120
+# Of a squared distance in px of the 256 crop: the mean of x, y and z in px of 3DDFA's 120 px input,
+# as released, 13.65 times less and what its learning rates are for; or the distance as it is.
+VDC_UNITS = {"3ddfa": (120 / 256) ** 2 / 3, "crop": 1.0}
 WEIGHT_EPS = 1e-6
 # Spreads the start of the random vertices of successive batches over the whole mesh.
 SPREAD = 7919.0
@@ -93,10 +97,10 @@ def landmark_consistency(
 class ParameterLoss(Loss):
     """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the batch.
 
-    PDC and WPDC compare whitened parameters; the others points in px of the 256 crop, with the
-    true t_z for the predicted. Points are the 68 landmarks and `num_random` other vertices, which
-    change from batch to batch: a run of consecutive entries of a fixed shuffle, beginning where the
-    batch itself says, so that a resumed run draws the same.
+    PDC and WPDC compare whitened parameters; the others points in px of the 256 crop (VDC in its
+    unit), with the true t_z for the predicted. Points are the 68 landmarks and `num_random` other
+    vertices, which change from batch to batch: a run of consecutive entries of a fixed shuffle,
+    beginning where the batch itself says, so that a resumed run draws the same.
     """
 
     targets = frozenset({"fit"})
@@ -115,6 +119,7 @@ class ParameterLoss(Loss):
         landmarks_3d: float = 0.0,
         num_random: int = 132,
         normalizer: Normalizer = "max",
+        vdc_unit: VdcUnit = "3ddfa",
         wing_width: float = 10.0,
         wing_curvature: float = 2.0,
     ) -> None:
@@ -124,10 +129,12 @@ class ParameterLoss(Loss):
         - `pdc`, ..., `landmarks_3d`: the coefficients.
         - `num_random`: vertices beside the 68 landmarks.
         - `normalizer`: see `wpdc_weights`.
+        - `vdc_unit`: of the squared distances; see `VDC_UNITS`.
         - `wing_width`, `wing_curvature`: px; see `wing`.
 
         Raises:
-            ValueError: a coefficient is negative or not finite, all are 0, another normalizer.
+            ValueError: a coefficient is negative or not finite, all are 0, or an option none
+                of its choices.
         """
         super().__init__()
         self.coefficients = {
@@ -140,9 +147,11 @@ class ParameterLoss(Loss):
         }
         require_a_term(self.coefficients)
         require_choice("normalizer", normalizer, get_args(Normalizer))
+        require_choice("vdc_unit", vdc_unit, VDC_UNITS)
         self.num_shape, self.num_exp = num_shape, num_exp
         self.num_random = num_random
         self.normalizer = normalizer
+        self.vdc_unit = VDC_UNITS[vdc_unit]
         self.wing_shape = {"width": wing_width, "curvature": wing_curvature}
         self.model: MorphableModel | None = None
         self.num_parameters = NUM_POSE + num_shape + num_exp
@@ -187,7 +196,7 @@ class ParameterLoss(Loss):
         terms = {
             "pdc": lambda: (difference / self.parameter_std).square().mean(),
             "wpdc": lambda: self._wpdc(difference, true, model),
-            "vdc": lambda: offset.square().sum(-1).mean(),
+            "vdc": lambda: self.vdc_unit * offset.square().sum(-1).mean(),
             "wing": lambda: wing(offset, **self.wing_shape).mean(),
             "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
             "landmarks_3d": lambda: landmark_consistency(at_landmarks).mean(),

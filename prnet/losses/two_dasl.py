@@ -17,7 +17,12 @@ from prnet.geometry.landmark_map import POINTS_18, points_18, visible_18
 from prnet.geometry.pose_parameters import DEPTH, NUM_POSE, crop_points
 from prnet.losses.critic import Critic, average_gradients, critic_loss, deception_loss
 from prnet.losses.loss import Loss, require_coefficients
-from prnet.losses.parameters import Normalizer, ParameterLoss, landmark_consistency
+from prnet.losses.parameters import (
+    Normalizer,
+    ParameterLoss,
+    VdcUnit,
+    landmark_consistency,
+)
 from prnet.sample import FaceSample, PosedFit, Prediction
 
 Supervision = Literal["wpdc", "vdc", "pdc"]
@@ -68,6 +73,7 @@ class TwoDASLLoss(Loss):
         stage: Literal[1, 2, "both"] = 1,
         stage_1_epochs: float = 2.0,
         normalizer: Normalizer = "max",
+        vdc_unit: VdcUnit = "3ddfa",
         num_random: int = 132,
         critic_learning_rate: float = 1e-4,
     ) -> None:
@@ -80,7 +86,7 @@ class TwoDASLLoss(Loss):
         - `point_unit`: of the points' coordinates.
         - `stage`: 1, the whole loss; 2, the vertex distance alone; "both", 1 for `stage_1_epochs`
           epochs, then 2.
-        - `normalizer`, `num_random`: see `ParameterLoss`.
+        - `normalizer`, `vdc_unit`, `num_random`: see `ParameterLoss`.
         - `critic_learning_rate`: of the critic's Adam.
 
         Raises:
@@ -105,6 +111,7 @@ class TwoDASLLoss(Loss):
             "num_exp": num_exp,
             "num_random": num_random,
             "normalizer": normalizer,
+            "vdc_unit": vdc_unit,
         }
         self.supervised = ParameterLoss(**{supervision: 1.0}, **common)
         self.finetuning = ParameterLoss(vdc=1.0, **common)

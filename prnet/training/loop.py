@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from prnet.checks import require_choice
@@ -165,6 +165,8 @@ def train(
             losses = loss_fn(prediction, sample)  # name -> weighted scalar
             optimizer.zero_grad(set_to_none=True)
             sum(losses.values()).backward()
+            if plan.clip_norm is not None and epoch >= plan.clip_from:
+                nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
             optimizer.step()
             average.update(step)
             taught = loss_fn.after_step(prediction, sample)

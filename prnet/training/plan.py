@@ -1,5 +1,6 @@
 """The numbers that steer the training loop, and the random numbers of one step."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ class Plan(NamedTuple):
     learning_rate: float
     weight_decay: float
     momentum: float  # of sgd
+    clip_norm: float | None  # the largest norm of a step's gradient, all weights together
+    clip_from: float  # epochs; until then it is not clipped
     batch_size: int
     precision: str  # one of `prnet.evaluation.sources.PRECISIONS`
     channels_last: bool
@@ -42,6 +45,12 @@ class Plan(NamedTuple):
         if self.recompute_batch_norm != "auto":
             require_count("trainer.recompute_batch_norm", self.recompute_batch_norm, least=0)
         require_above_zero("optimizer.learning_rate", self.learning_rate)
+        if self.clip_norm is not None:
+            require_above_zero("optimizer.clip_norm", self.clip_norm)
+        if not 0 <= self.clip_from < math.inf:
+            raise ValueError(
+                f"optimizer.clip_from: got {self.clip_from}, expected epochs from 0 on"
+            )
         if not 0 <= self.average < 1:
             raise ValueError(f"trainer.average: got {self.average}, expected from 0 to below 1")
         return self

@@ -162,7 +162,8 @@ def test_truth_costs_nothing_and_depth_is_not_supervised(double_face, term):
 def test_point_losses_of_a_shift(double_face):
     """3 px to the right and 4 px up: a distance of 5 px at every point."""
     fit = random_fits(4)
-    loss = make_loss(double_face, vdc=1.0, wing=1.0, landmarks_2d=0.5, landmarks_3d=1.0)
+    others = {"wing": 1.0, "landmarks_2d": 0.5, "landmarks_3d": 1.0}
+    loss = make_loss(double_face, vdc=1.0, vdc_unit="crop", **others)
     parameters = true_parameters(double_face, fit)
     parameters[:, 3] += 3
     parameters[:, 7] += 4
@@ -172,6 +173,25 @@ def test_point_losses_of_a_shift(double_face):
     assert values["landmarks_3d"].item() == pytest.approx(68 * 5)
     expected = 10 * (math.log(1 + 3 / 2) + math.log(1 + 4 / 2)) / 3
     assert values["wing"].item() == pytest.approx(expected)
+
+
+def test_vdc_is_3ddfas(double_face):
+    """As released, `((points - true points) ** 2).mean()` of a 120 px input: 13.65 times less than
+    the squared distance in px of the 256 crop."""
+    fit = random_fits(3)
+    loss = make_loss(double_face, vdc=1.0)
+    true = true_parameters(double_face, fit)
+    predicted = true + spread(4)
+    value = loss(Prediction(parameters=predicted), sample_of(fit))["vdc"]
+
+    index = torch.cat([double_face.landmark_index, loss.random_vertices(true)])
+    points = double_face.morphable_model.at_vertices(index)
+    predicted[:, DEPTH] = true[:, DEPTH]
+    offset = posed_vertices(points, predicted) - posed_vertices(points, true)
+    torch.testing.assert_close(value, (offset * 120 / 256).square().mean())
+    in_crop = make_loss(double_face, vdc=1.0, vdc_unit="crop")
+    other = in_crop(Prediction(parameters=predicted), sample_of(fit))["vdc"]
+    assert (other / value).item() == pytest.approx(13.6533, abs=1e-4)
 
 
 def test_wing_is_a_logarithm_and_then_a_line():
@@ -210,6 +230,8 @@ def test_refusals(double_face):
         ParameterLoss(vdc=-1)
     with pytest.raises(ValueError, match="normalizer: got 'mean'"):
         ParameterLoss(wpdc=1, normalizer="mean")
+    with pytest.raises(ValueError, match="vdc_unit: got 'mm', expected one of 3ddfa, crop"):
+        ParameterLoss(vdc=1, vdc_unit="mm")
     with pytest.raises(ValueError, match="40 shape and 10 expression"):
         ParameterLoss(vdc=1).set_face(double_face)
     sample = sample_of(random_fits(2))

@@ -291,6 +291,8 @@ def test_loss_refuses_what_it_cannot_do(face):
         TwoDASLLoss(supervision="l2")
     with pytest.raises(ValueError, match=r"point_unit: got 'mm'"):
         TwoDASLLoss(point_unit="mm")
+    with pytest.raises(ValueError, match=r"vdc_unit: got 'mm'"):
+        TwoDASLLoss(vdc_unit="mm")
     with pytest.raises(ValueError, match="set_face"):
         TwoDASLLoss(**BASES)(Prediction(parameters=parameters), sample)
 

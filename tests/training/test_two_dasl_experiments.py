@@ -90,6 +90,8 @@ def test_experiment_is_its_row_at_every_stage(name, stage):
     assert cfg.loss.landmarks_2d == 0.005
     assert cfg.loss.weighted_points == ("no_mask" not in name)
     assert cfg.loss.stage_1_epochs == 2
+    clipped = {1: (None, 0), 2: (10, 0), "both": (10, 2)}  # stage 2 alone
+    assert (cfg.optimizer.clip_norm, cfg.optimizer.clip_from) == clipped[stage]
     count = next((int(part) for part in name.split("_") if part.isdigit()), None)
     assert cfg.landmark_images == count
 
