@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -23,8 +24,36 @@ class Console(logging.StreamHandler):
             self.handleError(record)
 
 
+class Errors:
+    """stderr, where the bars are drawn: a reader that has gone (`2>&1 | head`) does not end the
+    work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._heard():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._heard():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            silence(self._stream)
+
+
 def speak() -> None:
-    """Put a `Console` in the place of every handler that writes to the terminal."""
+    """Put a `Console` in the place of every handler that writes to the terminal, and `Errors` in
+    that of stderr."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
@@ -33,6 +62,8 @@ def speak() -> None:
             console.setLevel(handler.level)
             root.removeHandler(handler)
             root.addHandler(console)
+    if sys.stderr is not None and not isinstance(sys.stderr, Errors):
+        sys.stderr = Errors(sys.stderr)
 
 
 def silence(stream: TextIO) -> None:

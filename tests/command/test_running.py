@@ -22,8 +22,9 @@ from tqdm import tqdm
 from prnet.__main__ import VERBS
 from prnet.command import console
 from prnet.command.choices import experiments
-from prnet.command.running import unclaimed
+from prnet.command.task import _give_back, unclaimed
 from prnet.entry import CONFIG_DIR, one_line_errors
+from tests.commands import run_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
@@ -62,6 +63,18 @@ def test_a_signal_ends_a_command_with_its_own_status(number, status, name, tmp_p
     assert "Traceback" not in said + complained
 
 
+def test_ctrl_c_is_heard_while_hydra_is_imported(tmp_path):
+    (tmp_path / "hydra.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "prnet.tables"]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, said, complained) == (130, "", "stopped by Ctrl-C\n")
+
+
 def test_every_verb_is_such_a_command():
     for verb in VERBS:
         module = ROOT / "prnet" / verb
@@ -79,6 +92,40 @@ def test_a_reader_that_has_gone_hears_no_more_and_the_work_is_done(tmp_path):
     assert (tmp_path / "done").exists()
     assert "Traceback" not in complained
     assert "Error" not in complained
+
+
+def test_bars_go_on_for_a_reader_that_has_gone(monkeypatch):
+    """`2>&1 | head`: drawing a bar is no reason to end a training."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stderr", open(writer, "w"))
+    console.speak()
+    assert sum(1 for _ in tqdm(range(99), mininterval=0)) == 99
+    sys.stderr.close()
+
+
+def test_a_run_that_was_refused_leaves_no_folder(tmp_path, monkeypatch):
+    """One that has written something keeps it."""
+    monkeypatch.chdir(tmp_path)
+    for written, kept in (((), False), (("best.pt",), True), (("report/a.json",), True)):
+        monkeypatch.setattr("prnet.command.task._claimed", {})
+        folder = Path(unclaimed("outputs/eval/12-00-00"))
+        for name in ("running.log", ".hydra/config.yaml", *written):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        _give_back()
+        assert folder.exists() == kept
+        assert Path("outputs").exists() == kept
+
+
+def test_refused_arguments_have_the_status_of_an_error(tmp_path):
+    said = run_commands(
+        ["prnet.tables", "--bogus"], ["prnet.tables", "bogus=1"], ["prnet", "bogus"], cwd=tmp_path
+    )
+    starts = ("error: unrecognized arguments: --bogus\n", "error: bogus: unknown", "prnet: no verb")
+    for text, start in zip(said, starts, strict=True):
+        assert text.startswith(start)
+        assert text.endswith("exit 1")
 
 
 def deep() -> None:
@@ -149,13 +196,13 @@ def test_ctrl_c_is_130(caplog):
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("prnet.command.running._claimed", {})
+    monkeypatch.setattr("prnet.command.task._claimed", {})
     wanted = str(tmp_path / "outputs" / "prn" / "12-00-00")
     first = unclaimed(wanted)
     assert unclaimed(wanted) == first == wanted  # of one run it is one folder
     found = [first]
     for _ in range(2):  # as other processes do
-        monkeypatch.setattr("prnet.command.running._claimed", {})
+        monkeypatch.setattr("prnet.command.task._claimed", {})
         found.append(unclaimed(wanted))
     assert [Path(path).name for path in found] == ["12-00-00", "12-00-00_2", "12-00-00_3"]
     assert all(Path(path).is_dir() for path in found)
