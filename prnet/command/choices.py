@@ -1,18 +1,25 @@
-"""What `--help` lists: `${choices:GROUP,...}` and `${experiments:}` in a configuration's text."""
+"""What `--help` lists: `${choices:GROUP,...}`, `${experiments:}` and `${options:KEY,...}` in a
+configuration's text."""
 
+import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from prnet.entry import CONFIG_DIR, shipped_names
 
 WIDTH = 110
+# A line of a configuration: indent, key, what it says of the key.
+LINE = re.compile(r"( *)(\w+):(?: [^#\n]*?)?(?:  # (.*))?")
 
 
 def register() -> None:
     OmegaConf.register_new_resolver("choices", choices, replace=True)
     OmegaConf.register_new_resolver("experiments", experiments, replace=True)
+    OmegaConf.register_new_resolver("options", options, replace=True)
 
 
 def choices(*groups: str) -> str:
@@ -41,3 +48,53 @@ def about(experiment: str) -> str:
         if line.startswith("# ") and not line.startswith("# @package"):
             return line[2:].partition(": python -m")[0].rstrip(":")
     return ""
+
+
+def options(*unused: str, _root_: DictConfig) -> str:
+    """The configuration as YAML, each key with what its file says of it; without `unused` keys,
+    which others of the file's readers have."""
+    own = OmegaConf.to_container(_root_, resolve=False)
+    notes = dict(_notes(Path(CONFIG_DIR, f"{_root_.hydra.job.config_name}.yaml"), ""))
+    for group, chosen in _root_.hydra.runtime.choices.items():
+        if group in own and Path(CONFIG_DIR, group).is_dir():
+            for file in _with_parents(Path(CONFIG_DIR, group, f"{chosen}.yaml")):
+                notes |= dict(_notes(file, f"{group}."))
+    del own["hydra"]
+    # Hydra puts values in the place of what begins with a dollar.
+    return "\n".join(_lines(own, notes, frozenset(unused))).replace("$", "$$")
+
+
+def _with_parents(file: Path) -> Iterator[Path]:
+    """A file behind those that it names first and changes."""
+    for parent in OmegaConf.load(file).get("defaults", []):
+        if isinstance(parent, str) and parent != "_self_":
+            yield from _with_parents(file.with_name(f"{parent}.yaml"))
+    yield file
+
+
+def _notes(file: Path, start: str) -> Iterator[tuple[str, str]]:
+    """Dotted key -> comment of a file whose keys lie under `start`, or where it says itself."""
+    text = file.read_text()
+    start = "" if text.startswith("# @package _global_") else start
+    path: list[tuple[int, str]] = []
+    for match in filter(None, map(LINE.fullmatch, text.splitlines())):
+        while path and path[-1][0] >= len(match[1]):
+            path.pop()
+        path.append((len(match[1]), match[2]))
+        if match[3]:
+            yield start + ".".join(name for _, name in path), match[3]
+
+
+def _lines(values: dict, notes: dict, unused: frozenset[str], start: str = "") -> Iterator[str]:
+    indent = "  " * start.count(".")
+    for key, value in values.items():
+        path = f"{start}{key}"
+        if path in unused or key == "_target_":
+            continue
+        note = f"  # {notes[path]}" if path in notes else ""
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:{note}"
+            yield from _lines(value, notes, unused, f"{path}.")
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+            yield f"{indent}{key}: {text.partition(chr(10))[0]}{note}"

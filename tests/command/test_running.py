@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from prnet.__main__ import VERBS
 from prnet.command import console
-from prnet.command.choices import experiments
+from prnet.command.choices import experiments, options, register
 from prnet.command.task import _give_back, unclaimed
 from prnet.entry import CONFIG_DIR, one_line_errors
 from tests.commands import run_commands
@@ -118,10 +121,56 @@ def test_a_run_that_was_refused_leaves_no_folder(tmp_path, monkeypatch):
         assert Path("outputs").exists() == kept
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_lists_each_option_with_what_it_is(verb):
+    """All that the configuration has and the verb uses, as YAML that says the same."""
+    text = Path(CONFIG_DIR, f"{verb}.yaml").read_text()
+    (unused,) = re.findall(r"\n +\$\{options:(.*)\}\n", text)
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose(verb, return_hydra_config=True)
+    printed = options(*filter(None, unused.split(",")), _root_=cfg).replace("$$", "$")
+    expected = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    for key in ["hydra", *filter(None, unused.split(","))]:
+        parent = OmegaConf.select(expected, key.rpartition(".")[0]) if "." in key else expected
+        parent.pop(key.rpartition(".")[2], None)
+    listed = OmegaConf.create(printed)
+    assert without_targets(listed) == without_targets(expected)
+    explained = [line for line in printed.splitlines() if "  # " in line]
+    assert len(explained) >= 0.5 * len(printed.splitlines())
+
+
+def without_targets(cfg: DictConfig) -> dict:
+    """As plain values, without what Hydra constructs."""
+
+    def cleaned(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: cleaned(inner) for key, inner in value.items() if key != "_target_"}
+        return value
+
+    return cleaned(OmegaConf.to_container(cfg, resolve=False))
+
+
+def test_the_help_of_eval_says_what_eval_reads():
+    register()
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("eval", ["protocol=3ddfa"], return_hydra_config=True)
+    text = cfg.hydra.help.template
+    assert "samples_per_epoch" not in text
+    assert "  held_out: 512  # samples of another seed" in text
+    assert "  seed: 0\n" in text  # another set's seed is explained there alone
+    assert "it measures no depth" in text
+    assert "data_dir: data  # where the archives lie" in text
+
+
 def test_refused_arguments_have_the_status_of_an_error(tmp_path):
     said = run_commands(
-        ["prnet.tables", "--bogus"], ["prnet.tables", "bogus=1"], ["prnet", "bogus"], cwd=tmp_path
+        ["prnet.tables", "--bogus"],
+        ["prnet.tables", "bogus=1"],
+        ["prnet", "bogus"],
+        ["prnet.tables", "--help"],
+        cwd=tmp_path,
     )
+    assert "\npaper: null  # prn | sadrnet" in said.pop()
     starts = ("error: unrecognized arguments: --bogus\n", "error: bogus: unknown", "prnet: no verb")
     for text, start in zip(said, starts, strict=True):
         assert text.startswith(start)
