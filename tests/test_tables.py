@@ -34,7 +34,9 @@ def test_options(tmp_path, caplog):
         caplog, "paper=prn", "table=fig5", f"ours={tmp_path}/a.json", f"output={out}"
     )
     run(caplog, "paper=2dasl", f"output={out}")
-    assert {path.name for path in out.glob("2dasl*.md")} == {f"2dasl_{n}.md" for n in "123"}
+    assert {path.name for path in out.glob("2dasl*.md")} == {
+        f"2dasl_{n}.md" for n in ("1", "2", "3", "fig6", "fig7")
+    }
     assert "| sadrnet | 5 | Table V: Size of the models |" in run(caplog)
     with pytest.raises(ValueError, match="need paper="):
         run(caplog, f"ours=[{tmp_path}/a.json]")

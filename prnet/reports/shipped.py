@@ -28,6 +28,7 @@ class Shipped(NamedTuple):
         words = [protocol["name"]]
         for key, value in self.deviations(protocol).items():
             text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+            text = str(text).lower() if isinstance(text, bool) else text
             words.append(f"protocol.{key}={text}")
         return " ".join(words)
 
