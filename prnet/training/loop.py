@@ -170,10 +170,10 @@ def train(
             taught = loss_fn.after_step(prediction, sample)
 
             # Report.
-            written = step_log.add(step, losses, taught, learning_rate)
-            if written and "position_map" in loss_fn.targets:
+            if "position_map" in loss_fn.targets and step_log.writes(step + 1):
                 share = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
-                step_log.write("ground_truth_out_of_reach", share, step)
+                taught = taught | {"ground_truth_out_of_reach": share}
+            step_log.add(step, losses, taught, learning_rate)
 
             # Save, then validate: a run that is killed meanwhile goes on with the validation.
             leaving = stopped.agreed(step, processes)
@@ -195,9 +195,10 @@ def unreachable_share(
     position_map: Tensor,  # (B, 3, H, W), crop px
     weight_mask: Tensor,  # (H, W)
     model: Network,
-) -> float:
+) -> Tensor:
     """Share of supervised texels with a coordinate outside what the network can output (PRN's
-    sigmoid)."""
+    sigmoid), a scalar."""
     low, high = model.reach
-    outside = (position_map < low) | (position_map > high)
-    return float(outside.any(1)[:, weight_mask > 0].float().mean())
+    outside = ((position_map < low) | (position_map > high)).any(1)
+    supervised = weight_mask > 0
+    return (outside & supervised).sum() / (len(outside) * supervised.sum())
