@@ -89,6 +89,14 @@ def draw_similarity(
     return torch.stack(rows, 1).unflatten(1, (4, 4)), mirrored
 
 
+def reach_of(rule: AugmentRule) -> float:
+    """How far from the middle of the crop, along x and y, what an image shows can have been, crop
+    px."""
+    angle = math.radians(min(abs(rule.rotation_deg), 45.0))
+    side = (CROP_SIZE - 1) / 2 + rule.translation * CROP_SIZE
+    return side * (math.cos(angle) + math.sin(angle)) / rule.scale[0]
+
+
 class Film(NamedTuple):
     """What `developed` does to every image; None: nothing."""
 

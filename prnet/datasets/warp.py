@@ -13,6 +13,9 @@ from prnet.geometry.landmark_map import move_landmarks
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch, PosedFit
 
+# Pictures of a batch that are floats at the same time.
+AT_ONCE = 32
+
 
 def warp_to_crop(
     picture: Tensor,  # (B, C, Hp, Wp), uint8
@@ -34,8 +37,12 @@ def warp_to_crop(
     grid = functional.affine_grid(
         affine, [len(picture), 1, CROP_SIZE, CROP_SIZE], align_corners=True
     )
-    crop = functional.grid_sample(picture.float(), grid, align_corners=True)
-    return crop / 255
+    # A float copy of all pictures at once would be the largest tensor of the step.
+    crops = [
+        functional.grid_sample(some.float(), own, align_corners=True)
+        for some, own in zip(picture.split(AT_ONCE), grid.split(AT_ONCE), strict=True)
+    ]
+    return torch.cat(crops).div_(255)
 
 
 def make_sample(

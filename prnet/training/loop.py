@@ -4,6 +4,7 @@
 Letters: B batch, H W crop and map side.
 """
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prnet.checks import require_choice
-from prnet.datasets.augment import AugmentRule, augment
+from prnet.datasets.augment import AugmentRule, augment, reach_of
 from prnet.datasets.pictures import collate_fits
 from prnet.datasets.training_sets import StepSampler, TrainingData
 from prnet.evaluation.sources import PRECISIONS
@@ -110,7 +111,7 @@ def train(
     bn_batches = calibration_batches(model, plan, total_steps)
     loader = loader_of(
         data.concatenated(),
-        collate_fits,
+        functools.partial(collate_fits, reach=reach_of(rule)),
         num_workers=plan.num_workers,
         pin_memory=device.type == "cuda",
         batch_sampler=sampler,

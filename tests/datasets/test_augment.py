@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,9 @@ from prnet.datasets.augment import (
     draw_film,
     draw_gain,
     draw_similarity,
+    reach_of,
 )
+from prnet.datasets.pictures import FitItem, collate_fits
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.entry import CONFIG_DIR
 from prnet.geometry import camera, position_map
@@ -404,3 +407,42 @@ def test_decoder_equals_mesh_then_uv(face, monkeypatch, few):
         decoder(shape_params[:, :1], exp_params, matrix)
     with pytest.raises(ValueError, match="texels"):
         PositionMapDecoder(model, face.uv, texels="mask")
+
+
+@pytest.mark.parametrize("name", ["none", "photos", "prn"])
+def test_what_is_cut_off_is_in_no_image(name, face, decoder):
+    """The same images from a part of the picture: of a face that fills a tenth of it, a tenth and
+    the margin."""
+    rule = AugmentRule(**OmegaConf.load(Path(CONFIG_DIR, "augment", f"{name}.yaml")))
+    random = np.random.default_rng(0)
+    tilt = torch.tensor(0.3, dtype=torch.float64)
+    center, size = torch.tensor([410.0, 300.0], dtype=torch.float64), torch.tensor(200.0).double()
+    picture = cv2.GaussianBlur(random.integers(0, 256, (900, 1200, 3), np.uint8), (9, 9), 2)
+    item = FitItem(
+        picture=picture,
+        crop_from_picture=camera.crop_from_image(center, size, tilt=tilt),
+        crop_from_model=torch.eye(4).double(),
+        shape_params=torch.zeros(face.morphable_model.num_shape),
+        exp_params=torch.zeros(face.morphable_model.num_exp),
+        visible=picture[..., 0],
+    )
+    whole, cut = (collate_fits([item] * 8, reach=reach) for reach in (math.inf, reach_of(rule)))
+    images = [
+        augment(batch, decoder, rule, torch.Generator().manual_seed(3), targets=("attention",))
+        for batch in (whole, cut)
+    ]
+    torch.testing.assert_close(images[0].image, images[1].image, atol=2e-3, rtol=0)
+    torch.testing.assert_close(images[0].attention, images[1].attention, atol=2e-3, rtol=0)
+    most = {"none": 0.08, "photos": 0.15, "prn": 0.25}[name]
+    assert cut.picture.nbytes < most * whole.picture.nbytes
+
+
+def test_a_crop_beside_its_picture_keeps_an_edge_of_it():
+    item = FitItem(
+        np.ones((30, 40, 3), np.uint8), torch.eye(4), torch.eye(4), torch.zeros(1), torch.zeros(1)
+    )
+    away = torch.eye(4)
+    away[0, 3] = 500.0
+    batch = collate_fits([item._replace(crop_from_picture=away)], reach=130.0)
+    assert batch.picture.shape == (1, 3, 30, 2)
+    assert not warp_to_crop(batch.picture, batch.crop_from_picture).any()
