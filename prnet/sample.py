@@ -41,6 +41,13 @@ class FitBatch(NamedTuple):
             *(None if field is None else field.to(device, non_blocking=True) for field in self)
         )
 
+    def parts(self, count: int) -> list["FitBatch"]:
+        """So many batches of equal size, which is a divisor, one after the other."""
+        of_each = [
+            [None] * count if field is None else field.split(len(field) // count) for field in self
+        ]
+        return [FitBatch(*fields) for fields in zip(*of_each, strict=True)]
+
 
 class PosedFit(NamedTuple):
     """The parameters behind a sample's targets, after augmentation.

@@ -36,6 +36,7 @@ from prnet.files import take
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
+from prnet.training.card import prepare_card
 from prnet.training.loop import Ending, train
 from prnet.training.matching import require_match
 from prnet.training.plan import Plan
@@ -222,6 +223,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     model, loss_fn, plan, rule = settings.network, settings.loss_fn, settings.plan, settings.rule
     processes = join_processes(settings.device)
     device = processes.device
+    prepare_card(device, plan)
     if settings.built is None:
         require_archives(settings.dataset, settings.face, data_dir=settings.data_dir)
     face = settings.face.load()

@@ -15,8 +15,7 @@ CLOSING = 3
 # By how many px the released code enlarges the face.
 RELEASED_REACH = 2
 ATTENTIONS = ("silhouette", "released")
-# The inner lips from corner to corner (iBUG), and the points across and along the mouth.
-UPPER_LIP, LOWER_LIP = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)
+# Points across and along the mouth.
 MOUTH_POINTS = 32
 
 
@@ -36,7 +35,10 @@ def silhouette(
 
     See `released_silhouette` for that of the released code.
     """
-    lips = torch.stack([landmarks[:, lip, :2].mT for lip in (UPPER_LIP, LOWER_LIP)], 2)
+    # The inner lips from corner to corner, 60 to 64 and 60, 67 to 65, 64 of iBUG.
+    upper, rest = landmarks[:, 60:65, :2], landmarks[:, 65:68, :2]
+    lower = torch.cat([upper[:, :1], rest.flip(1), upper[:, 4:]], 1)
+    lips = torch.stack([upper.mT, lower.mT], 2)
     mouth = functional.interpolate(  # (B, 2, 2, 5) -> (B, 2, M, M)
         lips, (MOUTH_POINTS, MOUTH_POINTS), mode="bilinear", align_corners=True
     )
@@ -64,7 +66,7 @@ def released_silhouette(
     pixel = points[..., :2].clamp(0, size - 1).long()
     canvas = torch.zeros(len(points), size * size, device=points.device)
     canvas.scatter_(1, pixel[..., 1] * size + pixel[..., 0], 1.0)
-    canvas[:, 0] = 1.0
+    canvas[:, 0].fill_(1.0)
     side = 2 * RELEASED_REACH + 1
     return functional.max_pool2d(canvas.view(-1, 1, size, size), side, 1, RELEASED_REACH)[:, 0] > 0
 

@@ -15,7 +15,13 @@ from torch.nn import functional
 
 from prnet.checks import require_choice
 from prnet.datasets.attention_target import ATTENTIONS
-from prnet.datasets.occluders import NOISE_SIDES, draw_cover
+from prnet.datasets.occluders import (
+    NOISE_SIDES,
+    OCCLUDERS,
+    CoverNumbers,
+    cover_of,
+    draw_cover_numbers,
+)
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.warp import make_sample
 from prnet.geometry.position_map import PositionMapDecoder
@@ -74,83 +80,130 @@ def draw_similarity(
     center = (CROP_SIZE - 1) / 2
     sign = torch.where(mirrored, -1.0, 1.0)
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    matrix = torch.zeros(count, 4, 4, device=device)
     # Mirror first, then rotate and scale: x' = cos s (x - c) - sin (y - c) + c + shift.
-    matrix[:, 0, 0], matrix[:, 0, 1] = cos * sign, -sin
-    matrix[:, 1, 0], matrix[:, 1, 1] = sin * sign, cos
-    matrix[:, 2, 2] = scale
-    matrix[:, 0, 3] = center + shift_x - center * (cos * sign - sin)
-    matrix[:, 1, 3] = center + shift_y - center * (sin * sign + cos)
-    matrix[:, 3, 3] = 1
-    return matrix, mirrored
+    to_x = center + shift_x - center * (cos * sign - sin)
+    to_y = center + shift_y - center * (sin * sign + cos)
+    none, one = torch.zeros_like(scale), torch.ones_like(scale)
+    rows = [cos * sign, -sin, none, to_x, sin * sign, cos, none, to_y]
+    rows += [none, none, scale, none, none, none, none, one]
+    return torch.stack(rows, 1).unflatten(1, (4, 4)), mirrored
 
 
-def scale_channels(
-    image: Tensor,  # (B, 3, H, W), in [0, 1]
-    gains: tuple[float, float],
-    generator: torch.Generator,
-    *,
-    probability: float = 1.0,
-    clip: bool = True,
-) -> Tensor:
-    """In some images, each colour channel times its own uniform gain, clipped to [0, 1]."""
-    low, high = gains
-    gain = torch.rand(len(image), 3, 1, 1, generator=generator, device=image.device)
-    gain = low + (high - low) * gain
-    if probability < 1:
-        chosen = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
-        gain = torch.where(chosen < probability, gain, 1.0)
-    image = image * gain
-    return image.clamp(0, 1) if clip else image
+def reach_of(rule: AugmentRule) -> float:
+    """How far from the middle of the crop, along x and y, what an image shows can have been, crop
+    px."""
+    angle = math.radians(min(abs(rule.rotation_deg), 45.0))
+    side = (CROP_SIZE - 1) / 2 + rule.translation * CROP_SIZE
+    return side * (math.cos(angle) + math.sin(angle)) / rule.scale[0]
 
 
-def blurred(
-    image: Tensor,  # (B, 3, H, W), in [0, 1]
-    sides: tuple[int, int],
-    generator: torch.Generator,
-    *,
-    probability: float,
-) -> Tensor:
-    """Some of the images with the detail of fewer px; of how many is drawn once a batch."""
-    device, full = image.device, image.shape[-1]
-    low, high = sides
-    share = torch.rand((), generator=generator, device=device).item()
-    side = min(full, low + round((high - low) * share))
-    small = functional.interpolate(image, size=side, mode="area")
-    soft = functional.interpolate(small, size=full, mode="bilinear", align_corners=False)
-    chosen = torch.rand(len(image), 1, 1, 1, generator=generator, device=device)
-    return torch.where(chosen < probability, soft, image)
+class Film(NamedTuple):
+    """What `developed` does to every image; None: nothing."""
+
+    gamma: Tensor | None = None  # (B, 1, 1, 1), exponents
+    exposure: Tensor | None = None  # (B, 1, 1, 1), gains
+    contrast: Tensor | None = None  # (B, 1, 1, 1), gains about the mean
+    grey: Tensor | None = None  # (B, 1, 1, 1), bool
+    grain: Tensor | None = None  # (B, 3, H, W), of white
 
 
-def developed(
-    image: Tensor,  # (B, 3, H, W), in [0, 1]
-    rule: AugmentRule,
-    generator: torch.Generator,
-) -> Tensor:
-    """Exposure, gamma, contrast, no colour and noise as the rule says; what it leaves out draws
-    nothing."""
-    device = image.device
+class Draws(NamedTuple):
+    """All random numbers of one batch's augmentation: `augmented` draws none, reads none back from
+    the device and has the shapes of every other batch."""
+
+    moved: Tensor  # (B, 4, 4), of `draw_similarity`
+    mirrored: Tensor  # (B,), bool
+    soft_side: int  # px that blurred images have the detail of; 0: none is blurred
+    soft: Tensor | None  # (B, 1, 1, 1), bool: blurred
+    gain: Tensor  # (B, 3, 1, 1), of the colour channels
+    film: Film
+    cover: CoverNumbers | None  # None: no image has an occluder
+
+
+def draw(count: int, size: int, rule: AugmentRule, generator: torch.Generator) -> Draws:
+    """Of `count` images of `size` px, on the generator's device; what the rule leaves out draws
+    nothing.
+
+    Raises:
+        ValueError: no such occluder.
+    """
+    moved, mirrored = draw_similarity(count, rule, generator)
+    soft_side, soft = draw_blur(count, size, rule, generator) if rule.blur else (0, None)
+    gain = None if rule.color_last else draw_gain(count, rule, generator)
+    film = draw_film(count, size, rule, generator)
+    cover = draw_cover_numbers(rule.occluder, count, generator) if rule.occlusion else None
+    if gain is None:
+        gain = draw_gain(count, rule, generator)
+    return Draws(moved, mirrored, soft_side, soft, gain, film, cover)
+
+
+def draw_gain(count: int, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+    """In some images every colour channel's own uniform gain, else 1, (B, 3, 1, 1)."""
+    options = {"generator": generator, "device": generator.device}
+    low, high = rule.color
+    gain = low + (high - low) * torch.rand(count, 3, 1, 1, **options)
+    if rule.color_probability < 1:
+        chosen = torch.rand(count, 1, 1, 1, **options)
+        gain = torch.where(chosen < rule.color_probability, gain, 1.0)
+    return gain
+
+
+def draw_blur(
+    count: int, size: int, rule: AugmentRule, generator: torch.Generator
+) -> tuple[int, Tensor]:
+    """How many px blurred images have the detail of, one number a batch, and which these are,
+    (B, 1, 1, 1) bool."""
+    # A shape must be known to the host, which would wait for a number of the device's.
+    host = generator
+    if generator.device.type != "cpu":
+        host = torch.Generator().manual_seed(generator.initial_seed())
+    low, high = rule.blur_side
+    side = min(size, low + round((high - low) * torch.rand((), generator=host).item()))
+    chosen = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
+    return side, chosen < rule.blur
+
+
+def draw_film(count: int, size: int, rule: AugmentRule, generator: torch.Generator) -> Film:
+    """Exposure, gamma, contrast, no colour and noise as the rule says."""
+    options = {"generator": generator, "device": generator.device}
 
     def uniform(low: float, high: float) -> Tensor:
-        drawn = torch.rand(len(image), 1, 1, 1, generator=generator, device=device)
-        return low + (high - low) * drawn
+        return low + (high - low) * torch.rand(count, 1, 1, 1, **options)
 
-    def log_uniform(limits: tuple[float, float]) -> Tensor:
+    def log_uniform(limits: tuple[float, float]) -> Tensor | None:
+        if tuple(limits) == (1, 1):
+            return None
         return uniform(math.log(limits[0]), math.log(limits[1])).exp()
 
-    if tuple(rule.gamma) != (1, 1):
-        image = image.clamp(min=DARKEST) ** log_uniform(rule.gamma)
-    if tuple(rule.exposure) != (1, 1):
-        image = (image * log_uniform(rule.exposure)).clamp(0, 1)
-    if tuple(rule.contrast) != (1, 1):
-        mean = image.mean((1, 2, 3), keepdim=True)
-        image = (mean + (image - mean) * log_uniform(rule.contrast)).clamp(0, 1)
+    film = Film(log_uniform(rule.gamma), log_uniform(rule.exposure), log_uniform(rule.contrast))
     if rule.grey:
-        image = torch.where(uniform(0, 1) < rule.grey, image.mean(1, keepdim=True), image)
+        film = film._replace(grey=uniform(0, 1) < rule.grey)
     if rule.noise:
         # Most pictures are nearly clean: the cube of a uniform number.
-        grain = torch.randn(image.shape, generator=generator, device=device)
-        image = (image + rule.noise * uniform(0, 1) ** 3 * grain).clamp(0, 1)
+        grain = torch.randn(count, 3, size, size, **options)
+        film = film._replace(grain=rule.noise * uniform(0, 1) ** 3 * grain)
+    return film
+
+
+def blurred(image: Tensor, side: int) -> Tensor:  # (B, 3, H, W), in [0, 1]
+    """The images with the detail of `side` px."""
+    small = functional.interpolate(image, size=side, mode="area")
+    return functional.interpolate(small, size=image.shape[-1], mode="bilinear", align_corners=False)
+
+
+def developed(image: Tensor, film: Film) -> Tensor:  # (B, 3, H, W), in [0, 1]
+    """The images as another camera would have them, in [0, 1]."""
+    if film.gamma is not None:
+        image = image.clamp(min=DARKEST) ** film.gamma
+    if film.exposure is not None:
+        image = (image * film.exposure).clamp(0, 1)
+    if film.contrast is not None:
+        mean = image.mean((1, 2, 3), keepdim=True)
+        image = (mean + (image - mean) * film.contrast).clamp(0, 1)
+    if film.grey is not None:
+        image = torch.where(film.grey, image.mean(1, keepdim=True), image)
+    if film.grain is not None:
+        image = (image + film.grain).clamp(0, 1)
     return image
 
 
@@ -162,42 +215,51 @@ def augment(
     *,
     targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
 ) -> FaceSample:
-    """One training batch: image and targets through the same random similarity, then colour and
-    occluders; attention is what the occluders leave of it.
+    """`augmented` by numbers of the generator.
 
     Raises:
         ValueError: no such occluder or attention.
     """
     require_choice("augment.attention", rule.attention, ATTENTIONS)
-    moved, mirrored = draw_similarity(len(batch.picture), rule, generator)
+    require_choice("augment.occluder", rule.occluder, OCCLUDERS)
+    draws = draw(len(batch.picture), CROP_SIZE, rule, generator)
+    return augmented(batch, decoder, rule, draws, targets=targets)
+
+
+def augmented(
+    batch: FitBatch,
+    decoder: PositionMapDecoder,
+    rule: AugmentRule,
+    draws: Draws,
+    *,
+    targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
+) -> FaceSample:
+    """One training batch: image and targets through the same random similarity, then colour and
+    occluders; attention is what the occluders leave of it."""
 
     def colored(image: Tensor) -> Tensor:
-        settings = {"probability": rule.color_probability, "clip": rule.color_clip}
-        return scale_channels(image, rule.color, generator, **settings)
+        image = image * draws.gain
+        return image.clamp(0, 1) if rule.color_clip else image
 
-    def disturb(image: Tensor) -> tuple[Tensor, Tensor]:
-        if rule.blur:
-            image = blurred(image, rule.blur_side, generator, probability=rule.blur)
+    def disturb(image: Tensor) -> tuple[Tensor, Tensor | None]:
+        if draws.soft is not None:
+            image = torch.where(draws.soft, blurred(image, draws.soft_side), image)
         if not rule.color_last:
             image = colored(image)
-        image = developed(image, rule, generator)
-        cover = draw_cover(
-            rule.occluder,
-            len(image),
-            image.shape[-1],
-            generator,
-            probability=rule.occlusion,
-            noise_sides=rule.occlusion_size,
-        )
-        image = cover.over(image)
-        return colored(image) if rule.color_last else image, cover.hides
+        image = developed(image, draws.film)
+        hides = None
+        if draws.cover is not None:
+            settings = {"probability": rule.occlusion, "noise_sides": rule.occlusion_size}
+            cover = cover_of(rule.occluder, draws.cover, image.shape[-1], **settings)
+            image, hides = cover.over(image), cover.hides
+        return colored(image) if rule.color_last else image, hides
 
     return make_sample(
         batch,
         decoder,
         targets=targets,
-        moved=moved,
-        mirrored=mirrored,
+        moved=draws.moved,
+        mirrored=draws.mirrored,
         disturb=disturb,
         attention=rule.attention,
     )

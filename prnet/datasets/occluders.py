@@ -6,6 +6,7 @@ Letters: B batch, S side of the image.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,9 +20,14 @@ OCCLUDERS = ("noise", "sadrnet")
 NOISE_SIDES = (0.1, 0.5)
 NOISE_OCTAVES = (4, 16, 64)
 
+# Centre, angle, phase of the outline, both sides, which shape, and whether there is one.
+NOISE_NUMBERS = 8
+
 # SADRNet's released occluders. One uniform number an image: from the first bound on there is a
 # second occluder, from the second on a third.
 COUNT_BOUNDS = (3 / 15, 8 / 15)
+# Of each of the three: area, aspect, left, top, the wave's four, filling, and its colour.
+SHAPE_NUMBERS = 12
 AREA = (0.02, 0.3)  # share of the image
 ASPECT = (0.3, 1 / 0.3)  # height over width
 WAVE = 0.08  # at most: amplitudes of the outline, share of the side, and radians a px
@@ -40,6 +46,43 @@ class Cover(NamedTuple):
         return image * self.gain + self.paint
 
 
+class CoverNumbers(NamedTuple):
+    """The random numbers behind a `Cover`, those of every image whether it has an occluder or not:
+    how many there are depends on no number drawn. Uniform in [0, 1)."""
+
+    each: Tensor  # (R, B), R as many as the occluder takes an image
+    textures: tuple[Tensor, ...] = ()  # of noise, an octave each, (B, 3, c, c)
+
+
+def draw_cover_numbers(occluder: str, count: int, generator: torch.Generator) -> CoverNumbers:
+    """Those of `count` images, on the generator's device.
+
+    Raises:
+        ValueError: `occluder` is none of `OCCLUDERS`.
+    """
+    require_choice("occluder", occluder, OCCLUDERS)
+    options = {"generator": generator, "device": generator.device}
+    if occluder == "sadrnet":
+        each = 2 + (1 + len(COUNT_BOUNDS)) * SHAPE_NUMBERS
+        return CoverNumbers(torch.rand(each, count, **options))
+    each = torch.rand(NOISE_NUMBERS, count, **options)
+    return CoverNumbers(each, tuple(torch.rand(count, 3, c, c, **options) for c in NOISE_OCTAVES))
+
+
+def cover_of(
+    occluder: str,
+    numbers: CoverNumbers,
+    size: int,
+    *,
+    probability: float,
+    noise_sides: tuple[float, float] = NOISE_SIDES,
+) -> Cover:
+    """Occluders for some of the images, of the numbers drawn for all."""
+    if occluder == "noise":
+        return noise_cover(numbers, size, probability=probability, sides=noise_sides)
+    return shape_cover(numbers, size, probability=probability)
+
+
 def draw_cover(
     occluder: str,
     count: int,
@@ -54,55 +97,57 @@ def draw_cover(
     Raises:
         ValueError: `occluder` is none of `OCCLUDERS`.
     """
-    require_choice("occluder", occluder, OCCLUDERS)
-    if occluder == "noise":
-        return noise_cover(count, size, generator, probability=probability, sides=noise_sides)
-    return shape_cover(count, size, generator, probability=probability)
+    numbers = draw_cover_numbers(occluder, count, generator)
+    settings = {"probability": probability, "noise_sides": noise_sides}
+    return cover_of(occluder, numbers, size, **settings)
 
 
-def noise_texture(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Coloured noise of several octaves, (count, 3, size, size) in [0, 1]."""
-    texture = torch.zeros(count, 3, size, size, device=generator.device)
-    for cells in NOISE_OCTAVES:
-        noise = torch.rand(count, 3, cells, cells, generator=generator, device=generator.device)
-        texture += functional.interpolate(noise, size=size, mode="bilinear", align_corners=False)
-    return texture / len(NOISE_OCTAVES)
+def noise_texture(octaves: Sequence[Tensor], size: int) -> Tensor:  # (B, 3, c, c) each
+    """Coloured noise of several octaves, enlarged bilinearly, (B, 3, S, S) in [0, 1]."""
+    # Enlarging is linear along either axis, so all octaves are two products of matrices: on a CPU
+    # five times as fast as one interpolation after the other.
+    enlarge = [_enlarging(octave.shape[-1], size, octave) / len(octaves) for octave in octaves]
+    rows = [octave @ matrix.T for octave, matrix in zip(octaves, enlarge, strict=True)]
+    return len(octaves) * torch.cat(enlarge, 1) @ torch.cat(rows, 2)
+
+
+def _enlarging(cells: int, size: int, like: Tensor) -> Tensor:
+    """`size` samples of a piecewise linear function of so many cells, (S, c)."""
+    cell = torch.eye(cells, dtype=like.dtype, device=like.device)
+    return functional.interpolate(cell[None], size=size, mode="linear", align_corners=False)[0].T
 
 
 def noise_cover(
-    count: int,
+    numbers: CoverNumbers,
     size: int,
-    generator: torch.Generator,
     *,
     probability: float,
     sides: tuple[float, float] = NOISE_SIDES,  # of the patch, share of the image
 ) -> Cover:
     """Noise texture over part of some images (PRN section 3.3): on each a rotated ellipse or
     rectangle with a wavy outline, centred anywhere on the image."""
-    device = generator.device
+    drawn = iter(numbers.each[..., None, None])  # (B, 1, 1) each
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, 1, 1, generator=generator, device=device)
+        return low + (high - low) * next(drawn)
 
-    axis = torch.linspace(-0.5, 0.5, size, device=device)
+    axis = torch.linspace(-0.5, 0.5, size, device=numbers.each.device)
     x = axis[None, None, :] - uniform(-0.5, 0.5)
     y = axis[None, :, None] - uniform(-0.5, 0.5)
     angle = uniform(0, math.pi)
     along = x * angle.cos() + y * angle.sin()
     across = y * angle.cos() - x * angle.sin()
-    along = along + 0.04 * torch.sin(across * 30 + uniform(0, 2 * math.pi))
-    along = along.abs() / (uniform(*sides) / 2)
-    across = across.abs() / (uniform(*sides) / 2)
+    along += (across * 30).add_(uniform(0, 2 * math.pi)).sin_().mul_(0.04)
+    along = along.div_(uniform(*sides) / 2).square_()
+    across = across.div_(uniform(*sides) / 2).square_()
     ellipse = uniform(0, 1) < 0.5
-    inside = torch.where(ellipse, along**2 + across**2 < 1, torch.maximum(along, across) < 1)
+    inside = torch.where(ellipse, along + across, torch.maximum(along, across)) < 1
     covered = inside & (uniform(0, 1) < probability)
-    chosen = covered.flatten(1).any(1).nonzero().squeeze(1)
-    paint = torch.zeros(count, 3, size, size, device=device)
-    paint[chosen] = noise_texture(len(chosen), size, generator) * covered[chosen, None]
+    paint = noise_texture(numbers.textures, size).mul_(covered[:, None])
     return Cover((~covered[:, None]).float(), paint, covered)
 
 
-def shape_cover(count: int, size: int, generator: torch.Generator, *, probability: float) -> Cover:
+def shape_cover(numbers: CoverNumbers, size: int, *, probability: float) -> Cover:
     """One to three occluders over some images (SADRNet section III-B; numbers and outline of the
     released code).
 
@@ -110,42 +155,43 @@ def shape_cover(count: int, size: int, generator: torch.Generator, *, probabilit
     either axis that shortens towards the lower right, filled with a grey, with a colour, or with a
     tint that the face is seen through.
     """
-    device = generator.device
-    occluded = torch.rand(count, generator=generator, device=device) < probability
-    chosen = occluded.nonzero().squeeze(1)  # (b,)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        draw = torch.rand(len(chosen), *shape, 1, 1, generator=generator, device=device)
-        return low + (high - low) * draw
-
-    number = uniform(0, 1)  # (b, 1, 1)
-    axis = torch.arange(size, device=device, dtype=torch.float32)
+    occluded, number, *drawn = numbers.each  # (B,) each
+    occluded = occluded < probability
+    axis = torch.arange(size, device=occluded.device, dtype=torch.float32)
     x, y = axis[None, None, :], axis[None, :, None]
-    gain = torch.ones(len(chosen), 3, size, size, device=device)
+    # What lies over a pixel is one of eight: each of three occluders or not. Of an image these are
+    # few numbers, and only which of them a pixel has is as many as the pixels.
+    which = torch.zeros(len(occluded), size, size, dtype=torch.uint8, device=occluded.device)
+    gain = torch.ones(len(occluded), 3, 1, device=occluded.device)  # (B, 3, 1 to 8)
     paint = torch.zeros_like(gain)
-    hides = torch.zeros(len(chosen), size, size, dtype=torch.bool, device=device)
-    for lower_bound in (0.0, *COUNT_BOUNDS):
-        area, aspect = uniform(*AREA) * size**2, uniform(*ASPECT)
+    hides = torch.zeros_like(occluded[:, None])  # (B, 1 to 8)
+    for layer, lower_bound in enumerate((0.0, *COUNT_BOUNDS)):
+        own = torch.stack(drawn[layer * SHAPE_NUMBERS : (layer + 1) * SHAPE_NUMBERS])  # (12, B)
+        area = (AREA[0] + (AREA[1] - AREA[0]) * own[0]) * size**2
+        aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * own[1]
         width, height = (area / aspect).sqrt().floor(), (area * aspect).sqrt().floor()
-        left, top = uniform(0, size).floor(), uniform(0, size).floor()
-        bent_x, bent_y = bent(x, y, uniform(-WAVE, WAVE, 2, 2))
-        inside = (bent_x >= left) & (bent_x < left + width)
-        inside &= (bent_y >= top) & (bent_y < top + height)
-        inside &= number >= lower_bound
-        fill = uniform(0, 1)
-        color = uniform(0, 1, 3)  # (b, 3, 1, 1)
-        color = torch.where((fill < GREY_SHARE)[:, None], color[:, :1], color)
-        solid = fill < CONSTANT_SHARE
-        laid = torch.where(solid[:, None], 0.0, color)
-        gain = torch.where(inside[:, None], gain * laid, gain)
-        paint = torch.where(inside[:, None], paint * laid + (color - laid), paint)
-        hides |= inside & solid
-
-    def spread(drawn: Tensor, elsewhere: float) -> Tensor:
-        """To all images of the batch."""
-        return drawn.new_full((count, *drawn.shape[1:]), elsewhere).index_copy(0, chosen, drawn)
-
-    return Cover(spread(gain, 1.0), spread(paint, 0.0), spread(hides, False))
+        left, top = (size * own[2:4]).floor()
+        wave = -WAVE + 2 * WAVE * own[4:8].T.reshape(-1, 2, 2, 1, 1)
+        bent_x, bent_y = bent(x, y, wave)
+        # Of an image without an occluder no pixel lies to the left of this.
+        right = torch.where(occluded & (number >= lower_bound), left + width, left)
+        left, top, right, bottom = (
+            border[:, None, None] for border in (left, top, right, top + height)
+        )
+        inside = (bent_x >= left).logical_and_(bent_x < right)
+        inside.logical_and_(bent_y >= top).logical_and_(bent_y < bottom)
+        which.add_(inside, alpha=2**layer)
+        fill, color = own[8], own[9:12].T  # (B,), (B, 3)
+        color = torch.where((fill < GREY_SHARE)[:, None], color[:, :1], color)[..., None]
+        solid = (fill < CONSTANT_SHARE)[:, None]
+        laid = torch.where(solid[..., None], 0.0, color)
+        gain = torch.cat([gain, gain * laid], 2)
+        paint = torch.cat([paint, paint * laid + (color - laid)], 2)
+        hides = torch.cat([hides, hides | solid], 1)
+    which = which.flatten(1).long()
+    looked_up = [table.gather(2, which[:, None].expand(-1, 3, -1)) for table in (gain, paint)]
+    looked_up.append(hides.gather(1, which))
+    return Cover(*(pixels.unflatten(-1, (size, size)) for pixels in looked_up))
 
 
 def bent(
@@ -161,9 +207,10 @@ def bent(
     """
     size = x.shape[-1]
     (far_x, fast_x), (far_y, fast_y) = (axis.unbind(1) for axis in wave.unbind(1))
-    moved_x = x + size * far_x * torch.sin(fast_x * y + far_y * x * y / size)
-    moved_y = y + size * far_y * torch.sin(fast_y * x + fast_x * x * y / size)
-    return tuple(moved.clamp(0, size - 1).floor() for moved in (moved_x, moved_y))
+    # In place: new memory for every step would take longer than the steps.
+    moved_x = (far_y * x * y).div_(size).add_(fast_x * y).sin_().mul_(size * far_x).add_(x)
+    moved_y = (fast_x * x * y).div_(size).add_(fast_y * x).sin_().mul_(size * far_y).add_(y)
+    return tuple(moved.clamp_(0, size - 1).floor_() for moved in (moved_x, moved_y))
 
 
 class ImageOccluder(NamedTuple):

@@ -4,6 +4,7 @@ Letters: B batch, Hp Wp the picture's (padded) size, K points.
 """
 
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -279,8 +280,34 @@ def pad_visible(masks: list[np.ndarray | None]) -> Tensor | None:  # (H, W) each
     return pad_pictures([mask[..., None] for mask in masks])[:, 0]
 
 
-def collate_fits(items: list[FitItem]) -> FitBatch:
-    """Stack samples."""
+def cut_to_reach(item: FitItem, reach: float) -> FitItem:
+    """The sample with no more of its picture than what lies `reach` crop px or less, along x and y,
+    from the middle of the crop; of what is elsewhere nothing is to be seen."""
+    middle, ends = (CROP_SIZE - 1) / 2, torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    corners = torch.cartesian_prod(ends, ends) * reach + middle
+    corners = torch.cat([corners, torch.zeros(4, 1, dtype=torch.float64)], 1)
+    picture_from_crop = camera.invert_affine(item.crop_from_picture.double())
+    seen = camera.transform_points(picture_from_crop, corners)[:, :2].numpy()
+    # The pixels on either side of a point between them, and one more for rounding; two at least,
+    # as along a side of one pixel there is no place beside it.
+    size = np.array(item.picture.shape[1::-1])
+    start = np.clip(np.floor(seen.min(0)) - 1, 0, np.maximum(size - 2, 0)).astype(int)
+    end = np.clip(np.ceil(seen.max(0)) + 2, np.minimum(start + 2, size), size).astype(int)
+    (left, top), (right, bottom) = start, end
+    moved = torch.eye(4, dtype=item.crop_from_picture.dtype)
+    moved[0, 3], moved[1, 3] = float(left), float(top)
+    rows, columns = slice(top, bottom), slice(left, right)
+    return item._replace(
+        picture=item.picture[rows, columns],
+        crop_from_picture=item.crop_from_picture @ moved,
+        visible=None if item.visible is None else item.visible[rows, columns],
+    )
+
+
+def collate_fits(items: list[FitItem], *, reach: float = math.inf) -> FitBatch:
+    """Stack samples; `reach`: see `cut_to_reach`."""
+    if reach < math.inf:
+        items = [cut_to_reach(item, reach) for item in items]
 
     def stack(field: str) -> Tensor:
         return torch.stack([getattr(item, field) for item in items]).float()

@@ -13,6 +13,9 @@ from prnet.geometry.landmark_map import move_landmarks
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch, PosedFit
 
+# Pictures of a batch that are floats at the same time.
+AT_ONCE = 32
+
 
 def warp_to_crop(
     picture: Tensor,  # (B, C, Hp, Wp), uint8
@@ -24,18 +27,22 @@ def warp_to_crop(
     # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
     # pixels.
     crop_from_grid = torch.eye(3, device=picture.device) * (CROP_SIZE - 1) / 2
-    crop_from_grid[:2, 2] = (CROP_SIZE - 1) / 2
-    crop_from_grid[2, 2] = 1
+    crop_from_grid[:2, 2].fill_((CROP_SIZE - 1) / 2)
+    crop_from_grid[2, 2].fill_(1)
     affine = torch.cat([picture_from_crop[:, :2, :2], picture_from_crop[:, :2, 3:]], -1)
     affine = affine @ crop_from_grid  # (B, 2, 3), grid -> picture px
-    extent = torch.tensor([width - 1, height - 1], device=picture.device).clamp(min=1)
-    affine = affine * (2 / extent)[:, None]
+    x, y = affine.unbind(1)  # (B, 3)
+    affine = torch.stack([x * (2 / max(width - 1, 1)), y * (2 / max(height - 1, 1))], 1)
     affine[:, :, 2] -= 1
     grid = functional.affine_grid(
         affine, [len(picture), 1, CROP_SIZE, CROP_SIZE], align_corners=True
     )
-    crop = functional.grid_sample(picture.float(), grid, align_corners=True)
-    return crop / 255
+    # A float copy of all pictures at once would be the largest tensor of the step.
+    crops = [
+        functional.grid_sample(some.float(), own, align_corners=True)
+        for some, own in zip(picture.split(AT_ONCE), grid.split(AT_ONCE), strict=True)
+    ]
+    return torch.cat(crops).div_(255)
 
 
 def make_sample(
@@ -45,15 +52,15 @@ def make_sample(
     targets: Collection[str] = ("position_map",),  # fields of `FaceSample`
     moved: Tensor | None = None,  # (B, 4, 4), crop px -> crop px; None: as cropped
     mirrored: Tensor | None = None,  # (B,), bool; `moved` holds the mirror of x already
-    disturb: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    disturb: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
     attention: str = "silhouette",  # one of `prnet.datasets.attention_target.ATTENTIONS`
 ) -> FaceSample:
     """Images of a batch and the targets asked for, all through the same similarity.
 
     `disturb` makes of the images (B, 3, H, W) what the network is to see, and says which pixels of
-    the face it hides, (B, H, W) bool. Attention is the visible face that the batch brings, or the
-    silhouette of the fit's, without these; "released" is that of the released code, moved with the
-    picture.
+    the face it hides, (B, H, W) bool, None: none. Attention is the visible face that the batch
+    brings, or the silhouette of the fit's, without these; "released" is that of the released code,
+    moved with the picture.
     """
     crop_from_picture, crop_from_model = batch.crop_from_picture, batch.crop_from_model
     if moved is not None:

@@ -43,6 +43,17 @@ from prnet.sample import Prediction
 PRECISIONS = ("fp32", "bf16")
 
 
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions of CUDA cards in whole float32, which torch does not promise."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class NetworkOutput(NamedTuple):
     """What a network saw and said."""
 
@@ -160,7 +171,7 @@ class NetworkSource(Source):
         if self.occluder is not None:
             image, covered = self.occluder(image, batch.names)
         bf16 = self.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with without_tf32(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             beside = ()
             if self.given is not None:
                 beside = self.given.of(batch, pixel_origin=self.pixel_origin)

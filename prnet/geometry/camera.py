@@ -170,11 +170,18 @@ def transform_points(
     return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
 
 
-def invert_affine(matrix: Tensor) -> Tensor:  # (..., 4, 4)
+def flip_y(vectors: Tensor, dim: int) -> Tensor:  # 3 along dim
+    """F = diag(1, -1, 1) times them: between y up and y down."""
+    x, y, z = vectors.unbind(dim)
+    return torch.stack([x, -y, z], dim)
+
+
+def invert_affine(matrix: Tensor) -> Tensor:  # (..., 4, 4), invertible
     """The edge the other way round, (..., 4, 4), with an exact last row."""
-    linear = torch.linalg.inv(matrix[..., :3, :3])
+    # Whether it could be inverted is not asked: the host would wait for the device's answer.
+    linear = torch.linalg.inv_ex(matrix[..., :3, :3]).inverse
     inverse = torch.zeros_like(matrix)
     inverse[..., :3, :3] = linear
     inverse[..., :3, 3] = -(linear @ matrix[..., :3, 3:]).squeeze(-1)
-    inverse[..., 3, 3] = 1
+    inverse[..., 3, 3].fill_(1)
     return inverse

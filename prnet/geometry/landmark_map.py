@@ -24,31 +24,29 @@ POINTS_18 = (
     *((31, 31), (30, 30), (35, 35)),  # nose
     *((48, 48), (62, 66), (54, 54)),  # mouth
 )
-# The landmark that a mirrored face has in the place of each, iBUG.
-MIRRORED_68 = (
-    *range(16, -1, -1),
-    *range(26, 16, -1),
-    *range(27, 31),
-    *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46),
-    *(39, 38, 37, 36, 41, 40),
-    *range(54, 47, -1),
-    *range(59, 54, -1),
-    *range(64, 59, -1),
-    *(67, 66, 65),
-)
+# The landmark that a mirrored face has in the place of each, iBUG: runs of them, turned round.
+MIRRORED_RUNS = ((0, 17), (17, 27), (27, 28), (28, 29), (29, 30), (30, 31), (31, 36))
+MIRRORED_RUNS += ((42, 46), (46, 48), (36, 40), (40, 42), (48, 55), (55, 60), (60, 65), (65, 68))
+MIRRORED_68 = tuple(i for start, stop in MIRRORED_RUNS for i in reversed(range(start, stop)))
 
 
 def points_18(points: Tensor) -> Tensor:  # (B, 68, C)
     """The 18 of the landmark map among 68 points, (B, 18, C)."""
-    first, second = zip(*POINTS_18, strict=True)
-    return (points[:, list(first)] + points[:, list(second)]) / 2
+    first, second = _pairs_18(points)
+    return (first + second) / 2
 
 
 def visible_18(visible: Tensor) -> Tensor:  # (B, 68), bool
     """Which of the 18 are there: those of which every part is, (B, 18)."""
-    first, second = zip(*POINTS_18, strict=True)
-    return visible[:, list(first)] & visible[:, list(second)]
+    first, second = _pairs_18(visible)
+    return first & second
+
+
+def _pairs_18(values: Tensor) -> list[Tensor]:  # (B, 68, ...)
+    """Of both parts of each of the 18, (B, 18, ...) twice."""
+    # Views, put together on the device: a list of indices would be copied there, and waited for.
+    each = values.unbind(1)
+    return [torch.stack([each[i] for i in part], 1) for part in zip(*POINTS_18, strict=True)]
 
 
 def landmark_map(
@@ -62,11 +60,16 @@ def landmark_map(
 
     With `rounding` "nearest" that is the pixel in which the point lies; "floor", as released, loses
     what is behind the point, half a pixel up and to the left in the mean, and leaves the first row
-    and the first column empty. Points outside are moved to the nearest pixel that is left.
+    and the first column empty. Points outside are moved to the nearest pixel that is left, and what
+    is no number to the first.
     """
     shift, least = (0.5, 0) if rounding == "nearest" else (0.0, 1)
     column, row = (
-        (points.detach()[..., axis].float() + shift).floor().clamp(least, size - 1).long()
+        (points.detach()[..., axis].float() + shift)
+        .nan_to_num()
+        .floor()
+        .clamp(least, size - 1)
+        .long()
         for axis in (0, 1)
     )
     # An invisible point writes to a cell behind the map, which is cut off.
@@ -85,7 +88,7 @@ def resize_points(
     """The points after the picture is resampled to side `target`, its edges kept; z only scaled."""
     ratio = target / source
     shift = torch.zeros(points.shape[-1], dtype=points.dtype, device=points.device)
-    shift[:2] = (ratio - 1) / 2
+    shift[:2].fill_((ratio - 1) / 2)
     return points * ratio + shift
 
 
@@ -107,4 +110,5 @@ def swap_sides(
 ) -> Tensor:
     """Where mirrored, the values of the landmarks on the other side."""
     chosen = mirrored.reshape(-1, *[1] * (values.ndim - 1))
-    return torch.where(chosen, values[:, list(MIRRORED_68)], values)
+    mirrored_values = [values[:, start:stop].flip(1) for start, stop in MIRRORED_RUNS]
+    return torch.where(chosen, torch.cat(mirrored_values, 1), values)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prnet.geometry.camera import flip_y
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.sample import PosedFit
 
@@ -33,8 +34,8 @@ class FaceParameters(NamedTuple):
         """Model frame -> crop px, (B, 4, 4)."""
         pose = self.pose
         matrix = pose.new_zeros(pose.shape[0], 4, 4)
-        matrix[:, :3] = pose * pose.new_tensor(FLIP)[:, None]
-        matrix[:, 3, 3] = 1
+        matrix[:, :3] = flip_y(pose, 1)
+        matrix[:, 3, 3].fill_(1)
         return matrix
 
 
@@ -53,8 +54,7 @@ def posed_vertices(
 ) -> Tensor:
     """The vertices in the y-up plane of the crop, px, (B, N, 3)."""
     pose, *coefficients = split_parameters(parameters, model.num_shape)
-    vertices = model(*coefficients)  # (B, N, 3), model frame
-    return torch.baddbmm(pose[:, None, :, 3], vertices, pose[:, :, :3].transpose(1, 2))
+    return _posed(pose, model(*coefficients))
 
 
 def crop_points(
@@ -62,7 +62,12 @@ def crop_points(
     parameters: Tensor,  # (B, P)
 ) -> Tensor:
     """The vertices in crop px, (B, N, 3)."""
-    return posed_vertices(model, parameters) * parameters.new_tensor(FLIP)
+    pose, *coefficients = split_parameters(parameters, model.num_shape)
+    return _posed(flip_y(pose, 1), model(*coefficients))
+
+
+def _posed(pose: Tensor, vertices: Tensor) -> Tensor:  # (B, 3, 4), (B, N, 3)
+    return torch.baddbmm(pose[:, None, :, 3], vertices, pose[:, :, :3].transpose(1, 2))
 
 
 def mirrored_vertices(
@@ -146,7 +151,7 @@ class FitParameters(nn.Module):
         )
         mirrored = fit.mirrored[:, None]
         coefficients = torch.where(mirrored, self.mirror_image(coefficients), coefficients)
-        pose = fit.crop_from_model[:, :3] * fit.crop_from_model.new_tensor(FLIP)[:, None]
+        pose = flip_y(fit.crop_from_model[:, :3], 1)
         # The mirror of x, X = diag(-1, 1, 1), moves from the pose to the face: M V = (M X) (X V).
         sign = torch.where(mirrored, -1.0, 1.0)
         pose = torch.cat([pose[..., :1] * sign[..., None], pose[..., 1:]], -1)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from prnet.losses.loss import mean_over
+
 INPUT_SIDE = 120
 # Channels of the encoder's six stages; the paper counts the stages alone.
 ENCODER_CHANNELS = (16, 32, 64, 64, 128, 128)
@@ -61,18 +63,24 @@ class Critic(nn.Module):
 
 
 def critic_loss(
-    true_score: Tensor,  # (B,), logits of the faces with a fit
-    made_score: Tensor,  # (B',), logits of what the regressor made
+    true_score: Tensor,  # (B,), logits of the faces of fits
+    made_score: Tensor,  # (B,), logits of what the regressor made
+    *,
+    true: Tensor | None = None,  # (B,), bool: images with a fit; None: all
+    made: Tensor | None = None,  # (B,), bool: whose faces count as made up; None: all
 ) -> Tensor:
-    """-L_sc, which the critic minimises: -E log D(true) - E log(1 - D(made)); either may be
-    empty."""
-    parts = [functional.softplus(-true_score), functional.softplus(made_score)]
-    return sum((part.mean() for part in parts if len(part)), start=true_score.new_zeros(()))
+    """-L_sc, which the critic minimises: -E log D(true) - E log(1 - D(made)); 0 for none of
+    either."""
+    of_true = mean_over(functional.softplus(-true_score), true)
+    return of_true + mean_over(functional.softplus(made_score), made)
 
 
-def deception_loss(made_score: Tensor) -> Tensor:  # (B',), logits
+def deception_loss(
+    made_score: Tensor,  # (B,), logits
+    made: Tensor | None = None,  # (B,), bool; None: all
+) -> Tensor:
     """The part of L_sc that the regressor minimises, as printed: E log(1 - D(made))."""
-    return -functional.softplus(made_score).mean()
+    return -mean_over(functional.softplus(made_score), made)
 
 
 def average_gradients(module: nn.Module) -> None:

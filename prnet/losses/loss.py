@@ -65,6 +65,16 @@ class Loss(nn.Module):
             )
 
 
+def mean_over(
+    values: Tensor,  # (B,)
+    chosen: Tensor | None,  # (B,), bool; None: all
+) -> Tensor:
+    """Mean of the values chosen, 0 where none is, without asking the device how many there are."""
+    if chosen is None:
+        return values.mean()
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
+
+
 def root(squared: Tensor) -> Tensor:  # any shape, >= 0
     """Square root, elementwise, with the subgradient 0 at 0."""
     positive = squared > 0

@@ -62,7 +62,7 @@ def wpdc_weights(
     effect = torch.cat([pose, coefficients.expand(len(pose), -1)], 1)
     weights = difference.abs() * effect + WEIGHT_EPS
     observed = torch.ones_like(weights[0])
-    observed[DEPTH] = 0
+    observed[DEPTH].fill_(0)
     weights = weights * observed
     total = weights.amax(1, keepdim=True) if normalizer == "max" else weights.sum(1, keepdim=True)
     return weights / total
@@ -95,7 +95,8 @@ def landmark_consistency(
 
 
 class ParameterLoss(Loss):
-    """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the batch.
+    """Any sum of PDC, WPDC, VDC, Wing and landmark consistency, averaged over the images with a
+    fit.
 
     PDC and WPDC compare whitened parameters; the others points in px of the 256 crop (VDC in its
     unit), with the true t_z for the predicted. Points are the 68 landmarks and `num_random` other
@@ -185,10 +186,16 @@ class ParameterLoss(Loss):
         if self.model is None:
             raise ValueError("loss: it has no face yet; call set_face")
         true = self.fit_parameters(sample.fit)
+        index = torch.cat([self.landmark_index, self.random_vertices(true, sample.has_fit)])
+        share = 1.0  # of the images that teach
+        if sample.has_fit is not None:
+            # An image without a fit is compared with itself: it adds exactly nothing.
+            itself = prediction.parameters.detach()
+            true = torch.where(sample.has_fit[:, None], true, itself)
+            share = sample.has_fit.sum().clamp(min=1) / len(true)
         # The true t_z for the predicted: what is not observed has no gradient.
         unobserved = torch.arange(true.shape[1], device=true.device) == DEPTH
         predicted = torch.where(unobserved, true, prediction.parameters)
-        index = torch.cat([self.landmark_index, self.random_vertices(true)])
         model = self.model.at_vertices(index)
         difference = predicted - true
         offset = posed_vertices(model, predicted) - posed_vertices(model, true)  # (B, K, 3), px
@@ -201,7 +208,11 @@ class ParameterLoss(Loss):
             "landmarks_2d": lambda: landmark_consistency(at_landmarks[..., :2]).mean(),
             "landmarks_3d": lambda: landmark_consistency(at_landmarks).mean(),
         }
-        return {name: value * terms[name]() for name, value in self.coefficients.items() if value}
+        return {
+            name: value * terms[name]() / share
+            for name, value in self.coefficients.items()
+            if value
+        }
 
     def _wpdc(self, difference: Tensor, true: Tensor, model: MorphableModel) -> Tensor:
         """The weighted squares d^T W d of whitened errors, weighed at the points of `model`: their
@@ -213,9 +224,16 @@ class ParameterLoss(Loss):
         squares = weights * (difference / self.parameter_std).square()  # (B, P)
         return squares.mean() if self.normalizer == "max" else squares.sum(1).mean()
 
-    def random_vertices(self, parameters: Tensor) -> Tensor:  # (B, P)
+    def random_vertices(
+        self,
+        parameters: Tensor,  # (B, P)
+        has_fit: Tensor | None = None,  # (B,), bool: whose parameters are known; None: all
+    ) -> Tensor:
         """Indices of vertices, a function of the batch alone, (num_random,)."""
         count = len(self.shuffle)
-        start = (parameters[:, :NUM_POSE].abs().double().sum() * SPREAD).long()
+        pose = parameters[:, :NUM_POSE].abs().double()
+        if has_fit is not None:
+            pose = torch.where(has_fit[:, None], pose, 0.0)
+        start = (pose.sum() * SPREAD).long()
         steps = torch.arange(self.num_random, device=parameters.device)
         return self.shuffle[(start + steps) % count]

@@ -48,6 +48,7 @@ class PointsLoss(Loss):
         self.pairs = pairs
         self.depth = depth
         self.near = near
+        self.register_buffer("near_index", torch.tensor(NEAR), persistent=False)  # (2, pairs)
 
     def set_face(self, face: Face) -> None:
         index = spread_points(face, self.pairs)
@@ -72,7 +73,7 @@ class PointsLoss(Loss):
         offset = torch.cat([offset[..., :2], self.depth * depth], -1)
         low, high = true[:, :NUM_LANDMARKS, :2].aminmax(dim=1)
         side = (high - low).prod(1).sqrt()  # (B,)
-        upper, lower = NEAR
+        upper, lower = self.near_index
         vector = offset[:, upper] - offset[:, lower]
         percent, near = (
             100 * root(error.square().sum(-1)) / side[:, None] for error in (offset, vector)

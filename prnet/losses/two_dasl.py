@@ -23,7 +23,7 @@ from prnet.losses.parameters import (
     VdcUnit,
     landmark_consistency,
 )
-from prnet.sample import FaceSample, PosedFit, Prediction
+from prnet.sample import FaceSample, Prediction
 
 Supervision = Literal["wpdc", "vdc", "pdc"]
 PointUnit = Literal["side", "px"]
@@ -105,7 +105,7 @@ class TwoDASLLoss(Loss):
         }
         require_coefficients(self.weights)
         self.finetune_from = {1: math.inf, 2: 0.0, "both": stage_1_epochs}[stage]
-        self.epoch = 0.0
+        self.is_finetuning = self.finetune_from <= 0  # stage 2?
         common = {
             "num_shape": num_shape,
             "num_exp": num_exp,
@@ -123,7 +123,7 @@ class TwoDASLLoss(Loss):
         if self_critic > 0:
             self.critic = Critic(num_parameters)
             self.critic_optimizer = torch.optim.Adam(
-                self.critic.parameters(), lr=critic_learning_rate
+                self.critic.parameters(), lr=critic_learning_rate, fused=True
             )
 
     @property
@@ -144,12 +144,7 @@ class TwoDASLLoss(Loss):
         self.parameter_mean.copy_(mean)
 
     def start_step(self, epoch: float) -> None:
-        self.epoch = epoch
-
-    @property
-    def is_finetuning(self) -> bool:
-        """Stage 2?"""
-        return self.epoch >= self.finetune_from
+        self.is_finetuning = epoch >= self.finetune_from
 
     def forward(self, prediction: Prediction, sample: FaceSample) -> dict[str, Tensor]:
         """Every term with its weight; those of weight 0 are left out.
@@ -158,7 +153,7 @@ class TwoDASLLoss(Loss):
             ValueError: as `ParameterLoss`.
         """
         supervised = self.finetuning if self.is_finetuning else self.supervised
-        values = self._over_fits(supervised, prediction, sample)
+        values = supervised(prediction, sample)
         terms = [name for name, value in self.weights.items() if value > 0]
         if self.is_finetuning or not terms:
             return values
@@ -178,14 +173,13 @@ class TwoDASLLoss(Loss):
         logged."""
         if self.critic is None or self.is_finetuning:
             return {}
-        made = self._made(sample)
-        images = [sample.image, sample.image[made]]
-        vectors = [self.supervised.fit_parameters(sample.fit), prediction.parameters.detach()[made]]
-        if sample.has_fit is not None:
-            images[0], vectors[0] = images[0][sample.has_fit], vectors[0][sample.has_fit]
-        scores = self.critic(torch.cat(images), self._whitened(torch.cat(vectors)))
-        true_score, made_score = scores.split([len(one) for one in images])
-        loss = critic_loss(true_score, made_score)
+        latent = self.critic.encode(sample.image)
+        fits = self.supervised.fit_parameters(sample.fit)
+        true_score, made_score = (
+            self.critic.judge(latent, self._whitened(vectors))
+            for vectors in (fits, prediction.parameters.detach())
+        )
+        loss = critic_loss(true_score, made_score, true=sample.has_fit, made=made_up(sample))
         # What the regressor's own step left in the critic's gradients is not the critic's.
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -216,20 +210,6 @@ class TwoDASLLoss(Loss):
             self.critic.load_state_dict(state["critic"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
-    def _over_fits(
-        self, supervised: ParameterLoss, prediction: Prediction, sample: FaceSample
-    ) -> dict[str, Tensor]:
-        """The supervised loss over the images with a fit, 0 where there is none."""
-        if sample.has_fit is None:
-            return supervised(prediction, sample)
-        if not sample.has_fit.any():
-            zero = 0 * prediction.parameters.sum()
-            return {name: zero for name, value in supervised.coefficients.items() if value > 0}
-        return supervised(
-            Prediction(parameters=prediction.parameters[sample.has_fit]),
-            sample._replace(fit=PosedFit(*(field[sample.has_fit] for field in sample.fit))),
-        )
-
     def _points(self, parameters: Tensor) -> Tensor:  # (B, P)
         """The 68 landmarks in the unit of points, (B, 68, 3), at t_z = 0."""
         observed = torch.where(self._is_depth, 0.0, parameters)
@@ -245,18 +225,11 @@ class TwoDASLLoss(Loss):
         given = points_18(sample.landmarks) / self.point_unit
         return landmark_consistency(points_18(points[..., :2]) - given, weights)
 
-    def _made(self, sample: FaceSample) -> Tensor:
-        """Which images' parameters the critic takes for made up, (B,) bool."""
-        if sample.has_fit is None or sample.has_fit.all():
-            return torch.ones(len(sample.image), dtype=torch.bool, device=sample.image.device)
-        return ~sample.has_fit
-
     def _deception(self, prediction: Prediction, sample: FaceSample) -> Tensor:
-        made = self._made(sample)
         with torch.no_grad():  # the image is no part of what the regressor makes
-            latent = self.critic.encode(sample.image[made])
-        scores = self.critic.judge(latent, self._whitened(prediction.parameters[made]))
-        return deception_loss(scores)
+            latent = self.critic.encode(sample.image)
+        scores = self.critic.judge(latent, self._whitened(prediction.parameters))
+        return deception_loss(scores, made_up(sample))
 
     def _whitened(self, parameters: Tensor) -> Tensor:  # (B, P)
         """The critic's input, (B, P)."""
@@ -267,3 +240,9 @@ class TwoDASLLoss(Loss):
     def _is_depth(self) -> Tensor:
         """(P,), bool: t_z, which no loss observes."""
         return torch.arange(self.num_parameters, device=self.parameter_mean.device) == DEPTH
+
+
+def made_up(sample: FaceSample) -> Tensor | None:
+    """Whose faces the critic takes for made up, (B,) bool: the images without a fit; None, or all
+    in a batch in which each has one: all."""
+    return None if sample.has_fit is None else ~sample.has_fit | sample.has_fit.all()

@@ -50,6 +50,7 @@ class PoseRegressor(nn.Module):
         super().__init__()
         self.coordinate_scale = coordinate_scale
         self.linear = nn.Linear(channels, 13)
+        self.register_buffer("middle", torch.tensor([0.5, -0.5, 0.25]), persistent=False)
 
     def forward(self, features: Tensor) -> Pose:  # (B, C, H, W)
         """Pose from model units to crop px, (B,), (B, 3, 3), (B, 3)."""
@@ -57,11 +58,10 @@ class PoseRegressor(nn.Module):
             pooled = features.to(self.linear.weight.dtype).mean((2, 3))
             matrix, log_scale, shift = self.linear(pooled).split([9, 1, 3], 1)
             identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-            middle = matrix.new_tensor([0.5, -0.5, 0.25])
             return Pose(
                 scale=self.coordinate_scale / 4 * log_scale.squeeze(1).exp(),
                 rotation=nearest_rotation(matrix.unflatten(1, (3, 3)) + identity, damping=DAMPING),
-                translation=self.coordinate_scale * (middle + shift),
+                translation=self.coordinate_scale * (self.middle + shift),
             )
 
 

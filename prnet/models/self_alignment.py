@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prnet.checks import require_choice
 from prnet.geometry.align import Similarity, nearest_rotation, umeyama, weight_shares
+from prnet.geometry.camera import flip_y
 from prnet.geometry.uv import UVLayout
 from prnet.sample import Pose
 
@@ -52,9 +53,9 @@ def apply_pose(
 ) -> Tensor:
     """G = F (f R S + t) of eq. 2, (B, 3, H, W), crop px."""
     with torch.autocast(shape_map.device.type, enabled=False):
-        flip = shape_map.new_tensor([1.0, -1.0, 1.0])[:, None]
-        linear = flip * pose.scale[:, None, None] * pose.rotation
-        posed = torch.baddbmm(flip * pose.translation[..., None], linear, shape_map.flatten(2))
+        linear = flip_y(pose.scale[:, None, None] * pose.rotation, 1)
+        translation = flip_y(pose.translation, 1)[..., None]
+        posed = torch.baddbmm(translation, linear, shape_map.flatten(2))
         return posed.unflatten(2, shape_map.shape[2:])
 
 
@@ -145,11 +146,11 @@ class SelfAlignment(nn.Module):
             )
             if attention is not None:
                 attention = attention.to(precision)
-            flip = shape_map.new_tensor([1.0, -1.0, 1.0])
+            posed = pose_dependent_map.flatten(2)[..., self.texels].transpose(1, 2)
             pose = Pose(
                 *align_landmarks(
                     shape_map.flatten(2)[..., self.texels].transpose(1, 2),
-                    flip * pose_dependent_map.flatten(2)[..., self.texels].transpose(1, 2),
+                    flip_y(posed, 2),
                     self.weights(pose_dependent_map, attention),
                     alignment=self.alignment,
                 )

@@ -185,8 +185,8 @@ class Swift(Regressor):
         """(B, K, 3), crop px, float32 under autocast too; depth from an origin of its own."""
         with torch.autocast(whitened.device.type, enabled=False):
             offset = whitened.to(self.head.weight.dtype).unflatten(1, (-1, 3))
-            center = offset.new_tensor([CENTER_PX, CENTER_PX, 0.0])
-            return center + UNIT_PX * offset
+            x, y, z = (UNIT_PX * offset).unbind(2)
+            return torch.stack([CENTER_PX + x, CENTER_PX + y, z], 2)
 
     def parameters_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
         """Those of the face nearest to the points, (B, P).

@@ -1,8 +1,10 @@
-"""The training loop: batches -> a checkpoint, resumable to the bit.
+"""The training loop: batches -> a checkpoint, resumable to the bit: on a CPU, and with
+`trainer.deterministic` on a CUDA card as far as its kernels are.
 
 Letters: B batch, H W crop and map side.
 """
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prnet.checks import require_choice
-from prnet.datasets.augment import AugmentRule, augment
+from prnet.datasets.augment import AugmentRule, augment, reach_of
 from prnet.datasets.pictures import collate_fits
 from prnet.datasets.training_sets import StepSampler, TrainingData
 from prnet.evaluation.sources import PRECISIONS
@@ -24,7 +26,7 @@ from prnet.models.network import Network
 from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
 from prnet.training.compiling import compiles
-from prnet.training.optimizer import make_optimizer
+from prnet.training.optimizer import make_optimizer, set_learning_rate
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
 from prnet.training.run_files import RunFiles
@@ -73,7 +75,7 @@ def train(
         ValueError: precision or optimizer is none of its choices, or `resume` belongs to a run
             over other samples, batches or processes, or with other settings.
     """
-    require_choice("precision", plan.precision, PRECISIONS)
+    require_choice("precision", plan.precision, (*PRECISIONS, "tf32"))
     device = processes.device
     start = resume["step"] if resume else 0
     batching = {"batch_size": plan.batch_size, "seed": plan.seed, "start": start}
@@ -84,7 +86,7 @@ def train(
     # Network, optimiser, and where an earlier run left them.
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
     model.to(device, memory_format=memory_format)
-    optimizer = make_optimizer(model, plan)
+    optimizer = make_optimizer(model, plan, device)
     average = WeightAverage(model, plan.average)
     compiled = compiles(
         plan.compile,
@@ -109,7 +111,7 @@ def train(
     bn_batches = calibration_batches(model, plan, total_steps)
     loader = loader_of(
         data.concatenated(),
-        collate_fits,
+        functools.partial(collate_fits, reach=reach_of(rule)),
         num_workers=plan.num_workers,
         pin_memory=device.type == "cuda",
         batch_sampler=sampler,
@@ -152,30 +154,33 @@ def train(
                     save(step - 1)
                 raise
             generator = batch_generator(plan.seed, step, processes.rank, device)
-            sample = augment(batch, decoder, rule, generator, targets=targets)
 
             # Forward, backward, update.
             learning_rate = plan.learning_rate * schedule(epoch, total_steps / steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+            set_learning_rate(optimizer, learning_rate)
             loss_fn.start_step(epoch)
-            with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-                image = sample.image.contiguous(memory_format=memory_format)
-                prediction = network(image, *(getattr(sample, name) for name in model.inputs))
-            losses = loss_fn(prediction, sample)  # name -> weighted scalar
             optimizer.zero_grad(set_to_none=True)
-            sum(losses.values()).backward()
+            seen = []
+            for part in batch.parts(plan.accumulate):
+                sample = augment(part, decoder, rule, generator, targets=targets)
+                with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+                    image = sample.image.contiguous(memory_format=memory_format)
+                    prediction = network(image, *(getattr(sample, name) for name in model.inputs))
+                losses = loss_fn(prediction, sample)  # name -> weighted scalar
+                (sum(losses.values()) / plan.accumulate).backward()
+                seen.append((prediction, sample, losses))
             if plan.clip_norm is not None and epoch >= plan.clip_from:
                 nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
             optimizer.step()
             average.update(step)
-            taught = loss_fn.after_step(prediction, sample)
+            losses = mean_terms([losses for *_, losses in seen])
+            taught = mean_terms([loss_fn.after_step(*one) for *one, _ in seen])
 
             # Report.
-            written = step_log.add(step, losses, taught, learning_rate)
-            if written and "position_map" in loss_fn.targets:
-                share = unreachable_share(sample.position_map, loss_fn.weight_mask, model)
-                step_log.write("ground_truth_out_of_reach", share, step)
+            if "position_map" in loss_fn.targets and step_log.writes(step + 1):
+                share = unreachable_share(seen[-1][1].position_map, loss_fn.weight_mask, model)
+                taught = taught | {"ground_truth_out_of_reach": share}
+            step_log.add(step, losses, taught, learning_rate)
 
             # Save, then validate: a run that is killed meanwhile goes on with the validation.
             leaving = stopped.agreed(step, processes)
@@ -193,13 +198,22 @@ def train(
     return Ending(0, files.best)
 
 
+def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of the parts of a batch, the mean of each term."""
+    first, *others = parts
+    if not others:
+        return first
+    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in first}
+
+
 def unreachable_share(
     position_map: Tensor,  # (B, 3, H, W), crop px
     weight_mask: Tensor,  # (H, W)
     model: Network,
-) -> float:
+) -> Tensor:
     """Share of supervised texels with a coordinate outside what the network can output (PRN's
-    sigmoid)."""
+    sigmoid), a scalar."""
     low, high = model.reach
-    outside = (position_map < low) | (position_map > high)
-    return float(outside.any(1)[:, weight_mask > 0].float().mean())
+    outside = ((position_map < low) | (position_map > high)).any(1)
+    supervised = weight_mask > 0
+    return (outside & supervised).sum() / (len(outside) * supervised.sum())

@@ -20,9 +20,11 @@ class Plan(NamedTuple):
     momentum: float  # of sgd
     clip_norm: float | None  # the largest norm of a step's gradient, all weights together
     clip_from: float  # epochs; until then it is not clipped
-    batch_size: int
-    precision: str  # one of `prnet.evaluation.sources.PRECISIONS`
+    batch_size: int  # samples a step and process
+    accumulate: int  # parts of it that are on the device one after the other
+    precision: str  # one of `prnet.evaluation.sources.PRECISIONS`, or tf32
     channels_last: bool
+    deterministic: bool  # kernels of a CUDA card: see `prnet.training.card`
     compile: bool | str  # auto: see `prnet.training.compiling`
     num_workers: int
     log_every: int  # steps
@@ -36,8 +38,13 @@ class Plan(NamedTuple):
         """Itself; raises ValueError for a number that would train nothing, or on without end."""
         for name in ("epochs", "validate_every"):
             require_above_zero(f"trainer.{name}", getattr(self, name))
-        for name in ("batch_size", "log_every", "save_every"):
+        for name in ("batch_size", "accumulate", "log_every", "save_every"):
             require_count(f"trainer.{name}", getattr(self, name))
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"trainer.accumulate={self.accumulate}: does not divide trainer.batch_size="
+                f"{self.batch_size}, which it takes in so many equal parts"
+            )
         if self.max_steps is not None:
             require_count("trainer.max_steps", self.max_steps)
         if self.num_workers != "auto":

@@ -13,6 +13,7 @@ from prnet.files import STALE_SECONDS, remove_leftovers, written_whole
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.average import WeightAverage
+from prnet.training.optimizer import load_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class RunFiles:
                 f"resume: {', '.join(different)}; resume with the same settings, or start anew "
                 "with init="
             )
-        optimizer.load_state_dict(resume["optimizer"])
+        load_optimizer(optimizer, resume["optimizer"])
         loss_fn.load_training_state(resume.get("loss", {}))
         average.load_state(resume.get("average", {}))
         self.best = resume["best"]

@@ -44,11 +44,34 @@ def named_thread_errors(run_dir: Path) -> Iterator[None]:
         threading.excepthook = before
 
 
+class OnItsWay:
+    """Scalars of a step, copied to the host while the device goes on."""
+
+    def __init__(self, scalars: Mapping[str, Tensor]) -> None:
+        self.names = list(scalars)
+        values = torch.stack([value.detach() for value in scalars.values()])
+        self.event: torch.cuda.Event | None = None
+        if values.device.type == "cuda":
+            # From memory that may be paged out, a copy has the host wait for all that is queued.
+            pinned = torch.zeros(len(values), dtype=values.dtype, pin_memory=True)
+            values = pinned.copy_(values, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+        self.values = values
+
+    def arrived(self) -> dict[str, float]:
+        """As numbers, once the device has come by."""
+        if self.event is not None:
+            self.event.synchronize()
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
 class StepLog(contextlib.ExitStack):
     """Every step's loss terms, checked to be finite; every `log_every` steps they are written.
 
-    Terms are read from the device a step late, so that reading them does not hold it up. Only the
-    first process writes; all check. The files and the bar are closed as the context is left.
+    Terms are read a step late: from a copy that the device makes on its way, so that it is never
+    waited for with nothing left to do. Only the first process writes; all check. The files and the
+    bar are closed as the context is left.
     """
 
     def __init__(
@@ -64,26 +87,26 @@ class StepLog(contextlib.ExitStack):
             self.writer = self.enter_context(SummaryWriter(str(run_dir)))
         bar = tqdm(unit="step", total=total_steps, initial=start, disable=not processes.is_first)
         self.bar = self.enter_context(bar)
-        self.unchecked: tuple[int, dict[str, Tensor]] | None = None
+        self.unchecked: tuple[int, OnItsWay] | None = None
         self.seen_at, self.seen_step = time.perf_counter(), start
 
     def add(
         self,
         step: int,
         losses: Mapping[str, Tensor],
-        taught: Mapping[str, Tensor],  # what a loss learns itself; no part of the sum
+        taught: Mapping[str, Tensor],  # what else is of interest; no part of the sum
         learning_rate: float,
-    ) -> bool:
-        """Take the terms of a step; returns whether this is a step that is written.
+    ) -> None:
+        """Take the terms of a step, and write those of the step before where it is time to.
 
         Raises:
             FloatingPointError: a term of the step before is not finite.
         """
         terms = self.check()
-        self.unchecked = step, {k: v.detach() for k, v in {**losses, **taught}.items()}
+        self.unchecked = step, OnItsWay({**losses, **taught})
         self.bar.update()
-        if self.writer is None or not terms or step % self.plan.log_every:
-            return False
+        if not terms or not self.writes(step):
+            return
         now = time.perf_counter()
         samples = (step - self.seen_step) * self.plan.batch_size * self.processes.size
         speed = samples / (now - self.seen_at)
@@ -94,7 +117,10 @@ class StepLog(contextlib.ExitStack):
         self.write("samples_per_second", speed, step)
         total = sum(terms[name] for name in losses if name in terms)
         self.bar.set_postfix(loss=f"{total:.3f}", samples_s=f"{speed:.1f}")
-        return True
+
+    def writes(self, step: int) -> bool:
+        """Whether the terms of the step before are written at this step."""
+        return self.writer is not None and step % self.plan.log_every == 0
 
     def write(self, name: str, value: float, step: int) -> None:
         """A scalar of training, on the first process."""
@@ -117,7 +143,7 @@ class StepLog(contextlib.ExitStack):
         if self.unchecked is None:
             return {}
         (step, terms), self.unchecked = self.unchecked, None
-        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        values = terms.arrived()
         if not np.isfinite(list(values.values())).all():
             raise FloatingPointError(
                 f"step {step}: the loss is not finite ({values}); the last good state is last.pt. "

@@ -3,20 +3,25 @@
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from prnet.datasets import augment as module
 from prnet.datasets.augment import (
     AugmentRule,
     augment,
     blurred,
     developed,
+    draw,
+    draw_blur,
+    draw_film,
+    draw_gain,
     draw_similarity,
-    scale_channels,
+    reach_of,
 )
+from prnet.datasets.pictures import FitItem, collate_fits
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.entry import CONFIG_DIR
 from prnet.geometry import camera, position_map
@@ -178,20 +183,21 @@ def test_some_images_are_turned_and_the_rest_is_drawn_as_ever():
 
 
 def test_some_images_have_their_channels_scaled():
-    image = torch.full((2000, 3, 1, 1), 0.5)
-    gains = (0.6, 1.4)
-    always = scale_channels(image, gains, torch.Generator().manual_seed(0))
-    half = scale_channels(image, gains, torch.Generator().manual_seed(0), probability=0.5)
-    kept = (half == image).flatten(1).all(1)
+    rule = AugmentRule(color=(0.6, 1.4))
+    always = draw_gain(2000, rule, torch.Generator().manual_seed(0))
+    rule = rule._replace(color_probability=0.5)
+    half = draw_gain(2000, rule, torch.Generator().manual_seed(0))
+    kept = (half == 1).flatten(1).all(1)
     assert kept.float().mean() == pytest.approx(0.5, abs=0.04)
     assert torch.equal(half[~kept], always[~kept])
-    assert always.min() >= 0.3
-    assert always.max() <= 0.7
+    assert always.min() >= 0.6
+    assert always.max() <= 1.4
 
 
 def test_each_channel_has_its_own_gain():
-    image = torch.full((500, 3, 1, 1), 0.5)
-    gain = scale_channels(image, (0.6, 1.4), torch.Generator().manual_seed(0))[..., 0, 0] / 0.5
+    gain = draw_gain(500, AugmentRule(color=(0.6, 1.4)), torch.Generator().manual_seed(0))[
+        ..., 0, 0
+    ]
     assert torch.corrcoef(gain.T).fill_diagonal_(0).abs().max() < 0.15
     assert gain.amin() < 0.61
     assert gain.amax() > 1.39
@@ -232,7 +238,7 @@ def test_a_rule_without_film_leaves_images_and_random_numbers_alone():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     image = torch.rand(2, 3, 8, 8)
-    assert torch.equal(developed(image, AugmentRule(), generator), image)
+    assert torch.equal(developed(image, draw_film(2, 8, AugmentRule(), generator)), image)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -241,7 +247,8 @@ def test_film_stays_within_its_limits():
     image[:, 0] = 0.3
 
     def made(**values):
-        return developed(image, AugmentRule(**values), torch.Generator().manual_seed(0))
+        film = draw_film(200, 4, AugmentRule(**values), torch.Generator().manual_seed(0))
+        return developed(image, film)
 
     gain = made(exposure=(0.5, 2.0)) / image
     assert 0.5 <= gain.min() < 0.55
@@ -252,9 +259,8 @@ def test_film_stays_within_its_limits():
     assert 0.5 <= power.min() < 0.55
     assert 1.9 < power.max() <= 2.0001
     assert power.log().mean().abs() < 0.1
-    black = developed(
-        torch.zeros(200, 3, 4, 4), AugmentRule(gamma=(0.5, 2.0)), torch.Generator().manual_seed(0)
-    )
+    film = draw_film(200, 4, AugmentRule(gamma=(0.5, 2.0)), torch.Generator().manual_seed(0))
+    black = developed(torch.zeros(200, 3, 4, 4), film)
     assert black.max() < 0.05  # a gradient of a power at 0 is not finite, so it is not quite 0
     spread = (made(contrast=(0.5, 2.0)) - image.mean((1, 2, 3), keepdim=True)) / (
         image - image.mean((1, 2, 3), keepdim=True)
@@ -275,60 +281,49 @@ def test_film_stays_within_its_limits():
 
 def test_blur_takes_detail_from_some_images_and_keeps_their_tone():
     image = torch.rand(100, 3, 64, 64)
-    soft = blurred(image, (8, 8), torch.Generator().manual_seed(0), probability=0.4)
-    changed = (soft != image).flatten(1).any(1)
-    assert 25 < changed.sum() < 55
-    detail = soft[changed].diff(dim=-1).abs().mean() / image[changed].diff(dim=-1).abs().mean()
-    assert detail < 0.1
-    torch.testing.assert_close(
-        soft[changed].mean((2, 3)), image[changed].mean((2, 3)), atol=0.02, rtol=0
-    )
+    rule = AugmentRule(blur=0.4, blur_side=(8, 8))
+    side, chosen = draw_blur(100, 64, rule, torch.Generator().manual_seed(0))
+    assert side == 8
+    assert 25 < chosen.sum() < 55
+    soft = blurred(image, side)
+    assert soft.diff(dim=-1).abs().mean() / image.diff(dim=-1).abs().mean() < 0.1
+    torch.testing.assert_close(soft.mean((2, 3)), image.mean((2, 3)), atol=0.02, rtol=0)
 
 
 def test_blur_is_of_any_size_within_its_limits():
-    image = torch.rand(1, 3, 64, 64)
-    details = [
-        blurred(image, (4, 60), torch.Generator().manual_seed(seed), probability=1.0)
-        .diff(dim=-1)
-        .abs()
-        .mean()
-        for seed in range(30)
-    ]
-    assert max(details) > 10 * min(details)
+    rule = AugmentRule(blur=1.0, blur_side=(4, 60))
+    sides = [draw_blur(1, 64, rule, torch.Generator().manual_seed(seed))[0] for seed in range(60)]
+    assert 4 <= min(sides) < 10
+    assert 54 < max(sides) <= 60
+    assert draw_blur(1, 32, rule._replace(blur_side=(60, 60)), torch.Generator())[0] == 32
 
 
-def test_rates_and_sizes_of_the_rule_reach_what_draws(face, decoder, monkeypatch):
-    asked = {}
+def test_rates_and_sizes_of_the_rule_reach_the_images(face, decoder):
+    """Of a grey picture: who is blurred, coloured and occluded, and by how much."""
+    batch, _ = frontal_batch(face, 60)
+    batch = batch._replace(picture=torch.full_like(batch.picture, 100))
+    still = {"rotation_deg": 0.0, "translation": 0.0, "scale": (1.0, 1.0), "blur": 0.0}
 
-    def watch(name: str) -> None:
-        original = getattr(module, name)
+    def made(**values):
+        generator = torch.Generator().manual_seed(0)
+        return augment(batch, decoder, AugmentRule(**still | values), generator, targets=()).image
 
-        def watched(*given, **settings):
-            asked[name] = (*given, settings)
-            return original(*given, **settings)
-
-        monkeypatch.setattr(module, name, watched)
-
-    for name in ("blurred", "scale_channels", "draw_cover"):
-        watch(name)
-    batch, _ = frontal_batch(face, 2)
-    rule = AugmentRule(
-        color=(0.7, 1.2),
-        color_probability=0.2,
-        color_clip=False,
-        blur=0.3,
-        blur_side=(50, 60),
-        occlusion=0.4,
-        occluder="noise",
-        occlusion_size=(0.2, 0.3),
-    )
-    augment(batch, decoder, rule, torch.Generator().manual_seed(0))
-    assert asked["blurred"][1] == (50, 60)
-    assert asked["blurred"][-1] == {"probability": 0.3}
-    assert asked["scale_channels"][1] == (0.7, 1.2)
-    assert asked["scale_channels"][-1] == {"probability": 0.2, "clip": False}
-    assert asked["draw_cover"][:3] == ("noise", 2, SIZE)
-    assert asked["draw_cover"][-1] == {"probability": 0.4, "noise_sides": (0.2, 0.3)}
+    plain = {"color": (1.0, 1.0), "occlusion": 0.0}
+    grey = made(**plain)
+    covered = (made(**plain | {"occlusion": 0.4}) != grey).any(1)
+    assert 14 < covered.flatten(1).any(1).sum() < 34
+    small = (made(**plain | {"occlusion": 1.0, "occlusion_size": (0.05, 0.1)}) != grey).any(1)
+    assert small.float().mean() < 0.01 < covered.float().mean()
+    gain = (made(**plain | {"color": (1.5, 3.0), "color_probability": 0.2}) / grey)[..., 128, 128]
+    coloured = (gain != 1).any(1)
+    assert 5 < coloured.sum() < 22
+    assert gain[coloured].min() > 1.5
+    assert gain.max() <= 255 / 100 + 1e-4  # clipped to white
+    beyond = made(**plain | {"color": (1.5, 3.0), "color_clip": False}) / grey
+    assert beyond[..., 128, 128].max() > 2.8
+    draws = draw(2, SIZE, AugmentRule(blur=1.0, blur_side=(50, 50)), torch.Generator())
+    assert draws.soft_side == 50
+    assert draws.soft.all()
 
 
 def test_papers_configurations():
@@ -412,3 +407,42 @@ def test_decoder_equals_mesh_then_uv(face, monkeypatch, few):
         decoder(shape_params[:, :1], exp_params, matrix)
     with pytest.raises(ValueError, match="texels"):
         PositionMapDecoder(model, face.uv, texels="mask")
+
+
+@pytest.mark.parametrize("name", ["none", "photos", "prn"])
+def test_what_is_cut_off_is_in_no_image(name, face, decoder):
+    """The same images from a part of the picture: of a face that fills a tenth of it, a tenth and
+    the margin."""
+    rule = AugmentRule(**OmegaConf.load(Path(CONFIG_DIR, "augment", f"{name}.yaml")))
+    random = np.random.default_rng(0)
+    tilt = torch.tensor(0.3, dtype=torch.float64)
+    center, size = torch.tensor([410.0, 300.0], dtype=torch.float64), torch.tensor(200.0).double()
+    picture = cv2.GaussianBlur(random.integers(0, 256, (900, 1200, 3), np.uint8), (9, 9), 2)
+    item = FitItem(
+        picture=picture,
+        crop_from_picture=camera.crop_from_image(center, size, tilt=tilt),
+        crop_from_model=torch.eye(4).double(),
+        shape_params=torch.zeros(face.morphable_model.num_shape),
+        exp_params=torch.zeros(face.morphable_model.num_exp),
+        visible=picture[..., 0],
+    )
+    whole, cut = (collate_fits([item] * 8, reach=reach) for reach in (math.inf, reach_of(rule)))
+    images = [
+        augment(batch, decoder, rule, torch.Generator().manual_seed(3), targets=("attention",))
+        for batch in (whole, cut)
+    ]
+    torch.testing.assert_close(images[0].image, images[1].image, atol=2e-3, rtol=0)
+    torch.testing.assert_close(images[0].attention, images[1].attention, atol=2e-3, rtol=0)
+    most = {"none": 0.08, "photos": 0.15, "prn": 0.25}[name]
+    assert cut.picture.nbytes < most * whole.picture.nbytes
+
+
+def test_a_crop_beside_its_picture_keeps_an_edge_of_it():
+    item = FitItem(
+        np.ones((30, 40, 3), np.uint8), torch.eye(4), torch.eye(4), torch.zeros(1), torch.zeros(1)
+    )
+    away = torch.eye(4)
+    away[0, 3] = 500.0
+    batch = collate_fits([item._replace(crop_from_picture=away)], reach=130.0)
+    assert batch.picture.shape == (1, 3, 30, 2)
+    assert not warp_to_crop(batch.picture, batch.crop_from_picture).any()

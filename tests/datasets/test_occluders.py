@@ -14,9 +14,8 @@ from prnet.datasets.occluders import (
     ImageOccluder,
     bent,
     draw_cover,
-    noise_cover,
+    draw_cover_numbers,
     noise_texture,
-    shape_cover,
 )
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import CONFIG_DIR, shipped_dataset
@@ -59,7 +58,7 @@ def test_draws_are_reproducible(name):
 
 
 def test_noise_is_textured_and_of_the_size_asked():
-    texture = noise_texture(2, SIZE, generator(1))
+    texture = noise_texture(draw_cover_numbers("noise", 2, generator(1)).textures, SIZE)
     assert texture.min() >= 0
     assert texture.max() <= 1
     assert texture.std() > 0.05
@@ -67,7 +66,9 @@ def test_noise_is_textured_and_of_the_size_asked():
     smooth = torch.nn.functional.avg_pool2d(texture, SIZE // 4)
     assert smooth.std() > 0.05
     shares = [
-        noise_cover(300, SIZE, generator(), probability=1.0, sides=sides).hides.float().mean()
+        draw_cover("noise", 300, SIZE, generator(), probability=1.0, noise_sides=sides)
+        .hides.float()
+        .mean()
         for sides in ((0.1, 0.1), (0.4, 0.4))
     ]
     # Squares or discs, centred on the image: up to 3/4 of one may hang over its border.
@@ -76,7 +77,7 @@ def test_noise_is_textured_and_of_the_size_asked():
 
 
 def test_noise_lies_anywhere_in_both_forms_with_a_wavy_outline():
-    cover = noise_cover(1500, SIZE, generator(), probability=1.0, sides=(0.4, 0.4))
+    cover = draw_cover("noise", 1500, SIZE, generator(), probability=1.0, noise_sides=(0.4, 0.4))
     share = cover.hides.float().mean(0)
     for half in (share[:, : SIZE // 2], share[: SIZE // 2]):
         assert half.sum() / share.sum() == pytest.approx(0.5, abs=0.03)
@@ -99,7 +100,7 @@ def test_noise_lies_anywhere_in_both_forms_with_a_wavy_outline():
 def test_fills_have_the_released_shares(monkeypatch):
     """A quarter grey; of the rest three quarters one colour and a quarter a tint."""
     monkeypatch.setattr(occluders, "COUNT_BOUNDS", (2.0, 2.0))
-    cover = shape_cover(4000, 8, generator(), probability=1.0)
+    cover = draw_cover("sadrnet", 4000, 8, generator(), probability=1.0)
     touched = (cover.gain != 1).flatten(1).any(1)
     cover = Cover(*(field[touched] for field in cover))
     paint = cover.paint.flatten(2).amax(2)  # (n, 3): one fill an image
@@ -123,7 +124,7 @@ def test_number_of_occluders(monkeypatch):
         ("WAVE", 0.0),
     ):
         monkeypatch.setattr(occluders, name, value)
-    cover = shape_cover(1500, 32, generator(), probability=1.0)
+    cover = draw_cover("sadrnet", 1500, 32, generator(), probability=1.0)
     corner = cover.gain[:, :, -1, -1]
     assert -corner.log().mean() == pytest.approx(34 / 15, abs=0.1)
 
@@ -133,7 +134,7 @@ def test_area_and_sides(monkeypatch):
     to 1 / 0.3, both uniform: means of 0.32 and 0.50 of the side."""
     monkeypatch.setattr(occluders, "COUNT_BOUNDS", (2.0, 2.0))
     monkeypatch.setattr(occluders, "WAVE", 0.0)
-    hides = shape_cover(1500, SIZE, generator(), probability=1.0).hides
+    hides = draw_cover("sadrnet", 1500, SIZE, generator(), probability=1.0).hides
     rows, columns = hides.any(2), hides.any(1)
     height, width = rows.sum(1), columns.sum(1)
     assert torch.equal(height * width, hides.flatten(1).sum(1))  # rectangles
@@ -177,7 +178,7 @@ def test_waves_are_drawn_within_the_released_limits(monkeypatch):
         return bent(x, y, wave)
 
     monkeypatch.setattr(occluders, "bent", watched)
-    shape_cover(100, 8, generator(), probability=1.0)
+    draw_cover("sadrnet", 100, 8, generator(), probability=1.0)
     numbers = torch.cat(drawn).flatten(1)
     assert numbers.shape == (300, 4)
     assert (numbers.amin(0) < -0.075).all()

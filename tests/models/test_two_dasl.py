@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from prnet.geometry.landmark_map import POINTS_18
 from prnet.geometry.pose_parameters import DEPTH, FitParameters
@@ -305,7 +305,12 @@ def test_critic_losses_are_the_papers_logarithms():
     expected = -true.sigmoid().log().mean() - (1 - made.sigmoid()).log().mean()
     torch.testing.assert_close(critic_loss(true, made), expected)
     torch.testing.assert_close(deception_loss(made), (1 - made.sigmoid()).log().mean())
-    torch.testing.assert_close(critic_loss(true, made[:0]), -true.sigmoid().log().mean())
+    chosen, none = torch.tensor([True, False, True]), torch.zeros(3, dtype=torch.bool)
+    of_true = -true.sigmoid().log().mean()
+    torch.testing.assert_close(critic_loss(true, made, made=none), of_true)
+    torch.testing.assert_close(deception_loss(made, chosen), deception_loss(made[chosen]))
+    some = critic_loss(made, made, true=chosen, made=~chosen)
+    torch.testing.assert_close(some, critic_loss(made[chosen], made[~chosen]))
     # To be taken for true lowers the regressor's loss.
     assert deception_loss(made + 1) < deception_loss(made)
 
@@ -338,8 +343,12 @@ def test_critic_judges_the_images_without_a_fit(face):
     sample, parameters = a_batch(face)
     loss_fn = a_loss(face, landmarks_2d=0, landmarks_3d=0, cycle=0)
     true = loss_fn.supervised.fit_parameters(sample.fit)
-    judged = []
-    loss_fn.critic.register_forward_pre_hook(lambda _, given: judged.append(given))
+
+    def score(parameters: Tensor, chosen: Tensor) -> Tensor:
+        whitened = (parameters - loss_fn.parameter_mean) / loss_fn.supervised.parameter_std
+        whitened[:, DEPTH] = 0
+        return loss_fn.critic(sample.image[chosen], whitened[chosen])
+
     for fitted in ([True, False, True, True], [True] * 4):
         has_fit = torch.tensor(fitted)
         made = ~has_fit if not has_fit.all() else has_fit
@@ -348,13 +357,10 @@ def test_critic_judges_the_images_without_a_fit(face):
         loss_fn(Prediction(parameters=leaf), mixed)["self_critic"].backward()
         assert torch.equal(leaf.grad.abs().sum(1) > 0, made)
 
-        loss_fn.after_step(Prediction(parameters=parameters), mixed)
-        images, whitened = judged.pop()
-        assert torch.equal(images, torch.cat([sample.image[has_fit], sample.image[made]]))
-        expected = torch.cat([true[has_fit], parameters[made]]) - loss_fn.parameter_mean
-        expected = expected / loss_fn.supervised.parameter_std
-        expected[:, DEPTH] = 0
-        torch.testing.assert_close(whitened, expected)
+        with torch.no_grad():
+            expected = critic_loss(score(true, has_fit), score(parameters, made))
+        taught = loss_fn.after_step(Prediction(parameters=parameters), mixed)
+        torch.testing.assert_close(taught["critic"], expected)
 
 
 def test_critic_is_not_taught_by_the_regressors_step(face):
