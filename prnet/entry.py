@@ -166,12 +166,17 @@ def num_workers(setting: int | str) -> int:
     return os.cpu_count() or 1
 
 
-def loader_workers(setting: str | int, device: "torch.device", *, renders: bool = False) -> int:
+def loader_workers(
+    setting: str | int, device: "torch.device", *, renders: bool = False, processes: int = 1
+) -> int:
     """`auto`: all cores where a GPU runs the network; where the cores do it themselves none, or
-    half of them for a loader that renders what it loads."""
-    if setting == "auto" and device.type == "cpu":
-        return num_workers(setting) // 2 if renders else 0
-    return num_workers(setting)
+    half of them for a loader that renders what it loads. `processes` of this machine share them."""
+    if setting != "auto":
+        return num_workers(setting)
+    cores = num_workers(setting) // processes
+    if device.type == "cpu":
+        return cores // 2 if renders else 0
+    return max(cores, 1)
 
 
 def made_now(verb: str | None = None) -> dict:

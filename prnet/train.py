@@ -6,11 +6,13 @@ import sys
 from prnet.command.running import run_verb
 
 if __name__ == "__main__":
-    # Other ranks keep out of rank 0's run directory and log.
+    # Other ranks keep out of rank 0's run directory and log, and say what goes wrong alone.
     if int(os.environ.get("RANK", "0")) > 0:
         sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=stdout"]
+        sys.argv += ["hydra.job_logging.root.level=WARNING"]
     run_verb("train")  # ends here: options are read before what follows is imported
 
+import functools
 import logging
 import math
 import shlex
@@ -166,16 +168,16 @@ def open_data(settings: Settings, face: Face, processes: Processes) -> TrainingD
     directories = settings.built
     if directories is None:
         default = Path("data/built") / settings.dataset
-        if processes.is_first:
-            build_archive(
-                settings.subsets,
-                data_dir=settings.data_dir,
-                output=default,
-                face_files=settings.face,
-                options=BuildOptions(settings.dataset),
-                workers=num_workers("auto"),
-            )
-        processes.wait()
+        build = functools.partial(
+            build_archive,
+            settings.subsets,
+            data_dir=settings.data_dir,
+            output=default,
+            face_files=settings.face,
+            options=BuildOptions(settings.dataset),
+            workers=num_workers("auto"),
+        )
+        processes.after_first(build, default.parent)
         directories = [default]
     return TrainingSets(
         directories,
@@ -224,6 +226,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     processes = join_processes(settings.device)
     device = processes.device
     prepare_card(device, plan)
+    run_dir = processes.of_first(run_dir)
     if settings.built is None:
         require_archives(settings.dataset, settings.face, data_dir=settings.data_dir)
     face = settings.face.load()
@@ -256,13 +259,13 @@ def run(settings: Settings, run_dir: Path) -> Ending:
         texels="all" if loss_fn.weighs_outside else "face",
         landmark_index=face.landmark_index,
     ).to(device)
-    workers = loader_workers(plan.num_workers, device, renders=data.renders)
+    workers = loader_workers(
+        plan.num_workers, device, renders=data.renders, processes=processes.local_size
+    )
     if data.renders and device.type == "cpu" and workers:
         # Threads beyond the cores left would wait for the renderers' and be waited for.
-        torch.set_num_threads(max(1, num_workers("auto") - workers))
-    validate = None
-    if processes.is_first:
-        validate = held_out_validation(data, face, decoder, settings.protocol, plan, device)
+        torch.set_num_threads(max(1, num_workers("auto") // processes.local_size - workers))
+    validate = held_out_validation(data, face, decoder, settings.protocol, plan, processes)
     if data.renders and workers:
         log.info(
             "%d processes render; compiling the renderer, the first time, takes them minutes",

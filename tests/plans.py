@@ -45,6 +45,7 @@ def plan(**changes) -> Plan:
         "save_every": 2,
         "average": 0.0,
         "recompute_batch_norm": 0,
+        "sync_batch_norm": False,
         "seed": 3,
     }
     return Plan(**values | changes)

@@ -568,6 +568,7 @@ FILES = {
             "save_every": 500,
             "average": 0,
             "recompute_batch_norm": "auto",
+            "sync_batch_norm": False,
         },
     },
 }

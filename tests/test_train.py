@@ -363,21 +363,27 @@ def call(arguments, *, cwd=None, **environment):
     )
 
 
-def test_two_processes_train_one_model_in_one_directory(tiny_data_dir, built_dir, tmp_path):
-    """torchrun with two gloo processes on CPU."""
+def test_torchrun_trains_one_model_in_one_directory(tiny_data_dir, tmp_path):
+    """Two gloo processes on a CPU; the set is built by one of them while the other looks for it."""
     run_dir = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node=2", "-m", "prnet.train"]
+    words = command(tiny_data_dir, "null", run_dir, "dataset=aflw2000", "trainer.batch_size=1")
     done = call(
-        torchrun + command(tiny_data_dir, built_dir, run_dir, "trainer.batch_size=1"),
+        torchrun + words,
+        cwd=tmp_path,
         OMP_NUM_THREADS="1",
+        PYTHONPATH=str(Path(__file__).parents[1]),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     last = load_checkpoint(run_dir / "last.pt")
     assert last["training"]["order"]["processes"] == 2
     assert last["training"]["step"] == 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run"]
+    assert [p.name for p in (tmp_path / "data" / "built").iterdir()] == ["aflw2000"]
     assert len(list(run_dir.glob("events.out.tfevents.*"))) == 1
+    said = done.stdout + done.stderr
+    assert said.count("best weights:") == said.count("step 3: nme_68_2d") == 1
 
 
 def refusal(caplog, tiny_data_dir, built_dir, run_dir, *overrides) -> str:

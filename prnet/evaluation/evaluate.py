@@ -6,7 +6,7 @@ Letters: B batch.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,17 @@ from prnet.workers import loader_of
 log = logging.getLogger(__name__)
 
 
+class Share(NamedTuple):
+    """Which of the images this process scores, of several that call `evaluate` together."""
+
+    rank: int = 0
+    size: int = 1
+    gather: Callable[[list], list] = list  # the lists of all processes in one
+
+    def of(self, names: list[str]) -> list[str]:
+        return names[self.rank :: self.size]
+
+
 class EvaluationOptions(NamedTuple):
     """What moves no number."""
 
@@ -40,6 +51,7 @@ class EvaluationOptions(NamedTuple):
     cores: int = 0  # that measure reconstructions, where there are enough faces; 0: this process
     gallery: Gallery | None = None  # is shown every image that a network is given
     progress: bool = True  # bars on the terminal
+    share: Share = Share()  # the report is of all shares, but for parts and hints
 
 
 DEFAULT_OPTIONS = EvaluationOptions()
@@ -71,7 +83,7 @@ def evaluate(
     names = source.names_of(test_set)
     yaw_labels = test_set.yaw_labels(names)
     batches = loader_of(
-        test_set.among(set(names)),
+        test_set.among(set(options.share.of(names))),
         collate_evaluation,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
@@ -119,8 +131,9 @@ def evaluate(
                     if options.gallery is not None:
                         show(options.gallery, batch, output, errors, own_truth, protocol)
         reconstructions.finish(progress=options.progress)
+    overlaps = options.share.gather(overlaps)
     report = make_report(
-        images,
+        options.share.gather(images),
         protocol,
         dataset=test_set.name + source.suffix,
         source=source.description,

@@ -19,6 +19,8 @@ from prnet.training.plan import Plan, batch_generator
 # (`trainer.recompute_batch_norm=auto`), from so many batches.
 SHORT_RUN_STEPS = 20_000
 SHORT_RUN_BATCHES = 32
+# The second, of several processes, has them all see the same batches here.
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class _Moments:
@@ -46,7 +48,7 @@ class _Moments:
 
 def forgets_slowly(model: nn.Module) -> bool:
     """Whether a batch norm's running statistics need more than some hundred steps to settle."""
-    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norms = (module for module in model.modules() if isinstance(module, BATCH_NORMS))
     return any(norm.momentum is not None and norm.momentum < 0.01 for norm in norms)
 
 
@@ -98,7 +100,7 @@ def recompute_batch_norm(
     probe = copy.deepcopy(model).eval()
     moments = {}
     for name, norm in probe.named_modules():
-        if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+        if isinstance(norm, BATCH_NORMS) and norm.track_running_stats:
             norm.train()  # normalises by the batch
             found = moments[name] = _Moments()
             norm.register_forward_pre_hook(lambda _, args, found=found: found.add(args[0]))

@@ -66,7 +66,7 @@ def train(
 
     - `schedule`: (epochs done, epochs of the run) -> factor of the learning rate.
     - `header`: goes into every checkpoint (model, face).
-    - `validate`: runs on the first process; None: best.pt is the last state.
+    - `validate`: runs on every process; None: best.pt is the last state.
     - `resume`: `training` of a last.pt, whose weights the model has already.
     - `settings`: plain values that `resume` must have in common with this run, where it has any.
 
@@ -74,6 +74,7 @@ def train(
         FloatingPointError: a loss is not finite; last.pt holds the state before it.
         ValueError: precision or optimizer is none of its choices, or `resume` belongs to a run
             over other samples, batches or processes, or with other settings.
+        ConnectionError: another process of the run is gone.
     """
     require_choice("precision", plan.precision, (*PRECISIONS, "tf32"))
     device = processes.device
@@ -106,7 +107,10 @@ def train(
     if resume is not None:
         files.go_on(resume, optimizer, loss_fn, average)
         require_same_rates(schedule, resume, steps_per_epoch, total_steps)
-    network = processes.share(torch.compile(model) if compiled else model)
+    processes.agree(loss_fn)  # what it learns itself, as a critic
+    network = processes.share(
+        torch.compile(model) if compiled else model, sync_batch_norm=plan.sync_batch_norm
+    )
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)
     loader = loader_of(
@@ -123,24 +127,26 @@ def train(
             files.save_last(step, model, optimizer, loss_fn, average, validated=validated)
 
     def judge(step: int) -> None:
-        """Validate with the function behind `python -m prnet.eval`, then save."""
-        if processes.is_first:
-            kept = average.model
-            if bn_batches:
-                images = training_images(data, decoder, rule, plan, step, device)
-                shown = {"desc": "batch-norm statistics", "unit": "batch", "leave": False}
-                batches = tqdm(itertools.islice(images, bn_batches), total=bn_batches, **shown)
-                recompute_batch_norm(kept, batches)
-            if validate is not None:
-                validation = validate(kept)
+        """Validate with the function behind `python -m prnet.eval`, each process its share, then
+        save."""
+        kept = average.model
+        if bn_batches:
+            images = training_images(data, decoder, rule, plan, step, device)
+            shown = {"desc": "batch-norm statistics", "unit": "batch", "leave": False}
+            shown["disable"] = not processes.is_first
+            batches = tqdm(itertools.islice(images, bn_batches), total=bn_batches, **shown)
+            recompute_batch_norm(kept, batches)
+        if validate is not None:
+            processes.agree(kept)
+            validation = validate(kept)
+            if processes.is_first:
                 step_log.write_validation(validation, step)
                 files.offer(kept, validation.score)
         save(step)
-        processes.wait()
 
     model.train()
     step_log = StepLog(run_dir, plan, processes, start=start, total_steps=total_steps)
-    with StopSignal() as stopped, step_log:
+    with processes.telling_deaths(run_dir), StopSignal() as stopped, step_log:
         if resume is not None and not resume.get("validated", True):
             judge(start)
         for step in range(start + 1, total_steps + 1):

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     save_every: int  # steps
     average: float  # decay a step of the averaged weights; 0: none
     recompute_batch_norm: str | int  # batches; auto: see `prnet.training.batch_norm`
+    sync_batch_norm: bool  # over the processes of a run
     seed: int
 
     def checked(self) -> "Plan":

@@ -1,5 +1,6 @@
 """Validating a network in training: `prnet.eval`'s own function on the held-out photos."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from prnet.drawing.pictures import (
     tile,
     to_picture,
 )
-from prnet.evaluation.evaluate import EvaluationOptions, evaluate
+from prnet.evaluation.evaluate import EvaluationOptions, Share, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.sources import NetworkSource, evaluation_mode
 from prnet.faces.face import Face
@@ -27,6 +28,7 @@ from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 from prnet.sample import FitBatch
 from prnet.training.plan import Plan
+from prnet.training.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Validation(NamedTuple):
 
     score: float  # the mean of `SCORE`; lower is better
     scalars: dict[str, float]  # metric -> mean
-    panel: np.ndarray  # (H, W, 3), uint8
+    panel: np.ndarray | None  # (H, W, 3), uint8; None: another process draws it
 
 
 def held_out_validation(
@@ -52,15 +54,20 @@ def held_out_validation(
     decoder: PositionMapDecoder,
     protocol: Protocol,
     plan: Plan,
-    device: torch.device,
+    processes: Processes,
 ) -> Callable[[Network], Validation] | None:
-    """What the loop validates with; None where no photos are held out."""
+    """What the loop validates with, each process its share; None where no photos are held out."""
     if not data.validation:
         log.warning("no photos are held out: best.pt will be the last state")
         return None
     first, *others = data.validation
     test_set = (Joined(data.validation) if others else first).with_truth_face(face)
-    options = EvaluationOptions(batch_size=plan.batch_size)
+    share = Share(processes.rank, processes.size, processes.gather)
+    options = EvaluationOptions(
+        batch_size=plan.batch_size, share=share, progress=processes.is_first
+    )
+    # No scalar is made of the parts, which are not shared.
+    protocol = dataclasses.replace(protocol, parts=False)
     shown = data.shown(SHOWN_SAMPLES)
 
     def validate(model: Network) -> Validation:
@@ -68,7 +75,10 @@ def held_out_validation(
         source = NetworkSource(model, face, description="the network in training")
         report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}
-        return Validation(means[SCORE], means, draw_panel(model, shown.to(device), face, decoder))
+        panel = None
+        if processes.is_first:
+            panel = draw_panel(model, shown.to(processes.device), face, decoder)
+        return Validation(means[SCORE], means, panel)
 
     return validate
 

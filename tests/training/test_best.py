@@ -155,7 +155,7 @@ def test_the_score_is_the_landmarks_in_2d(data, face):
     protocol = Protocol.from_values(protocol)
     decoder = PositionMapDecoder(face.morphable_model, face.uv)
     settings = plan(batch_size=2, precision="fp32")
-    validate = held_out_validation(data, face, decoder, protocol, settings, CPU.device)
+    validate = held_out_validation(data, face, decoder, protocol, settings, CPU)
     model = tiny_network()
     found = validate(model)
     (held,) = data.validation
