@@ -218,11 +218,12 @@ FAMILIES = {
             "pairs": 150,
             "depth": 0.5,
             "near": 1.5,
+            "lids": 2,
         },
         "augment": NO_AUGMENTATION
         | {
             "rotation_deg": 15,
-            "translation": 0.04,
+            "translation": 0.06,
             "scale": [0.89, 1.13],
             "color": [0.86, 1.16],
             "exposure": [0.66, 1.52],

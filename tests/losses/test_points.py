@@ -74,20 +74,30 @@ def test_a_shift_costs_its_share_of_the_landmarks_box(face: Face) -> None:
     assert losses["landmarks"] == pytest.approx(expected / 2, rel=1e-4)
 
 
-def test_closed_lids_count_besides_and_a_shift_of_all_does_not(face: Face) -> None:
+@pytest.mark.parametrize("shift", [3.0, 30.0])
+def test_closed_lids_count_besides_and_a_shift_of_all_does_not(face: Face, shift: float) -> None:
+    """A quarter of the square of the error in %, and from 8 % on a line of the same slope."""
     sample = sample_of(mirrored=False)
     true = seen_points(face, sample)
     sides = np.sqrt(np.prod(np.ptp(true[:, :68, :2].numpy(), axis=1), axis=1))
     closed = true.clone()
-    closed[:, [37, 38, 43, 44], 1] += 3  # 38 and 43 belong to no other pair
-    losses = loss_on(face, near=2.0)(Prediction(points=closed), sample)
+    closed[:, [37, 38, 43, 44], 1] += shift  # 38 and 43 belong to no other pair
+    losses = loss_on(face, near=2.0, lids=5.0)(Prediction(points=closed), sample)
     pairs = len(LIDS) + len(LIPS) + len(BROWS)
+    percent = 100 * shift / sides
+    assert (percent.max() < 8) == (shift == 3)
+    assert shift == 3 or percent.min() > 8
+    each = percent**2 / 4 if shift == 3 else 4 * percent - 16
     # Four pairs of lids, and of brows the two that end at 37 and 44.
-    assert losses["near"] == pytest.approx(2 * 6 / pairs * np.mean(100 * 3 / sides), rel=1e-3)
+    assert losses["near"] == pytest.approx(2 * (4 * 5 + 2) / pairs * np.mean(each), rel=1e-3)
     shifted = Prediction(points=true + torch.tensor([9.0, 9.0, 0.0]))
     assert loss_on(face)(shifted, sample)["near"] < 1e-4
-    with pytest.raises(ValueError, match="near=-1"):
-        PointsLoss(near=-1)
+
+
+@pytest.mark.parametrize("name", ["near", "lids", "depth"])
+def test_a_negative_weight_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"loss\.{name}: got -1, expected a number of at least 0"):
+        PointsLoss(**{name: -1})
 
 
 def test_depth_counts_as_it_is_weighed(face: Face) -> None:
@@ -101,5 +111,5 @@ def test_depth_counts_as_it_is_weighed(face: Face) -> None:
     ]
     assert losses[0] < 1e-4
     assert losses[2] == pytest.approx(2 * losses[1], rel=1e-3)
-    with pytest.raises(ValueError, match="pairs=0"):
+    with pytest.raises(ValueError, match=r"loss\.pairs: got 0, expected at least 1"):
         PointsLoss(pairs=0)

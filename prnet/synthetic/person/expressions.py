@@ -119,13 +119,14 @@ def _one_sided(weights: dict[str, float], generator: np.random.Generator) -> Non
 
 
 def _draw_lids(generator: np.random.Generator) -> np.ndarray:
-    """How far the left and the right lid are closed, (2,)."""
+    """How far the left and the right lid are closed, (2,); more often than people blink, since a
+    network does not learn what it seldom sees."""
     kind = generator.uniform()
-    if kind < 0.05:
+    if kind < 0.1:
         return np.array([1.0, 1.0]) * generator.uniform(0.92, 1.0)
-    if kind < 0.12:
-        return np.array([1.0, 1.0]) * generator.uniform(0.25, 0.9)
-    if kind < 0.135:
+    if kind < 0.26:
+        return np.array([1.0, 1.0]) * generator.uniform(0.2, 0.9)
+    if kind < 0.31:
         wink = np.array([generator.uniform(0.85, 1.0), generator.uniform(0, 0.25)])
         return wink[:: generator.choice([1, -1])]
     return np.clip(generator.normal(0.06, 0.08, 2).mean() + 0.02 * generator.normal(size=2), 0, 1)
