@@ -8,14 +8,13 @@ if __name__ == "__main__":
 import logging
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from prnet.building.archives import find_archive
 from prnet.checks import require_choice
-from prnet.datasets.fits import find_300w_lp, find_aflw2000
 from prnet.datasets.synthetic import RenderedFaces, SyntheticRule
 from prnet.drawing.contact_sheet import archive_samples, write_sheet
-from prnet.entry import shipped_dataset
-from prnet.faces.loading import load_face
+from prnet.faces.loading import FaceFiles
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +22,18 @@ DATASETS = ("synthetic", "300w_lp", "aflw2000")
 
 
 def main(cfg: DictConfig) -> None:
-    require_choice("dataset", cfg.dataset, DATASETS)
-    data_dir, output = Path(cfg.data_dir), Path(cfg.output)
-    face = load_face(
-        cfg.face or ("embedded" if cfg.dataset == "synthetic" else "bfm"),
-        bfm_dir=data_dir / "BFM",
-        prnet_uv_dir=data_dir / "PRNet_uv",
-    )
-    if cfg.dataset == "synthetic":
-        rule = SyntheticRule.from_values(shipped_dataset("synthetic") | {"size": cfg.size})
+    require_choice("dataset", cfg.dataset.name, DATASETS)
+    output, face_files = Path(cfg.output), FaceFiles(**cfg.face)
+    if cfg.dataset.name == "synthetic":
+        rule = SyntheticRule.from_values(OmegaConf.to_container(cfg.dataset, resolve=True))
         log.info("compiling the renderer and rendering %d faces", cfg.count)
-        faces = RenderedFaces(rule, seed=cfg.seed)
+        faces = RenderedFaces(rule, seed=rule.seed)
         seen = faces.faces.batch(range(cfg.count)).attention.cpu()
-        write_sheet(output, faces.__getitems__(range(cfg.count)), face, attention=seen)
+        items, face = faces.__getitems__(range(cfg.count)), face_files.load()
+        write_sheet(output, items, face, attention=seen)
     else:
-        subsets = None if cfg.subsets is None else list(cfg.subsets)
-        found = find_300w_lp(data_dir, subsets) if cfg.dataset == "300w_lp" else None
-        pairs = find_aflw2000(data_dir) if found is None else found
+        name, subsets = cfg.dataset.name, cfg.dataset.subsets
+        pairs = find_archive(name, subsets, face_files, data_dir=cfg.data_dir)
+        face = face_files.load()
         write_sheet(output, archive_samples(pairs, face, count=cfg.count), face)
     log.info("written: %s", output)

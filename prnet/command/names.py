@@ -24,7 +24,7 @@ TEXTS = frozenset(
 # Keys that take several: [NAME,NAME], or one without brackets. Names with commas are quoted there.
 LISTS = frozenset(
     "built card.reports dataset.scans dataset.subsets ours override.exclude protocol.exclude "
-    "reports subsets".split()
+    "reports".split()
 )
 LISTS_OF = {"compare": LISTS | {"predictions"}}
 # KEY=VALUE with Hydra's plus signs, and one element of a list with the comma behind it.

@@ -229,9 +229,12 @@ def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list
     if subsets is None:
         subsets = [subset for subset in SUBSETS_300W_LP if (root / subset).is_dir()]
         if not subsets:
+            others = _other_pairs(root)
+            own = f"'dataset.subsets=[{','.join(others)}]'" if others else "dataset.subsets=[...]"
+            there = f" (there is {_counted(root, others)})" if others else ""
             raise FileNotFoundError(
                 f"{root}: none of {', '.join(SUBSETS_300W_LP)} found; {HINT_300W_LP}, "
-                "or name your own sub-folders with dataset.subsets=[...]"
+                f"or name your own sub-folders with {own}{there}"
             )
         for subset in SUBSETS_300W_LP:
             if subset not in subsets:
@@ -255,20 +258,28 @@ def find_300w_lp(data_dir: Path | str, subsets: list[str] | None = None) -> list
 
 def _name_others(root: Path, taken: list[str]) -> None:
     """Say which other folders hold pairs, and how to take them."""
-    left = {**dict.fromkeys(taken), **dict.fromkeys(SUBSETS_300W_LP), **dict.fromkeys(NOT_SUBSETS)}
-    found = {}
-    for folder in sorted(root.glob("*/")):
-        if folder.name not in left and not folder.name.startswith("."):
-            count = sum(pair.fit.is_file() for pair in _pairs(folder, ""))
-            if count:
-                found[folder.name] = count
+    found = _other_pairs(root)
     if found:
         log.warning(
             "not taken: %s; these are no folders of 300W-LP. To take them, too: "
             "'dataset.subsets=[%s]'",
-            ", ".join(f"{root / name} ({count} pairs)" for name, count in found.items()),
+            _counted(root, found),
             ",".join([*taken, *found]),
         )
+
+
+def _other_pairs(root: Path) -> dict[str, int]:
+    """How many pairs the folders hold that are none of 300W-LP's."""
+    counts = {
+        folder.name: sum(pair.fit.is_file() for pair in _pairs(folder, ""))
+        for folder in sorted(root.glob("*/"))
+        if folder.name not in (*SUBSETS_300W_LP, *NOT_SUBSETS) and not folder.name.startswith(".")
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _counted(root: Path, found: dict[str, int]) -> str:
+    return ", ".join(f"{root / name} ({count} pairs)" for name, count in found.items())
 
 
 def pictures_in(folder: Path) -> dict[str, Path]:

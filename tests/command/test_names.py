@@ -142,7 +142,7 @@ def test_sweeps_are_hydras():
 
 
 def test_one_name_is_a_list_where_lists_are_taken():
-    assert names_quoted("show", ["subsets=AFW"]) == ["subsets=[AFW]"]
+    assert names_quoted("show", ["dataset.subsets=AFW"]) == ["dataset.subsets=[AFW]"]
     assert names_quoted("compare", ["predictions=2024"]) == ['predictions=["2024"]']
     assert names_quoted("eval", ["predictions=2024"]) == ['predictions="2024"']
 

@@ -332,3 +332,10 @@ def test_folders_of_others_in_300w_lp_are_named_with_how_to_take_them(tmp_path, 
     caplog.clear()
     assert len(find_300w_lp(tmp_path, ["AFW", "Mine"])) == 5
     assert not caplog.messages
+    # Where none of 300W-LP's is there, too.
+    (tmp_path / "300W_LP" / "AFW").rename(tmp_path / "300W_LP" / "Yours")
+    with pytest.raises(
+        FileNotFoundError, match=r"'dataset\.subsets=\[Mine,Yours\]' \(there is "
+    ) as no:
+        find_300w_lp(tmp_path)
+    assert "Mine (3 pairs)" in str(no.value)
