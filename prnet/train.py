@@ -68,6 +68,7 @@ class Settings(NamedTuple):
     validation_fraction: float
     hide_fits: float
     landmark_images: int | None
+    landmarks: str | None  # of the photos of built, by name; None: those of their fits
     rule: AugmentRule
     plan: Plan
     schedule: Callable[[float, float], float]
@@ -91,6 +92,14 @@ def read_settings(cfg: DictConfig) -> Settings:
     network, loss_fn = instantiate(cfg.model.network), instantiate(cfg.loss)
     require_match(network, loss_fn, lambda: shipped_losses(cfg.model))
 
+    if network.landmark_map == "given" and cfg.landmarks is None:
+        raise ValueError(
+            "model.network.landmark_map=given: give landmarks=FILE.csv or DIR, what a detector "
+            "found on the photos of built"
+        )
+    if cfg.landmarks is not None and "landmarks" not in {*network.inputs, *loss_fn.targets}:
+        raise ValueError("landmarks: neither the network nor the loss takes any; leave it out")
+
     built, dataset = values["built"], values["dataset"]
     if built is None and dataset["name"] == "landmarks_only":
         raise ValueError(
@@ -99,15 +108,17 @@ def read_settings(cfg: DictConfig) -> Settings:
         )
     stream = None
     if built is None and dataset["name"] == "synthetic":
-        if cfg.hide_fits or cfg.landmark_images is not None:
-            raise ValueError("hide_fits and landmark_images are for built sets; freeze a world")
+        if cfg.hide_fits or cfg.landmark_images is not None or cfg.landmarks is not None:
+            raise ValueError(
+                "hide_fits, landmark_images and landmarks are for built sets; freeze a world"
+            )
         if cfg.face.name != "embedded":
             raise ValueError(f"dataset=synthetic: made of face=embedded, not face={cfg.face.name}")
         stream = SyntheticRule.from_values(dataset)
     arguments = {key: value for key, value in values["model"]["network"].items() if key[0] != "_"}
     optimizer = values["optimizer"]
     as_configured = ("name", "data_dir", "built_ratios", "validation_fraction", "hide_fits")
-    as_configured += ("landmark_images", "init", "resume")
+    as_configured += ("landmark_images", "landmarks", "init", "resume")
     decisive = {key: values[key] for key in ("optimizer", "scheduler", "loss", "augment")}
     for key in ("precision", "average", "recompute_batch_norm"):
         decisive.setdefault("trainer", {})[key] = values["trainer"][key]
@@ -186,6 +197,7 @@ def open_data(settings: Settings, face: Face, processes: Processes) -> TrainingD
         face=face.describe(),
         hide_fits=settings.hide_fits,
         landmark_images=settings.landmark_images,
+        landmarks=settings.landmarks,
     )
 
 
@@ -301,6 +313,8 @@ def next_command(settings: Settings, best: Path, overrides: Sequence[str]) -> st
         words.append("dataset=aflw2000")
     else:
         kept += ("dataset.",)
+    if settings.network.landmark_map == "given":
+        words.append("landmarks=FILE")
     ignored = ("dataset.size=", "dataset.samples_per_epoch=")  # of the stream alone
     words += [word for word in overrides if word.startswith(kept) and not word.startswith(ignored)]
     return shlex.join(["python", "-m", "prnet.eval", *words])

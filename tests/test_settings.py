@@ -336,6 +336,7 @@ CHANGES = {
         {**NO_CYCLE, "loss": {"landmarks_3d": 0, "cycle": 0, **NO_MASK["loss"]}},
     ),
     "2dasl_no_mask": ("2dasl", NO_MASK),
+    "2dasl_given": ("2dasl", {"model": {"landmark_map": "given", "empty_map_share": 0}}),
     **{
         f"2dasl_{count}": (
             "2dasl",

@@ -314,10 +314,11 @@ def collate_fits(items: list[FitItem], *, reach: float = math.inf) -> FitBatch:
 
     landmarks = has_fit = None
     if not all(item.has_fit for item in items):
+        has_fit = torch.tensor([item.has_fit for item in items])
+    if has_fit is not None or any(item.landmarks is not None for item in items):
         unseen = torch.full((68, 2), float("nan"))
         points = [unseen if item.landmarks is None else item.landmarks for item in items]
         landmarks = torch.stack([one.float() for one in points])
-        has_fit = torch.tensor([item.has_fit for item in items])
     return FitBatch(
         picture=pad_pictures([item.picture for item in items]),
         crop_from_picture=stack("crop_from_picture"),

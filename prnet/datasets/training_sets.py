@@ -8,12 +8,15 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from prnet.datasets.built import BuiltSet, held_out, photo_ranks
 from prnet.datasets.evaluation import HeldOut
+from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
+from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 
 
@@ -22,12 +25,14 @@ class TrainingData(ABC):
 
     - `pixel_origin`: of the labels.
     - `validation`: data sets of `EvaluationItem`s, never trained on; none: nothing is held out.
+    - `given`: landmarks that a network is given beside the image; None: those of the fits.
     - `unfitted`: training samples of which landmarks alone are known.
     - `renders`: whether reading a sample keeps a core busy, as rendering does.
     """
 
     pixel_origin: str
     validation: list[Dataset]
+    given: GivenLandmarks | None = None
     unfitted = 0
     renders = False
 
@@ -60,18 +65,40 @@ class TrainingPart(Dataset):
     """The training samples of a built set; where a fit is hidden, the landmarks alone may be
     learned from."""
 
-    def __init__(self, built: BuiltSet, chosen: np.ndarray, has_fit: np.ndarray) -> None:
-        """Both (n,), bool, of the samples of the set."""
+    def __init__(
+        self,
+        built: BuiltSet,
+        chosen: np.ndarray,  # (n,), bool, of the samples of the set
+        has_fit: np.ndarray,  # (n,), bool
+        landmarks: np.ndarray | None = None,  # (n, 68, 2), as `GivenLandmarks.points`
+    ) -> None:
         self.built = built
         self.indices = np.flatnonzero(chosen)
         self.has_fit = has_fit[chosen]
+        self.landmarks = landmarks
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> FitItem:
-        item = self.built[self.indices[position]]
+        item = sample_of(self.built, self.indices[position], self.landmarks)
         return item._replace(has_fit=bool(self.has_fit[position]))
+
+
+def sample_of(
+    built: BuiltSet,
+    index: int,
+    landmarks: np.ndarray | None,  # of the set, (n, 68, 2), as `GivenLandmarks.points`
+) -> FitItem:
+    """A sample, with those landmarks in place of its fit's."""
+    item = built[index]
+    if landmarks is None:
+        return item
+    image_points = torch.zeros(68, 3, dtype=torch.float64)
+    image_points[:, :2] = torch.from_numpy(landmarks[index])
+    image_points = camera.convert_origin(image_points, "zero_based", built.pixel_origin)
+    crop_from_image = built.record(index).crop_from_image()
+    return item._replace(landmarks=camera.transform_points(crop_from_image, image_points)[:, :2])
 
 
 class TrainingSets(TrainingData):
@@ -80,7 +107,8 @@ class TrainingSets(TrainingData):
     `ratios` weigh the sets in an epoch (2:1 draws two of the first for one of the second); None
     takes every sample of every set once. Sets without fits are for training alone. `hide_fits`
     takes that share of the other sets' photos for photos without a fit, by a hash of their name;
-    `landmark_images` leaves no more than that many samples without a fit.
+    `landmark_images` leaves no more than that many samples without a fit. `landmarks` is a file or
+    folder for `GivenLandmarks`, of the samples of the sets with fits; the others have their own.
     """
 
     def __init__(
@@ -92,6 +120,7 @@ class TrainingSets(TrainingData):
         face: dict,
         hide_fits: float = 0.0,
         landmark_images: int | None = None,
+        landmarks: Path | str | None = None,
     ) -> None:
         if not 0 <= hide_fits < 1:
             raise ValueError(f"hide_fits: got {hide_fits}, expected a share from 0 to below 1")
@@ -119,7 +148,12 @@ class TrainingSets(TrainingData):
         kept = [~mask for mask in masks]
         if landmark_images is not None:
             kept = self._limited(kept, has_fit, landmark_images)
-        self.training = list(map(TrainingPart, self.sets, kept, has_fit))
+        self.given = None if landmarks is None else GivenLandmarks(landmarks)
+        self.landmarks = [
+            self.given.points(built.names) if self.given and built.has_fits else None
+            for built in self.sets
+        ]
+        self.training = list(map(TrainingPart, self.sets, kept, has_fit, self.landmarks))
         self.validation = [
             HeldOut(built, np.flatnonzero(mask))
             for built, mask in zip(self.sets, masks, strict=True)
@@ -181,6 +215,8 @@ class TrainingSets(TrainingData):
         for part, draws in zip(self.training, self.draws, strict=True):
             names = "\n".join(part.built.names[index] for index in part.indices)
             digest.update(f"{draws}\n{names}\n".encode() + part.has_fit.tobytes())
+            if part.landmarks is not None:
+                digest.update(part.landmarks.tobytes())
         return {"sha256": digest.hexdigest()[:12]}
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
@@ -210,8 +246,13 @@ class TrainingSets(TrainingData):
         return posed_fit(fits, matrices)
 
     def shown(self, count: int) -> FitBatch:
+        landmarks = dict(zip(map(id, self.sets), self.landmarks, strict=True))
         return collate_fits(
-            [part.built[int(index)] for part in self.validation for index in part.indices[:count]]
+            [
+                sample_of(part.built, int(index), landmarks[id(part.built)])
+                for part in self.validation
+                for index in part.indices[:count]
+            ]
         )
 
 

@@ -72,7 +72,8 @@ def held_out_validation(
 
     def validate(model: Network) -> Validation:
         # In fp32, as `prnet.eval` runs it: the score of best.pt is the one that it is given there.
-        source = NetworkSource(model, face, description="the network in training")
+        given = data.given if model.landmark_map == "given" else None
+        source = NetworkSource(model, face, description="the network in training", given=given)
         report = evaluate(source, test_set, protocol, options)
         means = {name: summary["mean"] for name, summary in report["metrics"].items()}
         panel = None
@@ -89,9 +90,10 @@ def draw_panel(
 ) -> np.ndarray:
     """Held-out samples, a row each below a line of `PANEL_COLUMNS`: photo with predicted landmarks,
     predicted mesh, true mesh, map error; (H, W, 3), uint8."""
-    sample = make_sample(batch, decoder)
+    beside = model.inputs if model.landmark_map == "given" else ()
+    sample = make_sample(batch, decoder, targets=("position_map", *beside))
     with evaluation_mode(model):
-        prediction = model(sample.image)
+        prediction = model(sample.image, *(getattr(sample, name) for name in beside))
     predicted = FaceDecoder(model, face)
     mesh, landmarks = predicted.mesh(prediction), predicted.landmarks(prediction)
     found, true = predicted.position_map(prediction, mesh).float(), sample.position_map

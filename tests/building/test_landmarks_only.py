@@ -291,15 +291,17 @@ def test_given_landmarks_come_back_in_crop_px(tiny_data_dir, built_dir, face, de
     """What an evaluation gives to a network lies where the fit's landmarks are."""
     fitted = open_set(built_dir, face.describe())
     batch = collate_evaluation([HeldOut(fitted, np.arange(2))[i] for i in range(2)])
-    given = GivenLandmarks(tiny_data_dir / "300W_LP" / "AFW")
-    given.by_name = {f"AFW/{name}": points for name, points in given.by_name.items()}
+    given = GivenLandmarks(tiny_data_dir / "300W_LP")
     points, seen = given.of(batch, pixel_origin="zero_based")
     assert seen.all()
     expected = make_sample(
         collate_fits([fitted[0], fitted[1]]), decoder, targets={"landmarks"}
     ).landmarks
     torch.testing.assert_close(points, expected, atol=2e-2, rtol=0)
-    with pytest.raises(ValueError, match="none for other"):
+    with pytest.raises(ValueError, match="none for 2: other, x of 2 images"):
         given.of(batch._replace(names=["other", "x"]), pixel_origin="zero_based")
+    given.by_name["x"] = np.full((68, 2), np.nan)
+    with pytest.raises(ValueError, match="not one point is seen of 1: x$"):
+        given.points([batch.names[0], "x"])
     with pytest.raises(FileNotFoundError, match="landmarks="):
         GivenLandmarks(tiny_data_dir / "nowhere")

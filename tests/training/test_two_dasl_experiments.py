@@ -15,17 +15,21 @@ from prnet.building.landmarks_only import build_landmarks
 from prnet.checkpoint import save_checkpoint
 from prnet.command.running import run_verb
 from prnet.datasets.augment import AugmentRule
-from prnet.datasets.pictures import CropRule
+from prnet.datasets.given_landmarks import GivenLandmarks
+from prnet.datasets.pictures import CropRule, collate_fits
 from prnet.datasets.training_sets import TrainingSets
+from prnet.datasets.warp import make_sample
 from prnet.entry import OLD_SPELLINGS
-from prnet.train import read_settings, run
+from prnet.geometry.position_map import PositionMapDecoder
+from prnet.train import next_command, read_settings, run
 from prnet.training.statistics import parameter_statistics
 from tests.evaluations import run as evaluated
 from tests.plans import EXPERIMENTS, assert_equal_states, configuration, train_as
 from tests.tiny import NUM_EXP, NUM_SHAPE
 
 SMALL = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP, "backbone": "mobilenet_v2", "input_side": 64}
-ROWS = [name for name in EXPERIMENTS if name.startswith("2dasl")]
+GIVEN = "2dasl_given"  # a row of no table
+ROWS = [name for name in EXPERIMENTS if name.startswith("2dasl") and name != GIVEN]
 # Stage -> epochs, what the name ends in, whether the network sees a second pass.
 STAGES = {1: (2, "_stage1", True), 2: (8, "", False), "both": (10, "", True)}
 
@@ -117,13 +121,58 @@ def test_names_of_old_have_their_new_spelling():
         assert OLD_SPELLINGS[f"experiment={name}_stage1"] == f"+experiment={name} loss.stage=1"
 
 
-@pytest.mark.parametrize(("name", "stage"), [*((name, "both") for name in ROWS), ("2dasl", 2)])
+@pytest.mark.parametrize(
+    ("name", "stage"), [*((name, "both") for name in (*ROWS, GIVEN)), ("2dasl", 2)]
+)
 def test_experiment_trains_on_photos_of_both_kinds(name, stage, built_dirs, face, tmp_path):
     cfg = small(name, loss__stage=stage)
     trained = short_run(cfg, built_dirs, face, tmp_path, steps=1)
     assert trained["training"]["step"] == 1
     assert bool(trained["training"]["loss"]) == (cfg.loss.self_critic > 0)
     assert all(v.isfinite().all() for v in trained["weights"].values() if v.is_floating_point())
+
+
+def test_maps_are_always_given_from_a_file(tiny_data_dir, built_dir, face, tmp_path):
+    """Landmarks of a folder, here 3 px to the right of the fits', are those of every training
+    sample and of the validation; another file is another run."""
+    folder = tmp_path / "detected"
+    found = GivenLandmarks(tiny_data_dir / "300W_LP").by_name
+    for name, points in found.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(folder / f"{name}.txt", points[:, :2] + [3, 0])
+    options = {"validation_fraction": 0.3, "face": face.describe()}
+    plain, given = (TrainingSets([built_dir], **options, landmarks=f) for f in (None, folder))
+    decoder = PositionMapDecoder(face.morphable_model, face.uv, landmark_index=face.landmark_index)
+    for index in range(len(plain)):
+        batch = collate_fits([given.concatenated()[index]])
+        expected = make_sample(
+            collate_fits([plain.concatenated()[index]]), decoder, targets={"landmarks"}
+        ).landmarks
+        part = given.training[0]
+        size = part.built.records[part.indices[index]]["crop_size"]
+        expected = expected + torch.tensor([3 * 255 / size, 0]).float()
+        assert batch.has_fit is None
+        torch.testing.assert_close(batch.landmarks, expected, atol=2e-2, rtol=0)
+    assert given.describe() != plain.describe()
+
+    words = [f"+experiment={GIVEN}", f"data_dir={tiny_data_dir}", f"built={built_dir}"]
+    words += [f"model.network.{key}={value}" for key, value in SMALL.items()]
+    words += ["device=cpu", "trainer.batch_size=2", "trainer.max_steps=1", "loss.stage=1"]
+    words += ["protocol.metrics=[nme_68_2d]", "validation_fraction=0.3"]
+    with pytest.raises(ValueError, match=r"landmark_map=given: give landmarks=FILE"):
+        read_settings(configuration(*words))
+    settings = read_settings(configuration(*words, f"landmarks={folder}"))
+    seen = []
+    map_of = settings.network.map_of
+    settings.network.map_of = lambda points, visible=None: seen.append(points) or map_of(points)
+    ending = run(settings, tmp_path)
+    assert np.isfinite(ending.best)
+    assert "landmarks=FILE" in next_command(settings, tmp_path / "best.pt", words)
+    # The step's map and its cycle's, then the validation's and its picture's: none of its own.
+    held_out = given.validation[0]
+    names = [held_out[index].name for index in range(len(held_out))]
+    assert [len(points) for points in seen[:2]] == [2, 2]
+    assert sum(map(len, seen[2:])) == len(names) + min(4, len(names))
 
 
 def test_papers_values():
