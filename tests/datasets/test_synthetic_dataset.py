@@ -69,6 +69,24 @@ def test_loader_renders_the_batch_the_sampler_names(sets):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def test_held_out_people_of_a_training_are_rendered_once(monkeypatch):
+    """However often they are validated on, and as ever."""
+    kept, anew = (held_out_faces(RULE, kept=kept) for kept in (True, False))
+    first = kept.__getitems__([0, 1])
+    rendered = []
+    faces = kept.rendered.faces
+    batch = faces.batch
+    monkeypatch.setattr(faces, "batch", lambda indices: rendered.extend(indices) or batch(indices))
+    again = kept.__getitems__([2, 1, 0])
+    assert rendered == [2]
+    assert again[1] is first[1]
+    assert again[2] is first[0]
+    expected = anew.__getitems__([2, 1, 0])
+    for one, other in zip(again, expected, strict=True):
+        assert one.name == other.name
+        assert np.array_equal(one.network_input.picture, other.network_input.picture)
+
+
 def test_held_out_people_are_of_another_seed(sets):
     (held_out,) = sets.validation
     assert held_out.rendered.seed == RULE.seed + HELD_OUT_SEED_SHIFT
