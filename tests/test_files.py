@@ -21,6 +21,7 @@ from prnet.files import (
     write_npz,
     written_whole,
 )
+from prnet.files.matlab import checked_mat_arrays
 
 HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")
 
@@ -195,6 +196,28 @@ def test_a_matlab_file_with_unknown_elements_is_refused(compressed, tmp_path):
             path.write_bytes(good[:place] + kind.to_bytes(4, "little") + good[place + 4 :])
             with contextlib.suppress(ValueError):
                 read_mat(path, hint="")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_matlab_file_of_numbers_is_as_scipy_reads_it(compressed, tmp_path):
+    """Every type, more axes, nothing at all; what is no plain number is left to scipy."""
+    random = np.random.default_rng(0)
+    plain = {
+        f"{kind}{'_'.join(map(str, shape))}": random.integers(0, 100, shape).astype(kind)
+        for kind in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
+        for shape in ((1, 1), (3, 2), (2, 3, 4))
+    }
+    plain["nothing"] = np.zeros((0, 3))
+    others = [{}, {"a": "text"}, {"a": np.eye(2) * 1j}, {"a": np.eye(2) > 0}, {"a": {"b": 1.0}}]
+    for more in others:
+        path = tmp_path / "a.mat"
+        scipy.io.savemat(path, plain | more, do_compression=compressed)
+        assert (checked_mat_arrays(path.read_bytes()) is None) == bool(more)
+        got, expected = read_mat(path, hint=""), scipy.io.loadmat(path)
+        assert {key for key in expected if key[0] != "_"} == {key for key in got if key[0] != "_"}
+        for key in plain:
+            np.testing.assert_array_equal(got[key], expected[key], strict=True)
+            assert got[key].flags.writeable
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):

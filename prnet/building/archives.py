@@ -182,7 +182,8 @@ def _write_map(
     """DIR/maps/NAME.npy: (256, 256, 3), rows v, columns u, x y z in crop px."""
     crop_from_model = SetRecord(record, options.crop, options.pixel_origin).crop_from_model()
     crop_vertices = camera.transform_points(crop_from_model.float(), vertices)
-    position_map = face.uv.position_map(crop_vertices[None])[0].permute(1, 2, 0).numpy()
+    texels = face.uv.at_texels(crop_vertices[None], slice(None))[0]  # (H W, 3)
+    position_map = texels.unflatten(0, (face.uv.resolution, -1)).numpy()
     try:
         stored = encode_map(position_map, options.map_dtype)
     except ValueError as error:

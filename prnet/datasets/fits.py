@@ -7,6 +7,7 @@ t_z (px of the y-up plane), f (px per model unit); `Shape_Para`; `Exp_Para`; AFL
 
 import errno
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,11 +179,18 @@ def _vector(arrays: dict, key: str, path: Path) -> np.ndarray:
 
 def fit_matrix(fit: Fit, image_height: int, *, pixel_origin: str = "zero_based") -> torch.Tensor:
     """`camera.image_from_model` of one fit, (4, 4), float64: model frame -> image px."""
+    return fit_matrices([fit], [image_height], pixel_origin=pixel_origin)[0]
+
+
+def fit_matrices(
+    fits: Sequence[Fit], image_heights: Sequence[int], *, pixel_origin: str = "zero_based"
+) -> torch.Tensor:
+    """`fit_matrix` of each, (B, 4, 4)."""
     return camera.image_from_model(
-        torch.tensor(fit.scale, dtype=torch.float64),
-        torch.from_numpy(fit.angles),
-        torch.from_numpy(fit.translation),
-        torch.tensor(float(image_height), dtype=torch.float64),
+        torch.tensor([fit.scale for fit in fits], dtype=torch.float64),
+        torch.from_numpy(np.stack([fit.angles for fit in fits])),
+        torch.from_numpy(np.stack([fit.translation for fit in fits])),
+        torch.tensor(image_heights, dtype=torch.float64),
         pixel_origin=pixel_origin,
     )
 

@@ -70,6 +70,25 @@ def whole_jpeg(data: bytes, *, source: object, most_pixels: int) -> bytes:
     return picture + END
 
 
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width by the header of a whole JPEG, of the kinds that every decoder reads (grey
+    or colour, coded by Huffman); None of others."""
+    place = 2
+    while True:
+        place = data.index(b"\xff", place)
+        while data[place] == 0xFF:
+            place += 1
+        marker = data[place]
+        place += 1
+        if marker in ALONE:
+            continue
+        if marker in FRAMES:
+            precision, height, width, count = struct.unpack_from(">BHHB", data, place + 2)
+            known = marker <= PROGRESSIVE and precision == 8 and count in (1, 3)
+            return (height, width) if known and height and width else None
+        place += struct.unpack_from(">H", data, place)[0]
+
+
 def _decoded(data: bytes, coding: int) -> np.ndarray | None:
     """By Pillow, which keeps libjpeg's warnings to itself."""
     try:

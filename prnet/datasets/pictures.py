@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
-from prnet.datasets.jpeg import is_jpeg, whole_jpeg
+from prnet.datasets.jpeg import is_jpeg, jpeg_size, whole_jpeg
 from prnet.files import written_whole
 from prnet.geometry import camera
 from prnet.sample import Fit, FitBatch, PosedFit
@@ -131,6 +131,16 @@ def decode_picture(
     if picture is None:
         raise ValueError(f"{source}: not a picture that OpenCV can decode ({len(data)} bytes)")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def picture_size(data: bytes, *, source: object) -> tuple[int, int]:  # of `whole_picture`
+    """Height and width as stored.
+
+    Raises:
+        ValueError: not a picture.
+    """
+    size = jpeg_size(data) if is_jpeg(data) else None
+    return size or decode_picture(data, source=source, checked=True).shape[:2]
 
 
 def read_upright(path: Path) -> tuple[bytes, np.ndarray]:

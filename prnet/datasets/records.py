@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prnet.datasets.fits import FacePair, FitFile, fit_matrix, pad_params, read_fit
+from prnet.datasets.fits import FacePair, FitFile, fit_matrices, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import (
     CropRule,
     FitItem,
     crop_matrix,
     crop_square,
-    decode_picture,
     picture_for_crop,
+    picture_size,
     whole_picture,
 )
 from prnet.faces.face import Face
@@ -130,7 +130,7 @@ def load_pair(pair: FacePair) -> LoadedPair:
         OSError, ValueError: one of them is missing or damaged.
     """
     data = whole_picture(pair.read_picture(), source=pair.picture.name)
-    height, width = decode_picture(data, source=pair.picture.name, checked=True).shape[:2]
+    height, width = picture_size(data, source=pair.picture.name)
     return LoadedPair(pair.name, read_fit(pair.fit), data, height, width)
 
 
@@ -145,8 +145,9 @@ def decode_pairs(loaded: Sequence[LoadedPair], face: Face, pixel_origin: str) ->
         )
     )
     vertices = model(shape_params, exp_params)
-    matrices = [fit_matrix(one.file.fit, one.height, pixel_origin=pixel_origin) for one in loaded]
-    image_from_model = torch.stack(matrices)
+    fits = [one.file.fit for one in loaded]
+    heights = [one.height for one in loaded]
+    image_from_model = fit_matrices(fits, heights, pixel_origin=pixel_origin)
     landmarks = vertices[:, face.landmark_index].double()
     return DecodedPairs(
         vertices,

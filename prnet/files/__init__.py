@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.files.matlab import require_mat_elements
+from prnet.files.matlab import mat_variables
 
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
 ERRORS_OF_ONE = "ENOENT EACCES EPERM EISDIR ENOTDIR ELOOP ENAMETOOLONG"
@@ -237,15 +237,8 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 
 def read_mat(path: Path, *, hint: str) -> dict:
     """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
-    import scipy.io  # where a MATLAB file is read, and not before
-
     with _reading(path, "a readable MATLAB file", hint):
-        data = path.read_bytes()
-        require_mat_elements(data)
-        try:
-            return scipy.io.loadmat(io.BytesIO(data))
-        except NotImplementedError as error:
-            raise ValueError("MATLAB 7.3 format; save it again with -v7") from error
+        return mat_variables(path.read_bytes())
 
 
 def read_table(path: Path, *, hint: str) -> np.ndarray:

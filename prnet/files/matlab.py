@@ -1,9 +1,12 @@
-"""Whether a MATLAB 5 file holds what it says, before scipy reads it."""
+"""Whether a MATLAB 5 file holds what it says, before scipy reads it, or in place of it."""
 
+import io
 import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 # A MATLAB 5 file begins with so many bytes; the last two of them say how its numbers lie.
 MAT_HEADER, MAT_BYTE_ORDERS = 128, {b"IM": "<", b"MI": ">"}
@@ -13,24 +16,64 @@ MAT_ITEM_BYTES |= {16: 1, 17: 2, 18: 4}
 MAT_DIMENSIONS, MAT_FLAGS, MAT_MATRIX, MAT_COMPRESSED, MAT_UTF8 = 5, 6, 14, 15, 16
 # Classes of its arrays.
 MAT_CELL, MAT_STRUCT, MAT_TEXT, MAT_NUMBERS = 1, 2, 4, range(6, 16)
+MAT_COMPLEX_LOGICAL = 0x0A00  # bits of an array's flags
+# Of the types of numbers.
+MAT_DTYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
+MAT_DTYPES |= {12: "<i8", 13: "<u8"}
 MAT_OTHERS = (3, 16, 17)  # objects and functions, which are not looked into
 
 
-def require_mat_elements(data: bytes) -> None:
-    """Raise ValueError where the variables of a MATLAB 5 file do not hold what they say: scipy
-    trusts types, classes and sizes, and the process dies with it. Other files are not looked at."""
+def mat_variables(data: bytes) -> dict[str, np.ndarray]:
+    """The variables of a MATLAB 5 file by name.
+
+    Raises:
+        ValueError: as `checked_mat_arrays`, or MATLAB 7.3 (HDF5); what else scipy raises.
+    """
+    if (arrays := checked_mat_arrays(data)) is not None:
+        return arrays
+    import scipy.io  # where structures and text are read, and not before
+
+    try:
+        return scipy.io.loadmat(io.BytesIO(data))
+    except NotImplementedError as error:
+        raise ValueError("MATLAB 7.3 format; save it again with -v7") from error
+
+
+def checked_mat_arrays(data: bytes) -> dict[str, np.ndarray] | None:
+    """Of a MATLAB 5 file of nothing but full real numbers its variables, as stored; None of others.
+
+    Raises:
+        ValueError: variables of a MATLAB 5 file do not hold what they say. scipy, which reads the
+            others, trusts types, classes and sizes, and the process dies with it.
+    """
     byte_order = MAT_BYTE_ORDERS.get(data[126:MAT_HEADER])
-    if byte_order and data[124:126] in (b"\x00\x01", b"\x01\x00"):  # the version
-        _require_mat_variables(memoryview(data)[MAT_HEADER:], byte_order)
+    if not byte_order or data[124:126] not in (b"\x00\x01", b"\x01\x00"):  # the version
+        return None
+    # All are checked before any is left to scipy.
+    found = list(_mat_variables(memoryview(data)[MAT_HEADER:], byte_order))
+    arrays = {}
+    for parts in found:
+        flags = struct.unpack(f"{byte_order}I", parts[0][1][:4])[0]
+        if byte_order != "<" or len(parts) != 4 or flags & 0xFF not in MAT_NUMBERS:
+            return None
+        (_, (_, sizes), (_, name), (kind, content)) = parts
+        key, dtype = bytes(name).decode("latin1"), MAT_DTYPES.get(kind)
+        if flags & MAT_COMPLEX_LOGICAL or not key or key in arrays or dtype is None:
+            return None
+        values = np.frombuffer(content, dtype).reshape(np.frombuffer(sizes, "<i4"), order="F")
+        arrays[key] = values.copy(order="F")
+    return arrays
 
 
-def _require_mat_variables(data: memoryview, byte_order: str) -> None:
+def _mat_variables(data: memoryview, byte_order: str) -> Iterator[Sequence[tuple[int, memoryview]]]:
+    """The parts of each variable, checked."""
     for kind, content in _mat_elements(data, byte_order):
         if kind == MAT_COMPRESSED:
-            inner = memoryview(zlib.decompress(content))
-            _require_mat_variables(inner, byte_order)
+            yield from _mat_variables(memoryview(zlib.decompress(content)), byte_order)
         elif kind == MAT_MATRIX and len(content):
-            _require_mat_array(list(_mat_elements(content, byte_order)), byte_order)
+            parts = list(_mat_elements(content, byte_order))
+            _require_mat_array(parts, byte_order)
+            yield parts
 
 
 def _mat_elements(data: memoryview, byte_order: str) -> Iterator[tuple[int, memoryview]]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prnet.geometry.compiled import cached, in_memory
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.pose_parameters import DEPTH, posed_vertices
 
@@ -17,8 +18,11 @@ def least_depth(
     vertices: Tensor,  # (B, N, 3), model frame; their precision is that of the projection
 ) -> Tensor:
     """The least z of each mesh, image px, (B,)."""
-    depth = vertices @ matrix[:, 2, :3, None].to(vertices.dtype)  # (B, N, 1)
-    return depth.amin((1, 2)) + matrix[:, 2, 3]
+    row = matrix[:, 2, :3].to(vertices.dtype)
+    if in_memory(vertices, row):
+        least = _least_products(vertices.detach().numpy(), row.detach().contiguous().numpy())
+        return torch.from_numpy(least) + matrix[:, 2, 3]
+    return (vertices @ row[..., None]).amin((1, 2)) + matrix[:, 2, 3]
 
 
 def shift_depth(
@@ -50,3 +54,17 @@ class DepthOrigin(nn.Module):
         moved = parameters.clone()
         moved[:, DEPTH] -= posed_vertices(self.hull, parameters)[..., 2].amin(1)
         return moved
+
+
+@cached(fastmath={"contract", "nsz"})
+def _least_products(vertices: np.ndarray, rows: np.ndarray) -> np.ndarray:  # (B, N, 3), (B, 3)
+    least = np.full(len(rows), np.inf, rows.dtype)
+    for sample in range(len(rows)):
+        mesh = vertices[sample]
+        x, y, z = rows[sample, 0], rows[sample, 1], rows[sample, 2]
+        lowest = least[sample]
+        for vertex in range(len(mesh)):
+            depth = x * mesh[vertex, 0] + y * mesh[vertex, 1] + z * mesh[vertex, 2]
+            lowest = min(lowest, depth)
+        least[sample] = lowest
+    return least

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prnet.geometry.compiled import cached, in_memory
+
 OUTSIDE, REST, EYES_NOSE_MOUTH, LANDMARK = range(4)
 
 # Pixels of PRN's ground-truth maps this close to the border skip the inside test (see
@@ -252,11 +254,36 @@ def interpolate(
     weights: Tensor,  # (T, 3)
 ) -> Tensor:
     """Vertex attributes inside triangles, (B, T, C)."""
+    weights = weights.to(vertices.dtype)
+    if in_memory(vertices, weights):
+        found = vertices.new_zeros(len(vertices), len(corners), vertices.shape[2])
+        _interpolate(
+            vertices.detach().contiguous().numpy(),
+            corners.contiguous().numpy(),
+            weights.contiguous().numpy(),
+            found.numpy(),
+        )
+        return found
     # With the vertices leading in memory a gather moves whole rows of B C numbers.
     by_vertex = vertices.transpose(0, 1).flatten(1)  # (N, B C)
-    weights = weights.to(vertices.dtype)
     rows = sum(by_vertex[corners[:, k]] * weights[:, k, None] for k in range(3))  # (T, B C)
     return rows.unflatten(1, (vertices.shape[0], -1)).transpose(0, 1).contiguous()
+
+
+@cached(fastmath={"contract", "nsz"})
+def _interpolate(
+    vertices: np.ndarray,  # (B, N, C)
+    corners: np.ndarray,  # (T, 3)
+    weights: np.ndarray,  # (T, 3)
+    found: np.ndarray,  # (B, T, C), written
+) -> None:
+    for sample in range(len(vertices)):
+        values, written = vertices[sample], found[sample]
+        for texel in range(len(corners)):
+            i, j, k = corners[texel, 0], corners[texel, 1], corners[texel, 2]
+            w_i, w_j, w_k = weights[texel, 0], weights[texel, 1], weights[texel, 2]
+            for c in range(values.shape[1]):
+                written[texel, c] = w_i * values[i, c] + w_j * values[j, c] + w_k * values[k, c]
 
 
 def nearest_vertices(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
