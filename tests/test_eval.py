@@ -575,7 +575,7 @@ def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labe
     again = run(tiny_data_dir, tmp_path, f"predictions={saved}", *arguments)
     for row, same in zip(report["images"], again["images"], strict=True):
         assert same.pop("name") == row.pop("name")
-        assert same == pytest.approx(row, rel=1e-12)  # sums of batches of four and of one
+        assert same == pytest.approx(row, rel=1e-7)  # products of batches of four and of one
     assert set(again["not_computed"]) == set(report["not_computed"])
     assert f"checkpoint {checkpoint} (model " in report["source"]
     assert report["face"]["vertices"] == 98
