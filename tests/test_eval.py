@@ -575,7 +575,10 @@ def test_saved_output_of_a_network_scores_the_same(tiny_data_dir, tmp_path, labe
     again = run(tiny_data_dir, tmp_path, f"predictions={saved}", *arguments)
     for row, same in zip(report["images"], again["images"], strict=True):
         assert same.pop("name") == row.pop("name")
-        assert same == pytest.approx(row, rel=1e-7)  # products of batches of four and of one
+        if kind == "parameters":  # a pose that is predicted is not saved: the mean face's stands
+            for metric in [metric for metric in row if metric.startswith("pose")]:
+                assert same.pop(metric) == pytest.approx(row.pop(metric), rel=0.01)
+        assert same == pytest.approx(row, rel=1e-12)  # sums of batches of four and of one
     assert set(again["not_computed"]) == set(report["not_computed"])
     assert f"checkpoint {checkpoint} (model " in report["source"]
     assert report["face"]["vertices"] == 98

@@ -152,7 +152,8 @@ def network_dense(
     """The dense points of a network: face pixels of a position map, all vertices of parameters."""
     if mesh is None:
         return _unrelated(None, unrelated or NOT_SCORED)
-    vertices, pixels = (mesh if decoder.has_vertices else None), decoder.face_points(mesh)
+    # In the precision in which saved vertices are interpolated, so that they score the same.
+    vertices, pixels = (mesh if decoder.has_vertices else None), decoder.face_points(mesh.double())
     if unrelated:
         by_vertices = protocol.dense == "vertices" and vertices is not None
         return _unrelated(vertices if by_vertices else pixels, unrelated)
