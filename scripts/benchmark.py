@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from benchmarks.card_rows import card_table
 from benchmarks.data_rows import build_rows, loader_rows, map_rows, raster_rows, synthetic_rows
 from benchmarks.evaluation_rows import evaluation_rows
 from benchmarks.made_data import Bench, prepare
@@ -53,6 +54,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
 TABLES: dict[str, Callable[[Bench], list[str]]] = {
     "regressors": size_table,
     "reconstruct": reconstruct_tables,
+    "card": card_table,
 }
 NAMES = tuple(dict.fromkeys([*ROWS, *TABLES]))
 

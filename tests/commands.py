@@ -24,7 +24,7 @@ for module, *arguments in json.loads(sys.argv[1]):
 """
 
 
-def run_commands(*commands: list[str], cwd: Path) -> list[str]:
+def run_commands(*commands: list[str], cwd: Path, timeout: float = 240) -> list[str]:
     """What each `python -m MODULE ARGUMENTS` says in folder `cwd`, its last line "exit STATUS"."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(commands)],
@@ -33,7 +33,7 @@ def run_commands(*commands: list[str], cwd: Path) -> list[str]:
         text=True,
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        timeout=240,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stdout
     return re.split(r"(?<=exit \d)\n", done.stdout)[:-1]

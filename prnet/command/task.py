@@ -20,6 +20,7 @@ from prnet.command import choices, console
 from prnet.command.arguments import check_arguments, missing_values
 from prnet.command.names import names_quoted
 from prnet.command.running import NOBODY_READS
+from prnet.command.sweeping import as_job, tell_failed
 from prnet.entry import CONFIG_DIR, one_line_errors
 
 
@@ -27,7 +28,6 @@ def run_task(name: str) -> None:
     """Check and read the command line by configs/NAME.yaml, then import `prnet.NAME` and run its
     `main`."""
 
-    @one_line_errors
     def task(cfg: DictConfig) -> None:
         console.speak()
         missing = missing_values(cfg)
@@ -41,8 +41,9 @@ def run_task(name: str) -> None:
                 sys.exit(NOBODY_READS)
             raise  # of another pipe
 
-    task.__module__ = f"prnet.{name}"  # Hydra names the job by it
-    run = hydra.main(config_path=CONFIG_DIR, config_name=name, version_base="1.3")(task)
+    task.__module__ = f"prnet.{name}"  # Hydra names the job, and its log, by what is wrapped
+    job = as_job(one_line_errors(task))
+    run = hydra.main(config_path=CONFIG_DIR, config_name=name, version_base="1.3")(job)
     _claimed.clear()
     choices.register()
     OmegaConf.register_new_resolver("unclaimed", unclaimed, replace=True)
@@ -50,6 +51,7 @@ def run_task(name: str) -> None:
     try:
         run()
     except BaseException:
+        tell_failed()
         _give_back()
         raise
 

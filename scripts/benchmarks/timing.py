@@ -44,6 +44,7 @@ class Sizes(NamedTuple):
     inference: tuple[int, ...] = (1, 16)
     regressors: tuple[str, ...] = REGRESSORS
     step: int | None = None  # None: 4 on the CPU, 16 on a GPU
+    card_batches: tuple[int, ...] = (16, 256)
     evaluation: int = 64
     evaluation_batch: int = 16
     nme: int = 32

@@ -113,7 +113,7 @@ def test_a_run_that_was_refused_leaves_no_folder(tmp_path, monkeypatch):
     for written, kept in (((), False), (("best.pt",), True), (("report/a.json",), True)):
         monkeypatch.setattr("prnet.command.task._claimed", {})
         folder = Path(unclaimed("outputs/eval/12-00-00"))
-        for name in ("running.log", ".hydra/config.yaml", *written):
+        for name in ("eval.log", ".hydra/config.yaml", *written):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).touch()
         _give_back()

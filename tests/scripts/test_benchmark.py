@@ -17,6 +17,7 @@ from prnet.reconstruction.loading import load
 from tests.load_script import load_script
 
 benchmark = load_script("benchmark")
+card_rows = sys.modules["benchmarks.card_rows"]
 data_rows = sys.modules["benchmarks.data_rows"]
 evaluation_rows = sys.modules["benchmarks.evaluation_rows"]
 made_data = sys.modules["benchmarks.made_data"]
@@ -42,6 +43,7 @@ SIZES = timing.Sizes(
     inference=(1,),
     regressors=("mobilenet_v2",),
     step=1,
+    card_batches=(2,),
     evaluation=3,
     evaluation_batch=2,
     nme=2,
@@ -377,3 +379,15 @@ def test_one_core_has_no_pool_to_time(bench, monkeypatch):
     (line,) = data_rows.build_rows(bench)
     assert line.what.startswith("build, in this process, from 1 (")
     assert line.baseline_seconds is None
+
+
+def test_a_card_that_is_not_there_is_not_measured(bench):
+    """And what would be timed on it runs: a step moves the weights."""
+    lines = card_rows.card_table(bench)
+    assert [line.count("not measured") for line in lines] == [0, 0, 1, 1, 1, 1]
+    assert [line.split("|")[3].strip() for line in lines[2:]] == ["", "4,600", "", "3,400"]
+    for trained in card_rows.TRAINED.values():
+        call = card_rows.step_call(bench, trained, count=2, bf16=False, compiled=False)
+        speed, peak = card_rows.measured(bench, call, count=2)
+        assert float(speed.replace(",", "")) > 0
+        assert peak == ""
