@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prnet.checkpoint import checkpoint_digest, describe_source
 from prnet.checks import name_list, require_choice, require_count
+from prnet.datasets.evaluation import Demands
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
@@ -112,16 +114,25 @@ def landmarks_given(cfg: DictConfig, model: Network) -> GivenLandmarks | None:
     return None if cfg.landmarks is None else GivenLandmarks(cfg.landmarks)
 
 
-def score_checkpoint(
-    cfg: DictConfig,
-    protocol: Protocol,
-    dataset: SetChoice,
-    device: torch.device,
-    options: EvaluationOptions,
-) -> tuple[Report, Gallery]:
-    """The report of the network that is asked for, or of the newest, and what it made of some
-    images."""
-    occluder = occluder_named(dataset.occlusion)
+class OpenedNetwork(NamedTuple):
+    """The network that is scored, ready to run."""
+
+    path: Path | str  # of its checkpoint
+    checkpoint: dict
+    model: Network
+    face: Face  # its own, on its device
+    truth_face: Face | None  # of the fits of the data set; None: it has none, or
+    no_face: str  # why they cannot be decoded
+    given: GivenLandmarks | None
+    facts: dict  # what a report says of it
+
+    @property
+    def pixel_origin(self) -> str:
+        return self.checkpoint.get("pixel_origin", "zero_based")
+
+
+def open_network(cfg: DictConfig, dataset: SetChoice, device: torch.device) -> OpenedNetwork:
+    """The network that is asked for, or the newest."""
     path = newest_checkpoint() if cfg.checkpoint is None else cfg.checkpoint
     log.info("checkpoint: %s", path)
     model, checkpoint = load_model(path)
@@ -130,8 +141,6 @@ def score_checkpoint(
     if TEST_SETS[dataset.name].has_fits:
         truth_face, no_face = dataset.truth_face()
     face = network_face(dataset, checkpoint, truth_face, source=path).to(device)
-    origin = checkpoint.get("pixel_origin", "zero_based")
-    demands = protocol.demands(network=True)
     model.set_face(face)
     model.to(device, memory_format=torch.channels_last)
     crop = torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device)
@@ -144,33 +153,61 @@ def score_checkpoint(
     if cfg.latency:
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
             size["latency_ms"] = latency_ms(model, crop)
-    if protocol.crop.source == "detector":
-        if given is not None:
-            raise ValueError(
-                "protocol.crop.source=detector runs the network before it has landmarks; choose "
-                "landmark_map=own, or protocol.crop.source=landmarks"
-            )
-        reconstructor = Reconstructor(
-            model, face, crop_scale=protocol.crop.scale, pixel_origin=origin, device=device
+    facts = {
+        "experiment": checkpoint.get("experiment"),
+        "made": {"checkpoint": {"file": str(path), "sha256": checkpoint_digest(path)}},
+        "network": size,
+        "runtime": runtime,
+    }
+    return OpenedNetwork(path, checkpoint, model, face, truth_face, no_face, given, facts)
+
+
+def with_finder(
+    demands: Demands, network: OpenedNetwork, protocol: Protocol, device: torch.device
+) -> Demands:
+    """The same, with what finds the faces of a picture where the protocol has them detected."""
+    if protocol.crop.source != "detector":
+        return demands
+    if network.given is not None:
+        raise ValueError(
+            "protocol.crop.source=detector runs the network before it has landmarks; choose "
+            "landmark_map=own, or protocol.crop.source=landmarks"
         )
-        demands = demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
-    test_set = dataset.open(demands, truth_face, no_face)
+    reconstructor = Reconstructor(
+        network.model,
+        network.face,
+        crop_scale=protocol.crop.scale,
+        pixel_origin=network.pixel_origin,
+        device=device,
+    )
+    return demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
+
+
+def score_checkpoint(
+    cfg: DictConfig,
+    protocol: Protocol,
+    dataset: SetChoice,
+    device: torch.device,
+    options: EvaluationOptions,
+) -> tuple[Report, Gallery]:
+    """The report of a network, and what it made of some images."""
+    occluder = occluder_named(dataset.occlusion)
+    network = open_network(cfg, dataset, device)
+    demands = with_finder(protocol.demands(network=True), network, protocol, device)
+    test_set = dataset.open(demands, network.truth_face, network.no_face)
     source = NetworkSource(
-        model,
-        face,
-        description=f"checkpoint {describe_source(path, checkpoint)}",
-        pixel_origin=origin,
+        network.model,
+        network.face,
+        description=f"checkpoint {describe_source(network.path, network.checkpoint)}",
+        pixel_origin=network.pixel_origin,
         precision=cfg.precision,
         occluder=occluder,
-        given=given,
+        given=network.given,
         save_to=cfg.save_predictions,
     )
-    gallery = Gallery(face, test_set.truth_face)
+    gallery = Gallery(network.face, test_set.truth_face)
     report = evaluate(source, test_set, protocol, options._replace(gallery=gallery))
-    report["experiment"] = checkpoint.get("experiment")
-    report["made"] = {"checkpoint": {"file": str(path), "sha256": checkpoint_digest(path)}}
-    report["network"], report["runtime"] = size, runtime
-    return report, gallery
+    return report | network.facts, gallery
 
 
 def score_predictions(
