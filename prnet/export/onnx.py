@@ -5,6 +5,7 @@ Letters: B batch, H side of crop and map, N vertices, P parameters.
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -111,6 +112,8 @@ def translated(
             traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
         )
     say("translating it")
+    for optimizer in ("onnx_ir", "onnxscript"):  # they tell of every node
+        logging.getLogger(optimizer).setLevel(logging.WARNING)
     return torch.onnx.export(
         program, input_names=[IMAGE], output_names=outputs, dynamo=True, verbose=False
     )

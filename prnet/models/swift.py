@@ -184,7 +184,7 @@ class Swift(Regressor):
     def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
         """(B, K, 3), crop px, float32 under autocast too; depth from an origin of its own."""
         with torch.autocast(whitened.device.type, enabled=False):
-            offset = whitened.to(self.head.weight.dtype).unflatten(1, (-1, 3))
+            offset = whitened.to(self.parameter_std.dtype).unflatten(1, (-1, 3))
             x, y, z = (UNIT_PX * offset).unbind(2)
             return torch.stack([CENTER_PX + x, CENTER_PX + y, z], 2)
 
