@@ -8,7 +8,9 @@ from torch.nn import functional
 
 from prnet.datasets.attention_target import attention_target, released_silhouette, silhouette
 from prnet.datasets.pictures import CROP_SIZE
+from prnet.datasets.sampling import sample_bilinear
 from prnet.geometry import camera
+from prnet.geometry.compiled import in_memory
 from prnet.geometry.landmark_map import move_landmarks
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, FitBatch, PosedFit
@@ -24,6 +26,11 @@ def warp_to_crop(
     """Sample the crop from the picture, bilinear, zero outside: (B, C, 256, 256) in [0, 1]."""
     height, width = picture.shape[-2:]
     picture_from_crop = camera.invert_affine(crop_from_picture)
+    if in_memory(picture_from_crop) and picture.dtype in (torch.uint8, torch.float32):
+        crop = torch.zeros(*picture.shape[:2], CROP_SIZE, CROP_SIZE)
+        affine = picture_from_crop[:, :2, [0, 1, 3]].double().numpy()
+        sample_bilinear(picture.contiguous().numpy(), affine, crop.numpy())
+        return crop
     # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
     # pixels.
     crop_from_grid = torch.eye(3, device=picture.device) * (CROP_SIZE - 1) / 2

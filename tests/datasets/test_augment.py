@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from prnet.datasets import warp
 from prnet.datasets.augment import (
     AugmentRule,
     augment,
@@ -137,6 +138,25 @@ def test_ranges_of_the_similarity():
     # In-plane rotation leaves depth alone, scale applies to it.
     assert matrix[:, 2, :2].abs().max() == 0
     assert matrix[:, 2, 3].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_crops_sampled_in_memory_are_those_of_torch(kind, monkeypatch):
+    """Turned, scaled, mirrored and beyond every border."""
+    generator = torch.Generator().manual_seed(0)
+    rule = AugmentRule(rotation_deg=180, scale=(0.3, 4.0), translation=0.6, mirror=0.5)
+    matrices, _ = draw_similarity(16, rule, generator)
+    for height, width in ((200, 300), (2, 40)):
+        picture = torch.randint(0, 256, (16, 2, height, width), generator=generator).to(kind)
+        moved = matrices if height == 200 else matrices.clone()
+        if height != 200:  # around the picture, which fills the crop
+            moved = torch.diag(torch.tensor([9.0, 9.0, 1.0, 1.0])) @ moved
+        got = warp_to_crop(picture, moved)
+        with monkeypatch.context() as patch:
+            patch.setattr(warp, "in_memory", lambda *_: False)
+            expected = warp_to_crop(picture, moved)
+        assert height != 200 or 0.2 < (expected > 0).float().mean() < 0.95
+        torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
 def test_faces_that_leave_the_frame_are_not_clipped(face, decoder):
