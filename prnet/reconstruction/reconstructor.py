@@ -232,9 +232,10 @@ class Reconstructor:
 
     def _points(self, prediction: Prediction) -> PredictedPoints:
         decoder, mesh = self.decoder, self.decoder.mesh(prediction)
+        at_vertices = decoder.has_vertices  # then they are equal to the last bit
         return PredictedPoints(
             mesh,
-            decoder.landmarks(prediction),
+            mesh[:, decoder.landmark_index] if at_vertices else decoder.landmarks(prediction),
             decoder.position_map(prediction, mesh),
             decoder.model_points(prediction),
         )
