@@ -135,10 +135,11 @@ def main(cfg: DictConfig) -> None:
         video_settings(cfg.video, cfg.smoothing),
     )
     require_folder(output)
-    options = {"runtime": cfg.runtime, "crop_scale": cfg.crop_scale}
-    options |= {key: as_seen_elsewhere(cfg[key]) for key in ("checkpoint", "data_dir")}
+    options = {key: cfg[key] for key in ("checkpoint", "data_dir", "runtime", "crop_scale")}
     if spread is not None:
         options["runtime"] = spread.runtime(cfg.runtime)
+        for key in ("checkpoint", "data_dir"):
+            options[key] = as_seen_elsewhere(cfg[key])
     make = functools.partial(make_reconstructor, options, OmegaConf.to_container(cfg.detector))
     if spread is None:
         photos = astronaut(output) if cfg.input is None else find_photos(cfg.input)

@@ -1,12 +1,12 @@
 """What `--help` lists: `${choices:GROUP,...}`, `${experiments:}` and `${options:KEY,...}` in a
 configuration's text."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.entry import CONFIG_DIR, shipped_names
@@ -96,5 +96,11 @@ def _lines(values: dict, notes: dict, unused: frozenset[str], start: str = "") -
             yield f"{indent}{key}:{note}"
             yield from _lines(value, notes, unused, f"{path}.")
         else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-            yield f"{indent}{key}: {text.partition(chr(10))[0]}{note}"
+            yield f"{indent}{key}: {_text(value)}{note}"
+
+
+def _text(value: object) -> str:
+    """A value as one would type it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return value if isinstance(value, str) and value else json.dumps(value)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from prnet.geometry.compiled import in_memory
-
 
 class MorphableModel(nn.Module):
     """V = mean + shape_basis a + exp_basis b, in the model frame.
@@ -50,13 +48,8 @@ class MorphableModel(nn.Module):
             ValueError: fewer coefficients than bases.
         """
         coefficients = self.leading_coefficients(shape_params, exp_params)
-        mean, basis = self.mean.flatten(), self.basis.flatten(1)
-        if in_memory(coefficients, basis):
-            # numpy's product of so few rows takes half as long as torch's on some processors.
-            product = coefficients.detach().numpy() @ basis.numpy()
-            vertices = torch.from_numpy(product).add_(mean)
-        else:
-            vertices = torch.addmm(mean, coefficients, basis)  # (B, 3 N)
+        # Not numpy's product, which is faster for few rows: a face must not depend on its batch.
+        vertices = torch.addmm(self.mean.flatten(), coefficients, self.basis.flatten(1))  # (B, 3 N)
         return vertices.unflatten(1, (-1, 3))
 
     def leading_coefficients(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
