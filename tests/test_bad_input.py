@@ -22,7 +22,7 @@ PHOTOS = {
     "none.png": "none.png: no face found",
 }
 STOPPED = {
-    "input=absent.jpg": "input=absent.jpg: nothing found; expected a file, a folder, a list, camera:0",
+    "input=absent.jpg": "input=absent.jpg: nothing found; expected a file, a folder, a list,",
     "checkpoint=absent.pt": "absent.pt: no such file; train writes best.pt",
     "checkpoint=text.pt": "text.pt: not a checkpoint of prnet, or cut off or damaged (it has 5",
     "checkpoint=other.pt": "other.pt: a torch file, but not a checkpoint of prnet",
