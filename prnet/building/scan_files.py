@@ -106,13 +106,14 @@ def require_trimesh(files: Sequence[SubjectScans]) -> None:
         raise ValueError(f"{taken[0]}: reading it takes trimesh; run pip install 'prnet[scans]'")
 
 
-def read_scan(path: Path) -> Scan:
+def read_scan(path: Path | str) -> Scan:
     """One scan with its colours.
 
     Raises:
         ModuleNotFoundError: it takes trimesh; see `require_trimesh`.
         ValueError: damaged, without a surface, without colours, or not finite.
     """
+    path = Path(path)
     require_file(path)
     suffix = path.suffix.lower()
     read = {".obj": _read_obj, **dict.fromkeys(VRML_SUFFIXES, _read_vrml)}.get(suffix, _read_mesh)
