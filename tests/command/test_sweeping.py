@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.commands import run_commands
 
 
+@pytest.mark.slow
 def test_a_failing_job_is_named_and_the_others_are_kept(tiny_data_dir, built_dir, tmp_path):
     """Two of four jobs cannot begin; the other two are scored, and stand in one table."""
     training = ["-m", "+experiment=prn,prn_weights_1110", "trainer.max_steps=0,1"]

@@ -146,7 +146,16 @@ def test_no_wait_from_the_losses_to_the_next_step(name, face):
     assert waits.found == []
 
 
-@pytest.mark.parametrize("name", ["prn", "mobile_frnet", "sadrnet", "2dasl_landmarks", "swift"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("prn", "sadrnet", "swift"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mobile_frnet", "2dasl_landmarks")
+        ),
+    ],
+)
 def test_one_graph_from_the_batch_to_its_losses(name, face):
     """No break, and no other graph for other numbers in another epoch."""
     torch.compiler.reset()
