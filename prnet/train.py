@@ -35,8 +35,7 @@ from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
 from prnet.files import take
-from prnet.geometry.position_map import PositionMapDecoder
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, target_decoder
 from prnet.models.network import Network
 from prnet.training.card import prepare_card
 from prnet.training.loop import Ending, train
@@ -265,12 +264,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
         if settings.init is None and resume is None:
             model.set_statistics(*parameter_statistics(data, model, face, rule))
         loss_fn.set_statistics(model.parameter_mean, model.parameter_std)
-    decoder = PositionMapDecoder(
-        face.morphable_model,
-        face.uv,
-        texels="all" if loss_fn.weighs_outside else "face",
-        landmark_index=face.landmark_index,
-    ).to(device)
+    decoder = target_decoder(loss_fn, face)
     workers = loader_workers(
         plan.num_workers, device, renders=data.renders, processes=processes.local_size
     )

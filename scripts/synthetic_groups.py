@@ -20,8 +20,9 @@ from tqdm import tqdm
 from prnet.datasets.pictures import CROP_SIZE, CropRule
 from prnet.datasets.synthetic import SyntheticRule, held_out_faces
 from prnet.entry import CONFIG_DIR
-from prnet.geometry.pose_parameters import crop_points, split_parameters
+from prnet.geometry.pose_parameters import split_parameters
 from prnet.metrics.nme import bbox_size, nme
+from prnet.models.face_decoder import FaceDecoder
 from prnet.models.loading import load_with_face
 from prnet.reconstruction.arkit import bounded_expression
 from prnet.synthetic.parameters import SampleParameters
@@ -63,7 +64,7 @@ def main() -> None:
     model, face, _ = load_with_face(arguments.checkpoint)
     model.set_face(face)
     model.eval()
-    landmarks = face.morphable_model.at_vertices(face.landmark_index)
+    decoder = FaceDecoder(model, face)
     bounded = bounded_expression(face)
     values = OmegaConf.load(Path(CONFIG_DIR, "dataset", "synthetic.yaml")).dataset
     values.size, values.held_out = CROP_SIZE, arguments.count
@@ -77,11 +78,11 @@ def main() -> None:
         indices = range(start, min(start + BATCH, arguments.count))
         rendered = stream.faces.batch(indices)
         with torch.inference_mode():
-            parameters = model(rendered.image).parameters
-            predicted = crop_points(landmarks, parameters)
+            prediction = model(rendered.image)
+            predicted = decoder.landmarks(prediction)
         truth = rendered.landmarks[..., :2]
         errors.append(nme(predicted[..., :2], truth, bbox_size(truth)))
-        expressions = split_parameters(parameters, model.num_shape).exp_params.numpy()
+        expressions = split_parameters(prediction.parameters, model.num_shape).exp_params.numpy()
         guessed.extend(bounded(row) for row in expressions)
         drawn.extend(rendered.exp_params.numpy())
     error = torch.cat(errors).numpy()

@@ -165,7 +165,8 @@ def write_npz(path: Path | str, arrays: Mapping[str, object]) -> None:
 
 def csv_text(lines: Iterable[Sequence]) -> str:
     """The cells of each line as a CSV file has them."""
-    csv.writer(stream := io.StringIO(), lineterminator="\n").writerows(lines)
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(lines)
     return stream.getvalue()
 
 

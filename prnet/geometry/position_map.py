@@ -27,7 +27,7 @@ class PositionMapDecoder(nn.Module):
     Only vertices of triangles with a texel are decoded: one (B, C) x (C, 3 V) product, one affine
     map a sample and an interpolation. In memory, where nothing is differentiated, the last two are
     a compiled pass, and up to `FEW` faces of a large model are read from bases in fixed point
-    (`FixedPoint`: 1e-4 px for the BFM).
+    (`FixedPoint`: within 1e-3 px for the BFM).
 
     `texels` "face" decodes the face mask (and its mirror image, for flipped samples) and leaves
     zero elsewhere; "all" decodes all H W texels, for losses that weigh the neck.
@@ -92,7 +92,12 @@ class PositionMapDecoder(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        return self._shape_maps(self._offsets(shape_params, exp_params), mirrored)
+        offsets = self._offsets(shape_params, exp_params)
+        matrix = torch.eye(4, dtype=offsets.dtype, device=offsets.device)
+        matrix = matrix.repeat(len(offsets), 1, 1)
+        if mirrored is not None:
+            matrix[:, 0, 0] = torch.where(mirrored, -1.0, 1.0)
+        return self._maps(offsets, matrix, mirrored)
 
     def points_of(self, position_map: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
         """A map at the face's texels, (B, P, C), and at the cells of the landmarks, (B, 68, C)."""
@@ -173,10 +178,3 @@ class PositionMapDecoder(nn.Module):
         if mirrored is not None:
             maps = torch.where(mirrored[:, None, None, None], maps.flip(-1), maps)
         return maps
-
-    def _shape_maps(self, offsets: Tensor, mirrored: Tensor | None) -> Tensor:
-        matrix = torch.eye(4, dtype=offsets.dtype, device=offsets.device)
-        matrix = matrix.repeat(len(offsets), 1, 1)
-        if mirrored is not None:
-            matrix[:, 0, 0] = torch.where(mirrored, -1.0, 1.0)
-        return self._maps(offsets, matrix, mirrored)

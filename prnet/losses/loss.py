@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prnet.faces.face import Face
+from prnet.geometry.position_map import PositionMapDecoder
 from prnet.sample import FaceSample, Prediction
 
 
@@ -63,6 +64,17 @@ class Loss(nn.Module):
                 f"resume: that run's loss had a state of its own ({', '.join(state)}), this one "
                 "has none; resume with the same loss"
             )
+
+
+def target_decoder(loss_fn: Loss, face: Face) -> PositionMapDecoder:
+    """What makes the maps that a loss, which has its face, compares with; on the face's device.
+    Texels off the face are made where they have a weight."""
+    return PositionMapDecoder(
+        face.morphable_model,
+        face.uv,
+        texels="all" if loss_fn.weighs_outside else "face",
+        landmark_index=face.landmark_index,
+    ).to(face.landmark_index.device)
 
 
 def mean_over(

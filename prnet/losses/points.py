@@ -1,15 +1,14 @@
 """The distance of predicted points from the true ones. Letters: B batch, K points."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prnet.checks import require_count
 from prnet.faces.face import Face
 from prnet.faces.spread_points import NUM_LANDMARKS, spread_points
 from prnet.geometry.pose_parameters import mirrored_vertices
-from prnet.losses.loss import Loss, root
+from prnet.losses.loss import Loss, require_coefficients, root
 from prnet.sample import FaceSample, Prediction
 
 # Landmarks whose distance is an expression: upper and lower lids, lips, the corners of the mouth,
@@ -48,12 +47,8 @@ class PointsLoss(Loss):
             ValueError: no pairs, or a negative weight.
         """
         super().__init__()
-        weights = {"depth": depth, "near": near, "lids": lids}
-        for name, weight in weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"loss.{name}: got {weight}, expected a number of at least 0")
-        if pairs < 1:
-            raise ValueError(f"loss.pairs: got {pairs}, expected at least 1")
+        require_coefficients({"depth": depth, "near": near, "lids": lids})
+        require_count("loss.pairs", pairs)
         self.pairs = pairs
         self.depth = depth
         self.near = near

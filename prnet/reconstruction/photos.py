@@ -9,11 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prnet.datasets.jpeg import is_jpeg, whole_jpeg
-from prnet.datasets.pictures import write_picture
+from prnet.datasets.pictures import EXIF_ORIENTATION, write_picture
 from prnet.reconstruction.tars import read_member, tar_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-ORIENTATION = 0x0112
 # More would take gigabytes to decode: 3 bytes a pixel, several copies.
 MOST_PIXELS = 400_000_000
 
@@ -51,7 +50,7 @@ def read_photo(path: Path | str, *, most_pixels: int = MOST_PIXELS) -> Photo:
                     f"{image.width} x {image.height} px are more than {most_pixels:.0e}; make it "
                     "smaller"
                 )
-            orientation = int(image.getexif().get(ORIENTATION, 1))
+            orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
             upright = ImageOps.exif_transpose(image)
             picture = np.array(_rgb(upright))  # Pillow's own memory is read-only
     except UnidentifiedImageError as error:  # which names an object in memory

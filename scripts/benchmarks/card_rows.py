@@ -12,8 +12,7 @@ from benchmarks.tables import plain
 from benchmarks.timing import alternate, each
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.pictures import collate_fits
-from prnet.geometry.position_map import PositionMapDecoder
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, target_decoder
 from prnet.losses.prn import PRNLoss
 from prnet.losses.sadrnet import SADRNetLoss
 from prnet.models.network import Network
@@ -48,12 +47,7 @@ def step_call(
     model.train().to(device, memory_format=torch.channels_last)
     loss_fn = trained.loss().to(device)
     loss_fn.set_face(face)
-    decoder = PositionMapDecoder(
-        face.morphable_model,
-        face.uv,
-        texels="all" if loss_fn.weighs_outside else "face",
-        landmark_index=face.landmark_index,
-    ).to(device)
+    decoder = target_decoder(loss_fn, face)
     items = [bench.built[index % len(bench.built)] for index in range(count)]
     batch = collate_fits(items).to(device)
     generator = batch_generator(0, 1, 0, device)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prnet.reconstruction.photos import ORIENTATION, read_photo
+from prnet.datasets.pictures import EXIF_ORIENTATION
+from prnet.reconstruction.photos import read_photo
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ STORED = {
 def test_exif_orientation_is_applied_and_recorded(tmp_path, corners, orientation):
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](corners)))
     exif = Image.Exif()
-    exif[ORIENTATION] = orientation
+    exif[EXIF_ORIENTATION] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     photo = read_photo(tmp_path / "a.png")
     assert np.array_equal(photo.picture, corners)

@@ -13,6 +13,7 @@ import trimesh
 from PIL import Image
 
 from prnet.datasets.fits import decode_vertices, fit_matrix, read_fit
+from prnet.datasets.pictures import EXIF_ORIENTATION
 from prnet.datasets.predictions import find_predictions, read_prediction
 from prnet.detection.framing import framing_of_points
 from prnet.faces.loading import load_face
@@ -24,7 +25,7 @@ from prnet.reconstruction.outputs import (
     require_possible,
     write_outputs,
 )
-from prnet.reconstruction.photos import ORIENTATION, read_photo
+from prnet.reconstruction.photos import read_photo
 from prnet.reconstruction.rendering import coordinate_code, frontal_picture
 from prnet.reconstruction.run import Settings, find_photos, reconstruct_photos, stems_of
 from prnet.reconstruction.texture import texture_of
@@ -160,7 +161,7 @@ def test_boxes_and_landmarks_are_of_the_upright_photo(
 ):
     """Stored on its side with EXIF's word for it: px of what every viewer shows, in and out."""
     exif = Image.Exif()
-    exif[ORIENTATION] = 6
+    exif[EXIF_ORIENTATION] = 6
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(astronaut[:400], 1)))
     stored.save(tmp_path / "a.png", exif=exif)
     low, high = her_face.landmarks.min(0)[:2], her_face.landmarks.max(0)[:2]
