@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from prnet.checks import require_choice
 from prnet.datasets.attention_target import ATTENTIONS
@@ -113,7 +112,7 @@ class Draws(NamedTuple):
 
     moved: Tensor  # (B, 4, 4), of `draw_similarity`
     mirrored: Tensor  # (B,), bool
-    soft_side: int  # px that blurred images have the detail of; 0: none is blurred
+    softening: Tensor | None  # (H, H), of `softening_to`; None: no image is blurred
     soft: Tensor | None  # (B, 1, 1, 1), bool: blurred
     gain: Tensor  # (B, 3, 1, 1), of the colour channels
     film: Film
@@ -128,13 +127,13 @@ def draw(count: int, size: int, rule: AugmentRule, generator: torch.Generator) -
         ValueError: no such occluder.
     """
     moved, mirrored = draw_similarity(count, rule, generator)
-    soft_side, soft = draw_blur(count, size, rule, generator) if rule.blur else (0, None)
+    softening, soft = draw_blur(count, size, rule, generator) if rule.blur else (None, None)
     gain = None if rule.color_last else draw_gain(count, rule, generator)
     film = draw_film(count, size, rule, generator)
     cover = draw_cover_numbers(rule.occluder, count, generator) if rule.occlusion else None
     if gain is None:
         gain = draw_gain(count, rule, generator)
-    return Draws(moved, mirrored, soft_side, soft, gain, film, cover)
+    return Draws(moved, mirrored, softening, soft, gain, film, cover)
 
 
 def draw_gain(count: int, rule: AugmentRule, generator: torch.Generator) -> Tensor:
@@ -150,17 +149,30 @@ def draw_gain(count: int, rule: AugmentRule, generator: torch.Generator) -> Tens
 
 def draw_blur(
     count: int, size: int, rule: AugmentRule, generator: torch.Generator
-) -> tuple[int, Tensor]:
-    """How many px blurred images have the detail of, one number a batch, and which these are,
-    (B, 1, 1, 1) bool."""
-    # A shape must be known to the host, which would wait for a number of the device's.
-    host = generator
-    if generator.device.type != "cpu":
-        host = torch.Generator().manual_seed(generator.initial_seed())
+) -> tuple[Tensor, Tensor]:
+    """To how many px blurred images are softened, one number a batch, as `softening_to` has it, and
+    which these are, (B, 1, 1, 1) bool."""
+    options = {"generator": generator, "device": generator.device}
     low, high = rule.blur_side
-    side = min(size, low + round((high - low) * torch.rand((), generator=host).item()))
-    chosen = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
-    return side, chosen < rule.blur
+    share = torch.rand((), **options).double()
+    side = (low + (share * (high - low)).round()).clamp(max=size)
+    chosen = torch.rand(count, 1, 1, 1, **options)
+    return softening_to(side, size), chosen < rule.blur
+
+
+def softening_to(side: Tensor, size: int) -> Tensor:  # scalar, float64, whole
+    """What a row or column of `size` px becomes that is averaged down to `side` px and enlarged
+    again linearly, as a matrix (size, size): whatever the side, it has this shape."""
+    row = torch.arange(size, dtype=torch.float64, device=side.device)[:, None]
+    column = row.T
+    start, end = (row * size / side).floor(), ((row + 1) * size / side).ceil()
+    averaged = ((start <= column) & (column < end) & (row < side)) / (end - start)
+    place = ((row + 0.5) * side / size - 0.5).clamp(min=0)
+    first = place.floor()
+    second = torch.minimum(first + 1, side - 1)
+    share = place - first
+    enlarged = (1 - share) * (column == first) + share * (column == second)
+    return (enlarged @ averaged).float()
 
 
 def draw_film(count: int, size: int, rule: AugmentRule, generator: torch.Generator) -> Film:
@@ -183,12 +195,6 @@ def draw_film(count: int, size: int, rule: AugmentRule, generator: torch.Generat
         grain = torch.randn(count, 3, size, size, **options)
         film = film._replace(grain=rule.noise * uniform(0, 1) ** 3 * grain)
     return film
-
-
-def blurred(image: Tensor, side: int) -> Tensor:  # (B, 3, H, W), in [0, 1]
-    """The images with the detail of `side` px."""
-    small = functional.interpolate(image, size=side, mode="area")
-    return functional.interpolate(small, size=image.shape[-1], mode="bilinear", align_corners=False)
 
 
 def developed(image: Tensor, film: Film) -> Tensor:  # (B, 3, H, W), in [0, 1]
@@ -243,7 +249,8 @@ def augmented(
 
     def disturb(image: Tensor) -> tuple[Tensor, Tensor | None]:
         if draws.soft is not None:
-            image = torch.where(draws.soft, blurred(image, draws.soft_side), image)
+            soft = draws.softening @ image @ draws.softening.T
+            image = torch.where(draws.soft, soft, image)
         if not rule.color_last:
             image = colored(image)
         image = developed(image, draws.film)

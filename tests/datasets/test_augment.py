@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.nn import functional
 
 from prnet.datasets import warp
 from prnet.datasets.augment import (
     AugmentRule,
     augment,
-    blurred,
     developed,
     draw,
     draw_blur,
@@ -21,6 +21,7 @@ from prnet.datasets.augment import (
     draw_gain,
     draw_similarity,
     reach_of,
+    softening_to,
 )
 from prnet.datasets.pictures import FitItem, collate_fits
 from prnet.datasets.warp import make_sample, warp_to_crop
@@ -302,20 +303,34 @@ def test_film_stays_within_its_limits():
 def test_blur_takes_detail_from_some_images_and_keeps_their_tone():
     image = torch.rand(100, 3, 64, 64)
     rule = AugmentRule(blur=0.4, blur_side=(8, 8))
-    side, chosen = draw_blur(100, 64, rule, torch.Generator().manual_seed(0))
-    assert side == 8
+    softening, chosen = draw_blur(100, 64, rule, torch.Generator().manual_seed(0))
     assert 25 < chosen.sum() < 55
-    soft = blurred(image, side)
+    soft = softening @ image @ softening.T
     assert soft.diff(dim=-1).abs().mean() / image.diff(dim=-1).abs().mean() < 0.1
     torch.testing.assert_close(soft.mean((2, 3)), image.mean((2, 3)), atol=0.02, rtol=0)
 
 
 def test_blur_is_of_any_size_within_its_limits():
     rule = AugmentRule(blur=1.0, blur_side=(4, 60))
-    sides = [draw_blur(1, 64, rule, torch.Generator().manual_seed(seed))[0] for seed in range(60)]
+
+    def side(seed: int, size: int = 64, rule: AugmentRule = rule) -> int:
+        softening, _ = draw_blur(1, size, rule, torch.Generator().manual_seed(seed))
+        return int(torch.linalg.matrix_rank(softening))
+
+    sides = [side(seed) for seed in range(60)]
     assert 4 <= min(sides) < 10
     assert 54 < max(sides) <= 60
-    assert draw_blur(1, 32, rule._replace(blur_side=(60, 60)), torch.Generator())[0] == 32
+    assert side(0, size=32, rule=rule._replace(blur_side=(60, 60))) == 32
+
+
+@pytest.mark.parametrize("side", [1, 8, 37, 63, 64])
+def test_blur_is_averaging_and_linear_enlarging(side):
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    small = functional.interpolate(image, size=side, mode="area")
+    expected = functional.interpolate(small, size=64, mode="bilinear", align_corners=False)
+    softening = softening_to(torch.tensor(float(side)).double(), 64)
+    found = softening @ image @ softening.T
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
 def test_rates_and_sizes_of_the_rule_reach_the_images(face, decoder):
@@ -342,7 +357,8 @@ def test_rates_and_sizes_of_the_rule_reach_the_images(face, decoder):
     beyond = made(**plain | {"color": (1.5, 3.0), "color_clip": False}) / grey
     assert beyond[..., 128, 128].max() > 2.8
     draws = draw(2, SIZE, AugmentRule(blur=1.0, blur_side=(50, 50)), torch.Generator())
-    assert draws.soft_side == 50
+    expected = softening_to(torch.tensor(50.0).double(), SIZE)
+    assert torch.equal(draws.softening, expected)
     assert draws.soft.all()
 
 
