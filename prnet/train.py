@@ -113,6 +113,11 @@ def read_settings(cfg: DictConfig) -> Settings:
             )
         if cfg.face.name != "embedded":
             raise ValueError(f"dataset=synthetic: made of face=embedded, not face={cfg.face.name}")
+        if values["trainer"]["resident"] is True:
+            raise ValueError(
+                "trainer.resident=true: dataset=synthetic renders every sample anew; freeze a "
+                "world, or leave it out"
+            )
         stream = SyntheticRule.from_values(dataset)
     arguments = {key: value for key, value in values["model"]["network"].items() if key[0] != "_"}
     optimizer = values["optimizer"]

@@ -40,6 +40,7 @@ def plan(**changes) -> Plan:
         "deterministic": False,
         "compile": False,
         "num_workers": 0,
+        "resident": False,
         "log_every": 1,
         "validate_every": 100.0,
         "save_every": 2,

@@ -567,6 +567,7 @@ FILES = {
             "deterministic": False,
             "compile": "auto",
             "num_workers": "auto",
+            "resident": "auto",
             "log_every": 20,
             "validate_every": 1,
             "save_every": 500,

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from prnet.datasets.fits import FacePair, FitFile, fit_matrices, fit_matrix, pad_params, read_fit
 from prnet.datasets.pictures import (
+    CROP_SIZE,
+    REDUCED_FLAGS,
     CropRule,
     FitItem,
     crop_matrix,
@@ -121,6 +123,29 @@ class SetRecord(NamedTuple):
 
     def _square(self) -> tuple[np.ndarray, float]:
         return self.values["crop_center"].copy(), float(self.values["crop_size"])
+
+
+def extents_at_most(
+    records: np.ndarray,  # (n,), with `PICTURE_FIELDS`
+    crop: CropRule,
+    reach: float,
+) -> np.ndarray:
+    """Height and width of what `cut_to_reach` leaves of each picture, (n, 2), px: a px or two more
+    at most, and no picture is read."""
+    sides = records["crop_size"][:, None]
+    reduction = np.ones_like(sides)
+    for step in sorted(REDUCED_FLAGS):
+        reduction = np.where(sides / step >= CROP_SIZE, step, reduction)
+    size = np.ceil(records["image_size"] / reduction)
+    corner = records["crop_center"][:, ::-1] - sides / 2  # y, x, as the size
+    start, end = (
+        (corner + ((CROP_SIZE - 1) / 2 + side * reach) * sides / crop.span - (reduction - 1) / 2)
+        / reduction
+        for side in (-1, 1)
+    )
+    start = np.clip(np.floor(start) - 2, 0, np.maximum(size - 2, 0))
+    end = np.clip(np.ceil(end) + 3, np.minimum(start + 2, size), size)
+    return (end - start).astype(int)
 
 
 def load_pair(pair: FacePair) -> LoadedPair:

@@ -16,6 +16,7 @@ from prnet.datasets.evaluation import HeldOut
 from prnet.datasets.given_landmarks import GivenLandmarks
 from prnet.datasets.landmark_set import open_set
 from prnet.datasets.pictures import FitItem, collate_fits, posed_fit
+from prnet.datasets.records import extents_at_most
 from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 
@@ -51,6 +52,11 @@ class TrainingData(ABC):
     @abstractmethod
     def concatenated(self) -> Dataset:
         """All training samples as one data set of `FitItem`s."""
+
+    def extents(self, reach: float) -> np.ndarray | None:
+        """Height and width, at most, of what `cut_to_reach` leaves of each picture of
+        `concatenated`, int (n, 2), px; None: its samples are never the same twice."""
+        return None
 
     @abstractmethod
     def posed_fits(self, count: int) -> PosedFit:
@@ -232,6 +238,14 @@ class TrainingSets(TrainingData):
 
     def concatenated(self) -> Dataset:
         return ConcatDataset(self.training)
+
+    def extents(self, reach: float) -> np.ndarray:
+        return np.concatenate(
+            [
+                extents_at_most(part.built.records[part.indices], part.built.crop_rule, reach)
+                for part in self.training
+            ]
+        )
 
     def posed_fits(self, count: int) -> PosedFit:
         ends = np.cumsum([len(part) for part in self.training])

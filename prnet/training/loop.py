@@ -4,7 +4,6 @@
 Letters: B batch, H W crop and map side.
 """
 
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prnet.checks import require_choice
-from prnet.datasets.augment import AugmentRule, augment, reach_of
-from prnet.datasets.pictures import collate_fits
+from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.training_sets import StepSampler, TrainingData
 from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
@@ -26,6 +24,7 @@ from prnet.models.network import Network
 from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
 from prnet.training.compiling import compiles
+from prnet.training.feeding import feed
 from prnet.training.optimizer import make_optimizer, set_learning_rate
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
@@ -34,7 +33,6 @@ from prnet.training.schedule import require_same_rates
 from prnet.training.step_log import StepLog
 from prnet.training.stop import StopSignal
 from prnet.training.validation import Validation
-from prnet.workers import loader_of
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +111,7 @@ def train(
     )
     targets = loss_fn.targets | set(model.inputs)
     bn_batches = calibration_batches(model, plan, total_steps)
-    loader = loader_of(
-        data.concatenated(),
-        functools.partial(collate_fits, reach=reach_of(rule)),
-        num_workers=plan.num_workers,
-        pin_memory=device.type == "cuda",
-        batch_sampler=sampler,
-    )
-    batches = iter(loader)
+    batches = feed(data, sampler, plan, rule, processes, steps=total_steps - start)
 
     def save(step: int, *, validated: bool = True) -> None:
         if processes.is_first:
@@ -152,7 +143,7 @@ def train(
         for step in range(start + 1, total_steps + 1):
             epoch = (step - 1) / steps_per_epoch
             try:
-                batch = next(batches).to(device)
+                batch = next(batches)
             except BaseException:
                 # A loader that died, a file that is gone: between two steps the state is whole.
                 step_log.check()

@@ -27,6 +27,7 @@ class Plan(NamedTuple):
     deterministic: bool  # kernels of a CUDA card: see `prnet.training.card`
     compile: bool | str  # auto: see `prnet.training.compiling`
     num_workers: int
+    resident: bool | str  # auto: see `prnet.training.feeding`
     log_every: int  # steps
     validate_every: float  # epochs
     save_every: int  # steps

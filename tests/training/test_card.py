@@ -10,6 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prnet.datasets.augment import AugmentRule, Draws, augmented, draw
+from prnet.datasets.resident import ResidentSet, room_of
+from prnet.datasets.training_sets import TrainingSets
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
@@ -125,6 +127,23 @@ def test_no_wait_from_the_batch_to_its_losses(name, face):
         _, _, losses = step.forward()
         total = sum(losses.values())
     assert total.device.type == "cuda"
+    assert waits.found == []
+
+
+def test_no_wait_for_a_batch_of_a_set_that_lies_there(built_dir, face):
+    data = TrainingSets([built_dir], validation_fraction=0.0, face=face.describe())
+    resident = ResidentSet(
+        data.concatenated(), room_of(data.extents(150.0)), torch.device("cpu"), reach=150.0
+    )
+    with imagined_card(), Waits() as waits:
+        for name in ("rows", "heights", "first_row", "fields"):
+            setattr(resident, name, on_card(getattr(resident, name)))
+        resident.device = torch.device("cuda")
+        index = torch.zeros(4, dtype=torch.int64, device="cuda")
+        waits.found.clear()
+        batch = resident.gathered(index)
+    assert batch.picture.device.type == "cuda"
+    assert batch.picture.shape[0] == 4
     assert waits.found == []
 
 
