@@ -4,8 +4,10 @@ and lists of names."""
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # command lines are checked before anything heavy is imported
+    import numpy as np
 
 # Names that a message lists before it only counts.
 MOST_NAMES = 10
@@ -37,8 +39,10 @@ def require_above_zero(name: str, value: object) -> None:
         raise ValueError(f"{name}: got {value!r}, expected a number above 0")
 
 
-def require_finite(what: str, values: np.ndarray) -> None:
+def require_finite(what: str, values: "np.ndarray") -> None:
     """Raise ValueError where an array, such as "FILE: NAME", holds NaN or infinity."""
+    import numpy as np
+
     if not np.isfinite(values).all():
         raise ValueError(f"{what} holds values that are not finite")
 
@@ -53,9 +57,11 @@ def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str,
         yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
 
 
-def require_degrees(what: object, values: np.ndarray) -> None:
+def require_degrees(what: object, values: "np.ndarray") -> None:
     """Raise ValueError where yaws are none: beyond half a turn, or all of many so small that they
     are radians."""
+    import numpy as np
+
     largest = float(np.abs(values).max(initial=0))
     if not largest <= 180:
         raise ValueError(f"{what}: a yaw of {largest:.4g}, expected degrees from -180 to 180")

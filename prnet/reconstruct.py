@@ -18,7 +18,8 @@ from prnet.datasets.landmark_files import SUFFIXES, read_landmarks
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_points
 from prnet.entry import resolve_device
-from prnet.files import read_csv, require_folder, visible_files
+from prnet.files import require_folder, visible_files
+from prnet.files.csv_tables import read_csv
 from prnet.reconstruction.cluster import ClusterOptions, reconstruct_on_cluster
 from prnet.reconstruction.loading import load
 from prnet.reconstruction.outputs import require_outputs, require_possible

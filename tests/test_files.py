@@ -12,7 +12,6 @@ import scipy.io
 from prnet.datasets.pictures import write_picture
 from prnet.files import (
     read_bytes,
-    read_csv,
     read_mat,
     read_npy,
     read_npz,
@@ -21,6 +20,7 @@ from prnet.files import (
     write_npz,
     written_whole,
 )
+from prnet.files.csv_tables import read_csv
 from prnet.files.matlab import checked_mat_arrays
 
 HEADERS = ("name", "x", "y"), ("name", "x", "y", "z")

@@ -18,7 +18,8 @@ import numpy as np
 from prnet.checks import require_finite
 from prnet.datasets.obj_files import find_named, find_texture, read_obj
 from prnet.datasets.pictures import decode_picture
-from prnet.files import read_bytes, read_csv, require_file, visible_files
+from prnet.files import read_bytes, require_file, visible_files
+from prnet.files.csv_tables import read_csv
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf", ".off", ".stl", ".wrl", ".vrml")
 VRML_SUFFIXES = (".wrl", ".vrml")

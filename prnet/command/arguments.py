@@ -30,6 +30,8 @@ def check_arguments(verb: str, arguments: Sequence[str], *, config_dir: str | No
         ValueError: an argument that cannot be read, an unknown key or choice, text in the place of
             a number, or a key of an experiment in `config_dir` that nothing reads.
     """
+    if not arguments and config_dir is None:
+        return
     for argument in arguments:
         given = argument.lstrip("+~")
         new = OLD_SPELLINGS.get(given) or OLD_SPELLINGS.get(given.partition("=")[0])
@@ -43,14 +45,14 @@ def check_arguments(verb: str, arguments: Sequence[str], *, config_dir: str | No
             _check_choice(override)
     searched = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
     chosen = [override.input_line for override in choices]
-    tree = _composed(verb, *searched, *chosen)
+    tree = composed(verb, *searched, *chosen)
     for override in overrides:
         if override not in choices and not override.is_sweep_override():
             for key, value in _leaves(override.key_or_group, override.value()):
                 _check_key(tree, key, value, override, verb)
     if config_dir is not None:
         picked = {name: tree.hydra.runtime.choices.get(name) for name in _groups_of(verb)}
-        base = _composed(verb, *searched, *(f"{name}={choice}" for name, choice in picked.items()))
+        base = composed(verb, *searched, *(f"{name}={choice}" for name, choice in picked.items()))
         _check_read(tree, base)
 
 
@@ -83,7 +85,12 @@ def _groups_of(verb: str) -> list[str]:
     return [name for name in names if not name.startswith("override ")]
 
 
-def _composed(verb: str, *arguments: str) -> DictConfig:
+def composed(verb: str, *arguments: str) -> DictConfig:
+    """The verb's configuration with Hydra's own part, as Hydra's command line would have it.
+
+    Raises:
+        ValueError: Hydra refuses an argument or a file.
+    """
     try:
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
             return compose(verb, overrides=list(arguments), return_hydra_config=True)

@@ -3,6 +3,7 @@ configuration's text."""
 
 import json
 import re
+import string
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ def register() -> None:
     OmegaConf.register_new_resolver("choices", choices, replace=True)
     OmegaConf.register_new_resolver("experiments", experiments, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
+
+
+def help_of(cfg: DictConfig) -> str:
+    """What `--help` prints of a verb's configuration (`prnet.command.arguments.composed`)."""
+    return string.Template(cfg.hydra.help.template).substitute() + "\n"
 
 
 def choices(*groups: str) -> str:

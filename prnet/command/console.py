@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from tqdm import tqdm
-
 
 class Console(logging.StreamHandler):
     """Lines above the bars. A reader that has gone (`| head`) hears no more, and the work goes
@@ -16,7 +14,11 @@ class Console(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=self.stream)
+            bars = sys.modules.get("tqdm")  # none is drawn where nobody has imported it
+            if bars is None:
+                self.stream.write(self.format(record) + self.terminator)
+            else:
+                bars.tqdm.write(self.format(record), file=self.stream)
             self.stream.flush()
         except BrokenPipeError:
             silence(self.stream)

@@ -4,7 +4,6 @@
 done because nobody reads what it says.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -67,5 +66,6 @@ class _Ending:
 
 def _end_processes() -> None:
     """Processes of loaders hold nothing, and would be waited for."""
-    for process in multiprocessing.active_children():
+    started = sys.modules.get("multiprocessing")  # whoever has any has imported it
+    for process in started.active_children() if started else ():
         process.kill()

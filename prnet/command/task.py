@@ -17,7 +17,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.command import choices, console
-from prnet.command.arguments import check_arguments, missing_values
+from prnet.command.arguments import check_arguments, composed, missing_values
 from prnet.command.names import names_quoted
 from prnet.command.running import NOBODY_READS
 from prnet.command.sweeping import as_job, tell_failed
@@ -76,6 +76,10 @@ def _check(verb: str) -> None:
     directory = arguments.config_dir and os.path.abspath(arguments.config_dir)
     try:
         check_arguments(verb, arguments.overrides, config_dir=directory)
+        if arguments.help and directory is None:
+            # Hydra's own help asks after the files of every group, twice the work of the rest.
+            sys.stdout.write(choices.help_of(composed(verb, *arguments.overrides)))
+            sys.exit(0)
     except ValueError as error:
         _refuse(str(error))
 

@@ -14,7 +14,8 @@ from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params,
 from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.detection.framing import Framing, framing_of_points, overlap
 from prnet.faces.face import Face
-from prnet.files import read_bytes, read_csv, read_npy
+from prnet.files import read_bytes, read_npy
+from prnet.files.csv_tables import read_csv
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from prnet.checks import require_choice, require_degrees, require_finite, requir
 from prnet.datasets.evaluation import EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import PICTURE_SUFFIXES
 from prnet.datasets.pictures import CropRule
-from prnet.files import read_csv, read_json_object, read_npz, take
+from prnet.files import read_json_object, read_npz, take
+from prnet.files.csv_tables import read_csv
 from prnet.geometry.camera import PIXEL_ORIGINS, pixel_origin_shift
 
 HINT = (

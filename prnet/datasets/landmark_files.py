@@ -35,7 +35,8 @@ from prnet.datasets.hidden_landmarks import (
     landmark_fault,
     resolve_hidden,
 )
-from prnet.files import read_csv, read_mat, read_npy, read_npz, read_text, visible_files
+from prnet.files import read_mat, read_npy, read_npz, read_text, visible_files
+from prnet.files.csv_tables import read_csv
 from prnet.geometry.camera import pixel_origin_shift
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from prnet.geometry import camera
 from prnet.sample import FitBatch, PosedFit
 from prnet.synthetic.camera.lens import SIZE_STEP
 from prnet.synthetic.parameters import World
-from prnet.synthetic.world import SyntheticFaces
+
+if TYPE_CHECKING:
+    from prnet.synthetic.world import SyntheticFaces
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +105,11 @@ class RenderedFaces(Dataset):
         return {**self.__dict__, "_faces": None}
 
     @property
-    def faces(self) -> SyntheticFaces:
+    def faces(self) -> "SyntheticFaces":
         """The renderer, made on first use."""
         if self._faces is None:
+            from prnet.synthetic.world import SyntheticFaces
+
             log.info("making the renderer; compiling it, the first time, takes up to some minutes")
             self._faces = SyntheticFaces(
                 self.rule.world,

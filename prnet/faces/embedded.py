@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # which imports scipy.sparse where it is first used
 import torch
-from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from prnet.faces.face import REGIONS, Face, fingerprint_of
@@ -182,18 +182,20 @@ def slide_matrix(
     index: np.ndarray,  # (K,), vertices that move
     corners: np.ndarray,  # (K, 3), vertices of the triangle each moves into
     weights: np.ndarray,  # (K, 3)
-) -> csr_array:
+) -> "scipy.sparse.csr_array":
     """Puts some vertices on to given places of the surface, (N, N): landmarks are vertices."""
     stay = np.setdiff1d(np.arange(num_vertices), index)
     rows = np.concatenate([stay, np.repeat(index, 3)])
     columns = np.concatenate([stay, corners.ravel()])
     values = np.concatenate([np.ones(len(stay)), weights.ravel()])
-    return coo_array((values, (rows, columns)), shape=(num_vertices, num_vertices)).tocsr()
+    return scipy.sparse.coo_array(
+        (values, (rows, columns)), shape=(num_vertices, num_vertices)
+    ).tocsr()
 
 
 def _render_vertices(
     values: np.ndarray,  # (C, 3) or (bases, C, 3), mm
-    surface_from_coarse: csr_array,  # (num_surface, coarse vertices of the surface)
+    surface_from_coarse: "scipy.sparse.csr_array",  # (num_surface, coarse vertices of the surface)
 ) -> np.ndarray:
     """A field at the render vertices, in micrometre, float32."""
     by_vertex = np.moveaxis(values.astype(np.float32) * np.float32(MICROMETRES), -2, 0)  # (C, ...)

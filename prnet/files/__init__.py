@@ -17,11 +17,10 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from prnet.files.matlab import mat_variables
+if TYPE_CHECKING:  # tables of text need no arrays: they are imported where one is read or written
+    import numpy as np
 
 # What the system says of one file, whatever its disk does; None: what is said in our own words.
 ERRORS_OF_ONE = "ENOENT EACCES EPERM EISDIR ENOTDIR ELOOP ENAMETOOLONG"
@@ -30,15 +29,6 @@ OF_ONE_FILE = (None, *(getattr(errno, name) for name in ERRORS_OF_ONE.split()))
 TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?")
 # So old they are nobody's, whoever shares the folder.
 STALE_SECONDS = 3600
-# Of a longer line of a CSV a message shows the first cells and the last two.
-SHOWN_CELLS = 8
-
-
-class CsvTable(NamedTuple):
-    """A CSV whose first column names the rows and whose others hold numbers."""
-
-    columns: tuple[str, ...]  # of the numbers
-    rows: dict[str, np.ndarray]  # name -> (columns,), float64
 
 
 def visible_files(
@@ -154,6 +144,8 @@ def write_text(path: Path | str, text: str) -> None:
 def write_npz(path: Path | str, arrays: Mapping[str, object]) -> None:
     """Write a compressed .npz at zlib's fastest level: a mesh takes a third of the time of numpy's
     own, and no more room."""
+    import numpy as np
+
     with (
         written_whole(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -238,23 +230,29 @@ def take(values: Mapping, key: str, kind: type | tuple, where: object) -> object
 
 def read_mat(path: Path, *, hint: str) -> dict:
     """A MATLAB 5 file as a dictionary of arrays; MATLAB 7.3 (HDF5) is refused."""
-    with _reading(path, "a readable MATLAB file", hint):
+    from prnet.files.matlab import mat_variables
+
+    with reading(path, "a readable MATLAB file", hint):
         return mat_variables(path.read_bytes())
 
 
-def read_table(path: Path, *, hint: str) -> np.ndarray:
+def read_table(path: Path, *, hint: str) -> "np.ndarray":
     """A text file of numbers, one row a line, (rows, columns), or (columns,) for a single line."""
-    with _reading(path, "a table of numbers", hint):
+    import numpy as np
+
+    with reading(path, "a table of numbers", hint):
         lines = path.read_text().split("\n")
         if not any(line.strip() for line in lines):
             raise ValueError("the file is empty")
         return np.loadtxt(lines)
 
 
-def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
+def read_npz(path: Path, *required: str, hint: str) -> dict[str, "np.ndarray"]:
     """All arrays of an .npz, among them those that are `required`; Python objects are refused."""
+    import numpy as np
+
     # Given a path, numpy leaves a damaged archive open.
-    with _reading(path, "a readable .npz file", hint), path.open("rb") as file:
+    with reading(path, "a readable .npz file", hint), path.open("rb") as file:
         with np.load(file, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
     lacking = [name for name in required if name not in content]
@@ -263,58 +261,20 @@ def read_npz(path: Path, *required: str, hint: str) -> dict[str, np.ndarray]:
     return content
 
 
-def read_npy(path: Path, *, hint: str, mapped: bool = False) -> np.ndarray:
+def read_npy(path: Path, *, hint: str, mapped: bool = False) -> "np.ndarray":
     """The array of an .npy, Python objects refused; `mapped`: left on the disk and read as it is
     used."""
-    with _reading(path, "a readable .npy file", hint):
+    import numpy as np
+
+    with reading(path, "a readable .npy file", hint):
         if mapped:
             return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_csv(
-    path: Path,
-    *headers: Sequence[str],  # the first lines that are accepted, the column of names included
-    hint: str,
-    may_be_empty: bool = False,  # a cell: it is read as NaN
-) -> CsvTable:
-    """A CSV of one named row a line.
-
-    Raises:
-        ValueError: another first line, a row of another length, a cell that is no finite number, or
-            a name that appears twice.
-    """
-    with (
-        _reading(path, "a readable CSV", hint),
-        path.open(newline="", encoding="utf-8-sig") as file,
-    ):
-        reader = csv.reader(file)
-        lines = [(reader.line_num, row) for row in reader if row]
-    header = lines[0][1] if lines else []
-    if header not in [list(each) for each in headers]:
-        expected = " or ".join(map(_shown, headers))
-        raise ValueError(f"{path}: the first line is {_shown(header)}, expected {expected}")
-    _, *columns = header
-    rows: dict[str, np.ndarray] = {}
-    for number, (name, *cells) in lines[1:]:
-        values = [_number(cell, may_be_empty) for cell in cells]
-        if len(values) != len(columns) or None in values:
-            kind = "number(s) or empty cell(s)" if may_be_empty else "finite number(s)"
-            message = f"{path}: line {number} is {_shown([name, *cells])}, expected a name and "
-            message += f"{len(columns)} {kind}"
-            if len(values) == len(columns):
-                first = values.index(None)
-                message += f"; {columns[first]} is {cells[first]!r}"
-            raise ValueError(message)
-        if name in rows:
-            raise ValueError(f"{path}: {name} appears twice (line {number})")
-        rows[name] = np.array(values, dtype=np.float64)
-    return CsvTable(tuple(columns), rows)
-
-
 @contextlib.contextmanager
-def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
+def reading(path: Path, kind: str, hint: str) -> Iterator[None]:
     """What is raised while a file is read, as the errors of this module."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; {hint}")
@@ -324,21 +284,3 @@ def _reading(path: Path, kind: str, hint: str) -> Iterator[None]:
         if isinstance(error, OSError) and not of_one_file(error):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"{path}: not {kind} ({error})") from error
-
-
-def _number(cell: str, may_be_empty: bool) -> float | None:
-    """None stands for what is no number."""
-    if may_be_empty and not cell.strip():
-        return np.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if may_be_empty or np.isfinite(value) else None
-
-
-def _shown(cells: Sequence[str]) -> str:
-    """A line of a CSV for a message."""
-    if len(cells) <= SHOWN_CELLS:
-        return repr(",".join(cells))
-    return repr(",".join([*cells[:4], "...", *cells[-2:]])) + f" ({len(cells)} columns)"

@@ -6,7 +6,7 @@ Letters: V vertices, E edges, P polygons, Q quads of the refined surface.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, diags_array, vstack
+import scipy  # which imports scipy.sparse where it is first used
 
 NO_CORNER = -1
 
@@ -14,7 +14,7 @@ NO_CORNER = -1
 class Subdivision(NamedTuple):
     """One step. Refined vertices are the old vertices, one on each edge, one in each polygon."""
 
-    matrix: csr_array  # (V + E + P, V), rows sum to 1
+    matrix: "scipy.sparse.csr_array"  # (V + E + P, V), rows sum to 1
     quads: (
         np.ndarray
     )  # (Q, 4): old vertex, vertex on the edge after it, in the polygon, edge before
@@ -60,8 +60,10 @@ def catmull_clark(
     if crease_edges is not None and len(crease_edges):
         sharp[_find_edges(edges, np.asarray(crease_edges))] = True
 
-    def incidence(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
-        return coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
+    def incidence(
+        rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+    ) -> scipy.sparse.csr_array:
+        return scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
 
     polygon_points = _scaled(incidence(polygon, here, (num_polygons, num_vertices)), 1 / count)
     both_ends = np.repeat(np.arange(num_edges), 2)
@@ -74,7 +76,7 @@ def catmull_clark(
 
     # Old vertices, by the number of sharp edges that meet in them.
     vertex_edges = edge_vertices.T.tocsr()
-    sharp_edges = vertex_edges @ diags_array(sharp.astype(float))
+    sharp_edges = vertex_edges @ scipy.sparse.diags_array(sharp.astype(float))
     num_sharp = np.rint(sharp_edges.sum(1)).astype(int)
     valence = np.maximum(vertex_edges.sum(1), 1)
     around = incidence(here, polygon, (num_vertices, num_polygons))
@@ -83,13 +85,13 @@ def catmull_clark(
     smooth = (num_sharp < 2) & (vertex_edges.sum(1) > 0)
     own = np.where(smooth, (valence - 3) / valence, np.where(on_crease, 0.5, 1))
     old_points = (
-        diags_array(own)
+        scipy.sparse.diags_array(own)
         + _scaled(around @ polygon_points, np.where(smooth, 1 / (valence * num_around), 0))
         + _scaled(vertex_edges @ middles, np.where(smooth, 2 / valence**2, 0))
         # Half of each middle is the vertex's own: together with `own` that is 3/4.
         + _scaled(sharp_edges @ middles, np.where(on_crease, 0.25, 0))
     )
-    matrix = vstack([old_points, edge_points, polygon_points]).tocsr()
+    matrix = scipy.sparse.vstack([old_points, edge_points, polygon_points]).tocsr()
     matrix.eliminate_zeros()
 
     # The side before a corner is the previous one of its polygon.
@@ -146,6 +148,6 @@ def _find_edges(edges: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return row
 
 
-def _scaled(matrix: csr_array, factors: np.ndarray) -> csr_array:
+def _scaled(matrix: "scipy.sparse.csr_array", factors: np.ndarray) -> "scipy.sparse.csr_array":
     """Each row times its factor."""
-    return (diags_array(np.asarray(factors, dtype=float)) @ matrix).tocsr()
+    return (scipy.sparse.diags_array(np.asarray(factors, dtype=float)) @ matrix).tocsr()

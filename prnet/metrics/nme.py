@@ -1,27 +1,37 @@
 """The normalised mean error and its two ingredients: a size and a rule for depth.
 
+Torch or numpy in, the same out; landmarks as arrays need no torch, whose import takes seconds.
 Letters: B batch, K points, D coordinates: x, y and possibly z, px of one frame and pixel origin.
 """
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from prnet.checks import require_choice
 from prnet.geometry.compiled import cached, in_memory
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values = TypeVar("Values", "Tensor", np.ndarray)
+
 Z_ALIGNMENTS = ("none", "mean", "min")
 
 
-def bbox_size(points: Tensor) -> Tensor:  # (B, K, 2 or more)
+def bbox_size(points: Values) -> Values:  # (B, K, 2 or more)
     """sqrt(w h) of the points' bounding box in x and y, (B,), float64, px: never its diagonal."""
+    if isinstance(points, np.ndarray):
+        return np.ptp(points[..., :2].astype(np.float64), axis=-2).prod(-1) ** 0.5
+    import torch
+
     if in_memory(points):
         return torch.from_numpy(_box_sizes(points.detach().numpy()))
     sides = points[..., :2].amax(-2).double() - points[..., :2].amin(-2).double()  # (B, 2)
     return sides.prod(-1).sqrt()
 
 
-def align_depth(points: Tensor, rule: str) -> Tensor:  # (B, K, 3)
+def align_depth(points: Values, rule: str) -> Values:  # (B, K, 3)
     """The points with z moved so that its `rule` ("mean", "min") over the points is 0, (B, K, 3).
 
     A single picture does not show the absolute depth of a face, and the published systems count z
@@ -34,18 +44,23 @@ def align_depth(points: Tensor, rule: str) -> Tensor:  # (B, K, 3)
     if rule == "none":
         return points
     depth = points[..., 2]
+    if isinstance(points, np.ndarray):
+        offset = depth.mean(-1) if rule == "mean" else depth.min(-1)
+        return np.concatenate([points[..., :2], (depth - offset[..., None])[..., None]], -1)
+    import torch
+
     offset = depth.mean(-1) if rule == "mean" else depth.amin(-1)  # (B,)
     return torch.cat([points[..., :2], (depth - offset[..., None])[..., None]], -1)
 
 
 def nme(
-    prediction: Tensor,  # (B, K, D)
-    truth: Tensor,  # (B, K, D)
-    size: Tensor,  # (B,), px
-    visible: Tensor | None = None,  # (B, K), bool; None: all points
+    prediction: Values,  # (B, K, D)
+    truth: Values,  # (B, K, D)
+    size: Values,  # (B,), px
+    visible: Values | None = None,  # (B, K), bool; None: all points
     *,
     z_alignment: str = "none",
-) -> Tensor:
+) -> Values:
     """Mean over the (visible) points of |prediction - truth|, in percent of `size`, (B,).
 
     `z_alignment` is of both sides, by `align_depth`. An image without a visible point has NaN.
@@ -64,6 +79,16 @@ def nme(
         )
     if z_alignment != "none":
         _require_depth(truth, z_alignment)
+    if isinstance(truth, np.ndarray):
+        predicted, true = (side.astype(np.float64) for side in (prediction, truth))
+        if z_alignment != "none":
+            predicted, true = (align_depth(side, z_alignment) for side in (predicted, true))
+        seen = np.ones(truth.shape[:2], np.bool_) if visible is None else visible
+        distances = np.where(seen, np.linalg.norm(predicted - true, axis=-1), 0)  # (B, K)
+        with np.errstate(invalid="ignore"):  # of no points
+            return 100 * (distances.sum(-1) / seen.sum(-1)) / size
+    import torch
+
     if in_memory(prediction, truth):
         seen = np.ones((0, 0), np.bool_) if visible is None else visible.numpy()
         rule = Z_ALIGNMENTS.index(z_alignment)
@@ -77,7 +102,7 @@ def nme(
     return 100 * torch.where(visible, distances, 0).sum(-1) / visible.sum(-1) / size
 
 
-def _require_depth(points: Tensor, rule: str) -> None:
+def _require_depth(points: Values, rule: str) -> None:
     require_choice("z alignment", rule, Z_ALIGNMENTS)
     if points.shape[-1] != 3:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (B, K, 3)")

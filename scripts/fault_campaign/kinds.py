@@ -20,7 +20,8 @@ from prnet.datasets.pictures import decode_picture
 from prnet.datasets.predictions import read_prediction, write_prediction
 from prnet.entry import shipped_values
 from prnet.faces.bfm import load_bfm
-from prnet.files import read_bytes, read_csv, read_json_object
+from prnet.files import read_bytes, read_json_object
+from prnet.files.csv_tables import read_csv
 from prnet.models.loading import load_model
 from prnet.reconstruction.photos import read_photo
 from prnet.reports.reading import read_report

@@ -86,6 +86,10 @@ def test_compiled_pass_is_what_is_differentiated(dtype, rule, dimensions):
         assert torch.allclose(found, nme(*slow, size, mask, z_alignment=rule), rtol=1e-13)
         strided = [side.flip(1).flip(1).mT.contiguous().mT for side in sides]
         assert torch.allclose(nme(*strided, size.detach(), mask, z_alignment=rule), found)
+        arrays = [side.numpy() for side in sides]
+        seen = None if mask is None else mask.numpy()
+        of_arrays = nme(*arrays, bbox_size(arrays[1]), seen, z_alignment=rule)
+        np.testing.assert_allclose(of_arrays, found.numpy(), rtol=1e-13)
     assert nme(*slow, size).requires_grad
 
 
@@ -101,6 +105,8 @@ def test_nme_of_visible_points():
         alone = nme(prediction[i : i + 1, kept], truth[i : i + 1, kept], size[i : i + 1])
         assert errors[i].item() == pytest.approx(alone.item(), rel=1e-12)
     assert nme(prediction, truth, size, torch.zeros(3, 6).bool()).isnan().all()
+    arrays = (side.numpy() for side in (prediction, hidden, size, visible))
+    np.testing.assert_allclose(nme(*arrays), errors.numpy(), rtol=1e-13)
 
 
 def test_grouped_landmarks_known_values():
