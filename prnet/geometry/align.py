@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prnet.geometry.jacobi import rotating_svd
+from prnet.geometry.jacobi import rotating_svd, rotation_by_squaring
 
 
 class Similarity(NamedTuple):
@@ -114,15 +114,21 @@ def nearest_rotation(
     ball or a cube). Near a choice it grows without bound; `damping` d > 0 replaces 1 / x by
     x / (x^2 + (d s_1)^2), at most 1 / (2 d s_1) and off by (d s_1 / x)^2 of itself.
     """
+    if torch.compiler.is_exporting():  # to where there is no gradient
+        return rotation_by_squaring(_finite(matrix))
     return _NearestRotation.apply(matrix, damping)
+
+
+def _finite(matrix: Tensor) -> Tensor:  # (B, 3, 3)
+    """The identity in place of matrices that are not."""
+    finite = matrix.isfinite().all(-1).all(-1)[:, None, None]
+    return torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
 
 
 class _NearestRotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, damping: float) -> Tensor:
-        finite = matrix.isfinite().all(-1).all(-1)[:, None, None]
-        matrix = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
-        left, singular, right_t = rotating_svd(matrix)
+        left, singular, right_t = rotating_svd(_finite(matrix))
         ctx.damping = damping
         ctx.save_for_backward(left, singular, right_t)
         return left @ right_t
