@@ -154,15 +154,30 @@ def main(cfg: DictConfig) -> None:
         if counts.empty:
             log.warning("without a face: %d, listed with the shards they belong to", counts.empty)
         return
-    content = reconstruct_photos(photos, output, reconstructor, settings, framer=framer)
-    faces = [face for record in content["inputs"] for face in record["faces"]]
-    empty = [record["input"] for record in content["inputs"] if not record["faces"]]
-    log.info("%d faces of %d inputs in %s", len(faces), len(content["inputs"]), output)
+    told: list[tuple[dict, bool]] = []
+    reconstruct_photos(
+        *(photos, output, reconstructor, settings),
+        framer=framer,
+        tell=lambda record, kept: told.append((record, kept)),
+    )
+    say_what_came(told, output)
+
+
+def say_what_came(told: Sequence[tuple[dict, bool]], output: Path) -> None:
+    """Faces and files of this run's inputs: the record of each, and whether it was kept."""
+    faces = sum(len(record["faces"]) for record, _ in told)
+    log.info("%d faces of %d inputs in %s", faces, len(told), output)
+    kept = sum(kept for _, kept in told)
+    if kept:
+        log.info("made by an earlier run and kept: those of %d; delete a file to renew it", kept)
+    empty = sum(not record["faces"] for record, _ in told)
     if empty:
-        log.warning("without a face: %d, listed in %s", len(empty), output / "faces.json")
-    if len(photos) == 1 and faces:
-        names = [*faces[0]["files"], *content["inputs"][0].get("files", [])]
-        log.info("written: %s", ", ".join(str(output / name) for name in names))
+        log.warning("without a face: %d, listed in %s", empty, output / "faces.json")
+    if len(told) == 1 and faces:
+        ((record, kept),) = told
+        names = [*record["faces"][0]["files"], *record.get("files", [])]
+        files = ", ".join(str(output / name) for name in names)
+        log.info("%s: %s", "as they were" if kept else "written", files)
 
 
 def as_seen_elsewhere(path: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from prnet.reconstruct import framer_of
+from prnet.reconstruct import framer_of, say_what_came
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +33,22 @@ def test_without_input_the_astronaut_comes_out(tmp_path):
     left, top, right, bottom = record["faces"][0]["box"]
     assert left < 221 < right
     assert top < 128 < bottom
+
+
+def test_what_is_said_to_be_written_was_written_now(caplog):
+    """Of this run's inputs alone; files that an earlier run made are as they were."""
+    caplog.set_level("INFO")
+    seen = {"faces": [{"files": ["a.glb"]}], "files": ["a.mp4"]}
+    say_what_came([(seen, False)], Path("faces"))
+    assert caplog.messages[-1] == f"written: {Path('faces/a.glb')}, {Path('faces/a.mp4')}"
+    say_what_came([(seen, True)], Path("faces"))
+    assert "kept: those of 1;" in caplog.messages[-2]
+    assert caplog.messages[-1].startswith("as they were: ")
+    caplog.clear()
+    say_what_came([(seen, True), ({"faces": []}, False), (seen, False)], Path("faces"))
+    assert caplog.messages[0] == "2 faces of 3 inputs in faces"
+    assert "without a face: 1" in caplog.text
+    assert "written" not in caplog.text
 
 
 def test_a_mistake_is_one_line(tmp_path):

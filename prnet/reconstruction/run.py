@@ -122,12 +122,14 @@ def reconstruct_photos(
     *,
     framer: Framer | None = None,  # None: the detector
     progress: bool = True,
+    tell: Callable[[dict, bool], None] = lambda _record, _kept: None,
 ) -> dict:
     """Write what `settings` names of every face of every photo and video; the content of
-    OUTPUT/faces.json.
+    OUTPUT/faces.json, which has earlier runs' too.
 
     What has a record with all its files is skipped, but for a camera; what cannot be read, or
-    shows no face, is listed with the reason. Left early, what is done is kept.
+    shows no face, is listed with the reason. Left early, what is done is kept. `tell` is told of
+    each input its record, and whether it was kept as it was.
     """
     index = output / INDEX
     done = earlier_records(index, settings)
@@ -138,10 +140,13 @@ def reconstruct_photos(
         bar = tqdm(photos, desc="reconstruct", unit="file", disable=not progress or len(photos) < 2)
         for photo in bar:
             record, stopped = done.get(str(photo)), False
-            if record is None or record["stem"] != stems[photo] or not _is_whole(output, record):
+            kept = record is not None and record["stem"] == stems[photo]
+            kept = kept and _is_whole(output, record)
+            if not kept:
                 one = photo, stems[photo], output, reconstructor, settings, framer
                 record, stopped = reconstruct_input(*one, progress=progress)
             records[str(photo)] = record
+            tell(record, kept)
             if stopped:
                 break
             if time.monotonic() - saved > SAVE_SECONDS:

@@ -114,8 +114,11 @@ def test_a_rerun_skips_what_is_whole(photos, tmp_path, reconstructor, monkeypatc
         "__call__",
         lambda self, picture: seen.append(picture.shape) or call(self, picture),
     )
-    again = run(photos, tmp_path, reconstructor)
+    told = []
+    again = run(photos, tmp_path, reconstructor, tell=lambda *each: told.append(each))
     assert again["inputs"] == first["inputs"]
+    assert [record for record, _ in told] == first["inputs"]
+    assert [record["stem"] for record, kept in told if kept] == ["two"]
     assert (tmp_path / "one.npz").is_file()
     assert seen == [(200, 300, 3), (512, 512, 3)]  # the one without a face, and the lost one
 
