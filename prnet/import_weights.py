@@ -17,7 +17,7 @@ from prnet.entry import shipped_values
 from prnet.faces.face import Face
 from prnet.faces.loading import load_face
 from prnet.importing import ddfa, prn, sadrnet
-from prnet.importing.states import Imported, read_state
+from prnet.importing.states import Imported, read_state, require_weights
 from prnet.models.loading import build_network
 from prnet.models.sadrnet import SHAPE_UNIT
 
@@ -100,7 +100,9 @@ def import_weights(
 
 def main(cfg: DictConfig) -> None:
     data_dir, output = Path(cfg.data_dir), Path(cfg.output)
-    face = load_face("bfm", bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     whitening = None if cfg.whitening is None else Path(cfg.whitening)
+    for path in (Path(cfg.input), *filter(None, [whitening])):
+        require_weights(path)  # before the face is read, which takes a moment
+    face = load_face("bfm", bfm_dir=data_dir / "BFM", prnet_uv_dir=data_dir / "PRNet_uv")
     found = import_weights(Path(cfg.input), face=face, output=output, whitening=whitening)
     log.info("%s: %s", output, found.source)

@@ -28,6 +28,12 @@ class Imported(NamedTuple):
     mean_shape_map: Tensor | None = None  # (3, 256, 256), of SADRNet
 
 
+def require_weights(path: Path) -> None:
+    """Raise FileNotFoundError where there is no such file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of weights")
+
+
 def read_state(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a torch file, a state_dict or one with it inside, or of an .npz; names without
     the prefixes of parallel and compiled networks. No code in the file is run.
@@ -37,8 +43,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
         ValueError: neither, damaged, or no dictionary of tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+    require_weights(path)
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from prnet.checkpoint import load_weights
 from prnet.entry import shipped_values
 from prnet.faces.face import Face
-from prnet.import_weights import import_weights, recognised
+from prnet.import_weights import import_weights, main, recognised
 from prnet.importing import ddfa, prn
 from prnet.importing.sadrnet import MEAN_SHAPE_MAP, released_names
 from prnet.importing.states import Imported, read_state
@@ -25,6 +25,7 @@ from prnet.models.mobilenet_v1 import MobileNetV1
 from prnet.models.network import Network
 from prnet.models.prn import PRN
 from prnet.models.sadrnet import SHAPE_UNIT, SADRNet
+from tests.configurations import composed
 from tests.lived_in import lived_in
 from tests.load_script import SCRIPTS
 
@@ -303,6 +304,13 @@ def test_anything_but_every_tensor_is_refused(layout, change, mobilenet, whiteni
         state[f"{scope}extra"] = torch.zeros(1)
     with pytest.raises(ValueError, match=f"not the weights of .*1 {change}"):
         recognised(state, whitening)
+
+
+def test_a_file_that_is_not_there_is_told_before_the_face_is_read(tmp_path):
+    """Of a folder without a BFM, which would be the next to be missed."""
+    cfg = composed("import_weights", f"data_dir={tmp_path}", "output=a.pt", "input=net_021.pth")
+    with pytest.raises(FileNotFoundError, match="net_021.pth: no such file of weights"):
+        main(cfg)
 
 
 def test_weights_of_nobody_are_named(tmp_path, face):
