@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="prnet_demo_") as folder:
         # Gradio reads these as it is imported: where uploads go, and that nothing is reported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        log.info("starting the page: Gradio and the network are loaded")
         app = the_page()
         from prnet.page.studio import Studio
         from prnet.reconstruction.photos import write_astronaut

@@ -32,6 +32,8 @@ from prnet.models.loading import NETWORKS, load_model
 from prnet.models.prn import PRN
 from prnet.train import next_command, read_settings
 from prnet.train import run as train_command
+from prnet.training import loop
+from prnet.training.batch_norm import recompute_batch_norm
 from prnet.training.loop import train
 from prnet.training.matching import mismatch
 from prnet.training.run_files import keep_best
@@ -274,14 +276,23 @@ def test_resume_with_other_batches_is_refused(built_dir, face, tmp_path):
         run(built_dir, face, tmp_path / "c", resume=stopped, seed=4)
 
 
-def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path):
-    """After a short run they are those of the data, not near their start, variance 1."""
-    weights = []
+def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path, monkeypatch, capsys):
+    """After a short run they are those of the data, not near their start, variance 1. A bar says so
+    before the first batch."""
+    weights, said = [], []
+
+    def heard(*arguments: object) -> int:
+        said.append(capsys.readouterr().err)
+        return recompute_batch_norm(*arguments)
+
+    monkeypatch.setattr(loop, "recompute_batch_norm", heard)
     for name, batches in (("stale", 0), ("fresh", 2)):
         torch.manual_seed(0)
         settings = {"model": PRN(width=2), "recompute_batch_norm": batches}
         weights.append(run(built_dir, face, tmp_path / name, **settings)["weights"])
     stale, fresh = weights
+    assert said
+    assert all("batch-norm statistics:   0%" in text for text in said)
     name = "encoder.0.norm.running_var"
     assert torch.equal(stale["encoder.0.conv.weight"], fresh["encoder.0.conv.weight"])
     assert (stale[name] - 1).abs().max() < 0.05

@@ -68,6 +68,21 @@ def speak() -> None:
         sys.stderr = Errors(sys.stderr)
 
 
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on the terminal what is waited for, until the block ends; a log is not told."""
+    seen = sys.stderr is not None and sys.stderr.isatty()
+    if seen:
+        sys.stderr.write(what)
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if seen:
+            sys.stderr.write(f"\r{' ' * len(what)}\r")
+            sys.stderr.flush()
+
+
 def silence(stream: TextIO) -> None:
     """Let a stream that nobody reads end in nothing, or the interpreter complains as it leaves."""
     with contextlib.suppress(OSError, ValueError):  # one of a test has no descriptor

@@ -35,7 +35,9 @@ def run_task(name: str) -> None:
             given = " ".join(f"{key}=..." for key in missing)
             raise ValueError(f"give {given} (prnet.{name} --help says what they are)")
         try:
-            _module_of(name).main(cfg)
+            with console.waiting(f"prnet.{name}: importing what it needs"):
+                module = _module_of(name)
+            module.main(cfg)
         except BrokenPipeError:
             if console.flush():
                 sys.exit(NOBODY_READS)

@@ -111,7 +111,8 @@ def translated(
         program = torch.export.export(
             traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
         )
-    say("translating it")
+    operations = sum(node.op == "call_function" for node in program.graph.nodes)
+    say(f"translating its {operations} operations, some seconds a hundred")
     for optimizer in ("onnx_ir", "onnxscript"):  # they tell of every node
         logging.getLogger(optimizer).setLevel(logging.WARNING)
     return torch.onnx.export(
