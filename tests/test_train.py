@@ -278,21 +278,23 @@ def test_resume_with_other_batches_is_refused(built_dir, face, tmp_path):
 
 def test_batch_norm_statistics_are_recomputed(built_dir, face, tmp_path, monkeypatch, capsys):
     """After a short run they are those of the data, not near their start, variance 1. A bar says so
-    before the first batch."""
+    before the first batch, and how many there will be."""
     weights, said = [], []
 
     def heard(*arguments: object) -> int:
-        said.append(capsys.readouterr().err)
-        return recompute_batch_norm(*arguments)
+        begun = capsys.readouterr().err
+        said.append((begun, recompute_batch_norm(*arguments)))
+        return said[-1][1]
 
     monkeypatch.setattr(loop, "recompute_batch_norm", heard)
-    for name, batches in (("stale", 0), ("fresh", 2)):
+    for name, batches in (("stale", 0), ("fresh", 99)):
         torch.manual_seed(0)
         settings = {"model": PRN(width=2), "recompute_batch_norm": batches}
         weights.append(run(built_dir, face, tmp_path / name, **settings)["weights"])
     stale, fresh = weights
     assert said
-    assert all("batch-norm statistics:   0%" in text for text in said)
+    for begun, batches in said:
+        assert re.search(rf"batch-norm statistics:   0%\|.*\| 0/{batches} ", begun)
     name = "encoder.0.norm.running_var"
     assert torch.equal(stale["encoder.0.conv.weight"], fresh["encoder.0.conv.weight"])
     assert (stale[name] - 1).abs().max() < 0.05

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from prnet.checks import require_choice
 from prnet.faces.face import Face
@@ -111,8 +111,9 @@ def translated(
         program = torch.export.export(
             traced, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
         )
-    operations = sum(node.op == "call_function" for node in program.graph.nodes)
-    say(f"translating its {operations} operations, some seconds a hundred")
+    parts = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
+    operations = sum(node.op == "call_function" for part in parts for node in part.graph.nodes)
+    say(f"translating its {operations} operations")
     for optimizer in ("onnx_ir", "onnxscript"):  # they tell of every node
         logging.getLogger(optimizer).setLevel(logging.WARNING)
     return torch.onnx.export(

@@ -4,6 +4,7 @@ Letters: B batch, C channels, H W height and width.
 """
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -52,12 +53,14 @@ def forgets_slowly(model: nn.Module) -> bool:
     return any(norm.momentum is not None and norm.momentum < 0.01 for norm in norms)
 
 
-def calibration_batches(model: nn.Module, plan: Plan, total_steps: int) -> int:
-    """How many batches the statistics are recomputed from; 0: they are not."""
-    if plan.recompute_batch_norm != "auto":
-        return plan.recompute_batch_norm
-    short = total_steps < SHORT_RUN_STEPS
-    return SHORT_RUN_BATCHES if short and forgets_slowly(model) else 0
+def calibration_batches(model: nn.Module, plan: Plan, total_steps: int, *, samples: int) -> int:
+    """How many batches, of an epoch of `samples`, the statistics are recomputed from; 0: they are
+    not."""
+    wanted = plan.recompute_batch_norm
+    if wanted == "auto":
+        short = total_steps < SHORT_RUN_STEPS
+        wanted = SHORT_RUN_BATCHES if short and forgets_slowly(model) else 0
+    return min(wanted, math.ceil(samples / plan.batch_size))
 
 
 def training_images(

@@ -110,7 +110,7 @@ def train(
         torch.compile(model) if compiled else model, sync_batch_norm=plan.sync_batch_norm
     )
     targets = loss_fn.targets | set(model.inputs)
-    bn_batches = calibration_batches(model, plan, total_steps)
+    bn_batches = calibration_batches(model, plan, total_steps, samples=len(data))
     batches = feed(data, sampler, plan, rule, processes, steps=total_steps - start)
 
     def save(step: int, *, validated: bool = True) -> None:

@@ -42,8 +42,9 @@ def test_compiling_the_renderer(monkeypatch, caplog):
 )
 def test_writing_onnx(slow, said, monkeypatch):
     pytest.importorskip("onnxscript")
-    graph = torch.fx.symbolic_trace(lambda image: torch.relu(image + 1)).graph
-    monkeypatch.setattr(torch.export, "export", lambda *_, **__: SimpleNamespace(graph=graph))
+    module = torch.fx.symbolic_trace(lambda image: torch.relu(image + 1))
+    program = SimpleNamespace(graph_module=module)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: program)
     monkeypatch.setattr(slow, "export", enter)
     lines = []
     with pytest.raises(Entered):
