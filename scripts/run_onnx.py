@@ -18,7 +18,7 @@ session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 side = session.get_inputs()[0].shape[-1]  # of the crop, px
 picture = cv2.imread(photo)
 # The crop: centred on the box, 1.5 times its mean side; pixel centres lie at integers.
-scale = side / (1.5 * (right - left + bottom - top) / 2)
+scale = (side - 1) / (1.5 * (right - left + bottom - top) / 2)
 middle = np.array([left + right, top + bottom]) / 2
 shift = (side - 1) / 2 - scale * middle
 crop = cv2.warpAffine(picture, np.column_stack([scale * np.eye(2), shift]), (side, side))

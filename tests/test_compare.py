@@ -146,6 +146,19 @@ def test_saved_reports_are_merged(tiny_data_dir, methods, tmp_path):
         compared(tiny_data_dir, tmp_path / "m", *again, "protocols=[2dasl]")
 
 
+def test_two_reports_of_one_source_are_called_by_their_files(tmp_path):
+    """Under one protocol; a third, under another, keeps the method's name."""
+    for name, protocol in (("onnx", "default"), ("torch", "default"), ("other", "2dasl")):
+        made = entry("a", {"i1": 1.0, "i2": 2.0}, protocol).report
+        (tmp_path / f"{name}.json").write_text(json.dumps(made))
+    entries, _ = entries_of_reports([f"{tmp_path}/*.json"], SHIPPED)
+    onnx, other, torch = (one.method for one in entries)
+    assert other == "a"
+    assert (onnx, torch) == (f"a, {tmp_path}/onnx.json", f"a, {tmp_path}/torch.json")
+    (both, _) = comparisons(entries)[:2]
+    assert list(both.reports) == [onnx, torch]
+
+
 def test_reports_of_earlier_versions_are_read(tmp_path):
     """Without intervals and with the fields that protocols had then."""
     report = entry("a", {"i1": 1.0, "i2": 2.0}).report

@@ -57,6 +57,7 @@ def speak() -> None:
     """Put a `Console` in the place of every handler that writes to the terminal, and `Errors` in
     that of stderr."""
     root = logging.getLogger()
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its cache of fonts
     for handler in list(root.handlers):
         if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
             console = Console(handler.stream)

@@ -1,5 +1,6 @@
 """The methods of a comparison: what folders of predictions and saved reports are called."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,9 @@ def method_names(directories: Sequence[str]) -> dict[str, str]:
 
 
 def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> tuple[list[Entry], list[str]]:
-    """Saved reports, those of one source as one method, and remarks on their means.
+    """Saved reports, those of one source as one method, and remarks on their means. Where two of a
+    source are of one set and protocol (two runtimes, a file that was trained anew), they are two
+    methods, called by their files.
 
     Raises:
         FileNotFoundError: a pattern matches no file; names it.
@@ -46,7 +49,8 @@ def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> tuple[list[
     """
     entries, names, remarks = [], {}, []
     default = shipped.protocols["default"]
-    for path in report_files(patterns, option="reports", scored="predictions=DIR"):
+    paths = report_files(patterns, option="reports", scored="predictions=DIR")
+    for path in paths:
         saved = read_report(path, default)
         name = method_of(saved)
         source = names.setdefault(name, saved.source)
@@ -54,7 +58,16 @@ def entries_of_reports(patterns: Sequence[str], shipped: Shipped) -> tuple[list[
         remarks += [f"{name}: {path}: {remark}" for remark in saved.remarks]
         words = shipped.protocol_words(saved.protocol)
         entries.append(Entry(name, words, completed(saved.report, path)))
+    of_one = Counter(map(_scored, entries))
+    entries = [
+        entry._replace(method=f"{entry.method}, {path}") if of_one[_scored(entry)] > 1 else entry
+        for entry, path in zip(entries, paths, strict=True)
+    ]
     return entries, remarks
+
+
+def _scored(entry: Entry) -> tuple[str, str, str]:
+    return entry.method, entry.report["dataset"], entry.protocol
 
 
 def method_of(report: SavedReport) -> str:

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 from torchvision import models
 
+from prnet.detection.framing import crop_from_picture, framing_of_points
 from prnet.entry import CONFIG_DIR, shipped_values
 from prnet.export.onnx import IMAGE, difference, in_half, write_onnx
 from prnet.faces.face import Face
+from prnet.geometry.camera import transform_points
 from prnet.models import mobile_frnet, mobilenet_v1
 from prnet.models.attention import SpatialGroupEnhance
 from prnet.models.compact import Compact
@@ -164,8 +166,9 @@ def test_missing_packages_are_named(face, monkeypatch, tmp_path):
 
 
 def test_the_example_runs_without_the_package(face, shallow, tmp_path):
-    """A photo with a box in, the photo with its landmarks and their file out."""
-    write_onnx(network("mobilenet_v1"), face, tmp_path / "face.onnx")
+    """A photo with a box in, the photo with its landmarks and their file out: those of the network
+    in the package's own crop."""
+    computed = write_onnx(network("mobilenet_v1"), face, tmp_path / "face.onnx")
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), picture)
     script = Path(__file__).parents[2] / "scripts" / "run_onnx.py"
@@ -177,5 +180,11 @@ def test_the_example_runs_without_the_package(face, shallow, tmp_path):
     assert drawn.shape == picture.shape
     landmarks = np.loadtxt(tmp_path / "out.csv", delimiter=",")
     assert landmarks.shape == (68, 3)
-    # The face of that network fills the crop, which is 1.5 times the box.
-    assert np.abs(landmarks[:, :2].mean(0) - [50, 40]).max() < 20
+    framing = framing_of_points(np.array([[30, 20], [70, 60]]))
+    crop_from_photo = crop_from_picture([framing], scale=1.5, span=SIDE - 1).numpy()[0]
+    crop = cv2.warpAffine(picture[..., ::-1], crop_from_photo[:2, [0, 1, 3]], (SIDE, SIDE))
+    image = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        expected = computed(image)[1].double().numpy()
+    expected = transform_points(np.linalg.inv(crop_from_photo), expected[0])
+    assert np.abs(landmarks - expected).max() < 1e-3
