@@ -241,7 +241,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     model, loss_fn, plan, rule = settings.network, settings.loss_fn, settings.plan, settings.rule
     processes = join_processes(settings.device)
     device = processes.device
-    prepare_card(device, plan)
+    prepare_card(device, precision=plan.precision, deterministic=plan.deterministic)
     run_dir = processes.of_first(run_dir)
     if settings.built is None:
         require_archives(settings.dataset, settings.face, data_dir=settings.data_dir)
@@ -276,6 +276,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
     if data.renders and device.type == "cpu" and workers:
         # Threads beyond the cores left would wait for the renderers' and be waited for.
         torch.set_num_threads(max(1, num_workers("auto") // processes.local_size - workers))
+    plan = plan._replace(num_workers=workers)
     validate = held_out_validation(data, face, decoder, settings.protocol, plan, processes)
     if data.renders and workers:
         log.info(
@@ -287,7 +288,7 @@ def run(settings: Settings, run_dir: Path) -> Ending:
         loss_fn,
         data,
         decoder,
-        plan=plan._replace(num_workers=workers),
+        plan=plan,
         rule=rule,
         schedule=settings.schedule,
         processes=processes,

@@ -56,6 +56,12 @@ class AugmentRule(NamedTuple):
     attention: str = "silhouette"  # one of `prnet.datasets.attention_target.ATTENTIONS`
 
 
+def require_rule(rule: AugmentRule) -> None:
+    """Raise ValueError unless its occluder and its attention are there to be chosen."""
+    require_choice("augment.attention", rule.attention, ATTENTIONS)
+    require_choice("augment.occluder", rule.occluder, OCCLUDERS)
+
+
 def draw_similarity(
     count: int, rule: AugmentRule, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -226,8 +232,7 @@ def augment(
     Raises:
         ValueError: no such occluder or attention.
     """
-    require_choice("augment.attention", rule.attention, ATTENTIONS)
-    require_choice("augment.occluder", rule.occluder, OCCLUDERS)
+    require_rule(rule)
     draws = draw(len(batch.picture), CROP_SIZE, rule, generator)
     return augmented(batch, decoder, rule, draws, targets=targets)
 

@@ -273,21 +273,26 @@ def posed_fit(fits: list[Fit], matrices: list[Tensor]) -> PosedFit:  # (4, 4) ea
     )
 
 
-def pad_pictures(pictures: list[np.ndarray]) -> Tensor:  # (H, W, C) each, uint8
+def pad_pictures(
+    pictures: list[np.ndarray],  # (H, W, C) each, uint8
+    size: tuple[int, int] | None = None,  # Hp, Wp; None: as large as the largest
+) -> Tensor:
     """One tensor (B, C, Hp, Wp), uint8; smaller pictures get zeros at the right and the bottom."""
-    height = max(picture.shape[0] for picture in pictures)
-    width = max(picture.shape[1] for picture in pictures)
+    height, width = size or np.max([picture.shape[:2] for picture in pictures], 0).tolist()
     padded = torch.zeros(len(pictures), height, width, pictures[0].shape[2], dtype=torch.uint8)
     for target, picture in zip(padded.numpy(), pictures, strict=True):
         target[: picture.shape[0], : picture.shape[1]] = picture
     return padded.permute(0, 3, 1, 2)
 
 
-def pad_visible(masks: list[np.ndarray | None]) -> Tensor | None:  # (H, W) each, uint8
+def pad_visible(
+    masks: list[np.ndarray | None],  # (H, W) each, uint8
+    size: tuple[int, int] | None = None,
+) -> Tensor | None:
     """The same for masks, (B, Hp, Wp); None if one of them is not known."""
     if any(mask is None for mask in masks):
         return None
-    return pad_pictures([mask[..., None] for mask in masks])[:, 0]
+    return pad_pictures([mask[..., None] for mask in masks], size)[:, 0]
 
 
 def cut_to_reach(item: FitItem, reach: float) -> FitItem:
@@ -314,8 +319,10 @@ def cut_to_reach(item: FitItem, reach: float) -> FitItem:
     )
 
 
-def collate_fits(items: list[FitItem], *, reach: float = math.inf) -> FitBatch:
-    """Stack samples; `reach`: see `cut_to_reach`."""
+def collate_fits(
+    items: list[FitItem], *, reach: float = math.inf, size: tuple[int, int] | None = None
+) -> FitBatch:
+    """Stack samples; `reach`: see `cut_to_reach`; `size`: see `pad_pictures`."""
     if reach < math.inf:
         items = [cut_to_reach(item, reach) for item in items]
 
@@ -330,12 +337,12 @@ def collate_fits(items: list[FitItem], *, reach: float = math.inf) -> FitBatch:
         points = [unseen if item.landmarks is None else item.landmarks for item in items]
         landmarks = torch.stack([one.float() for one in points])
     return FitBatch(
-        picture=pad_pictures([item.picture for item in items]),
+        picture=pad_pictures([item.picture for item in items], size),
         crop_from_picture=stack("crop_from_picture"),
         crop_from_model=stack("crop_from_model"),
         shape_params=stack("shape_params"),
         exp_params=stack("exp_params"),
         landmarks=landmarks,
         has_fit=has_fit,
-        visible=pad_visible([item.visible for item in items]),
+        visible=pad_visible([item.visible for item in items], size),
     )

@@ -1,4 +1,4 @@
-"""Whether the network of a run is compiled: by the setting, or where that earns its time."""
+"""What of a run's steps is compiled: by the setting, or where that earns its time."""
 
 import importlib.util
 import logging
@@ -9,48 +9,68 @@ import sys
 import torch
 
 from prnet.checks import require_choice
+from prnet.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
+# Nothing, the network, all from a batch to its losses, and that replayed as CUDA graphs.
+SCOPES = ("no", "network", "step", "graphs")
 # Compiling takes some minutes of a CPU and saves a fifth of a step.
 STEPS_THAT_EARN = 5000
 
 
-def compiles(
-    setting: bool | str, *, steps: int, device: torch.device, resumed: bool | None
-) -> bool:
-    """What `trainer.compile` means for a run of `steps` that are left.
+def compiled_scope(
+    plan: Plan, *, steps: int, device: torch.device, resumed: str | bool | None
+) -> str:
+    """What `trainer.compile` means for a run of `steps` that are left, one of `SCOPES`.
 
-    "auto" compiles a long run where there is a compiler. `resumed`: what the run that is gone on
-    with did, which "auto" repeats, since a compiled network rounds otherwise; None: no such run.
+    "auto" compiles a long run where there is a compiler, true any; both what pays on the device.
+    `resumed`: what the run that is gone on with did, which "auto" repeats, since what is compiled
+    rounds otherwise; None: no such run.
 
     Raises:
-        ValueError: another setting, or nothing that compiles.
+        ValueError: another setting, nothing that compiles, or CUDA graphs without a card or of
+            several parts a step.
     """
-    require_choice("trainer.compile", setting, (True, False, "auto"))
-    if resumed is not None and setting not in ("auto", resumed):
-        log.warning("trainer.compile=%s: the run so far had %s", setting, resumed)
+    setting = plan.compile
+    require_choice("trainer.compile", setting, (True, False, "auto", *SCOPES[1:]))
+    paying = "step" if device.type == "cuda" else "network"
+    if isinstance(resumed, bool):  # of a last.pt of before
+        resumed = "network" if resumed else "no"
     lacking = missing_compiler(device)
-    if setting is True and lacking:
+    if setting == "auto":
+        return _of_auto(paying, steps, resumed, lacking)
+    scope = {True: paying, False: "no"}.get(setting, setting)
+    if resumed not in (None, scope):
+        log.warning("trainer.compile=%s: the run so far had %s", setting, resumed)
+    if scope != "no" and lacking:
         raise ValueError(
-            f"trainer.compile=true: no {lacking} here; install it, or leave the option out"
+            f"trainer.compile={str(setting).lower()}: no {lacking} here; install it, or leave the "
+            "option out"
         )
-    if setting != "auto":
-        return bool(setting)
+    if scope == "graphs" and (device.type != "cuda" or plan.accumulate > 1):
+        raise ValueError(
+            "trainer.compile=graphs: is for CUDA cards and trainer.accumulate=1, and this run has "
+            f"{device.type} and {plan.accumulate}; take step"
+        )
+    return scope
+
+
+def _of_auto(paying: str, steps: int, resumed: str | None, lacking: str | None) -> str:
+    if resumed not in (None, "no") and lacking:
+        raise ValueError(
+            f"resume: that run was compiled ({resumed}), and here is no {lacking}; install it, or "
+            "go on otherwise with trainer.compile=false"
+        )
     if resumed is not None:
-        if resumed and lacking:
-            raise ValueError(
-                f"resume: that run compiled its network, and here is no {lacking}; install it, or "
-                "go on otherwise with trainer.compile=false"
-            )
         chosen, reason = resumed, "as in the run so far"
     elif steps < STEPS_THAT_EARN:
-        chosen, reason = False, f"{steps} steps, it pays from {STEPS_THAT_EARN} on"
+        chosen, reason = "no", f"{steps} steps, it pays from {STEPS_THAT_EARN} on"
     elif lacking:
-        chosen, reason = False, f"no {lacking} here"
+        chosen, reason = "no", f"no {lacking} here"
     else:
-        chosen, reason = True, f"{steps} steps"
-    log.info("trainer.compile=auto: %s (%s)", str(chosen).lower(), reason)
+        chosen, reason = paying, f"{steps} steps"
+    log.info("trainer.compile=auto: %s (%s)", chosen, reason)
     return chosen
 
 

@@ -33,9 +33,11 @@ def feed(
     processes: Processes,
     *,
     steps: int,
+    one_size: bool = False,
 ) -> Iterator[FitBatch]:
     """The batches of a run's steps in the sampler's order, on the device; the same ones wherever
-    they come from, but for how far they are padded. `steps`: that the run has left.
+    they come from, but for how far they are padded. `steps`: that the run has left; `one_size`: all
+    batches are to have one.
 
     Raises:
         MemoryError: the set is to lie on the device, which has no room for it.
@@ -56,9 +58,10 @@ def feed(
             shown=functools.partial(tqdm, disable=not processes.is_first, **bar),
         )
         return map(resident.batch, sampler)
+    size = (room.height, room.width) if one_size and room is not None else None
     loader = loader_of(
         data.concatenated(),
-        functools.partial(collate_fits, reach=reach),
+        functools.partial(collate_fits, reach=reach, size=size),
         num_workers=plan.num_workers,
         pin_memory=device.type == "cuda",
         batch_sampler=sampler,

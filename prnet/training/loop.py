@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prnet.checks import require_choice
-from prnet.datasets.augment import AugmentRule, augment
+from prnet.datasets.augment import AugmentRule, draw, require_rule
+from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.training_sets import StepSampler, TrainingData
 from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
@@ -23,13 +24,14 @@ from prnet.losses.loss import Loss
 from prnet.models.network import Network
 from prnet.training.average import WeightAverage
 from prnet.training.batch_norm import calibration_batches, recompute_batch_norm, training_images
-from prnet.training.compiling import compiles
+from prnet.training.compiling import compiled_scope
 from prnet.training.feeding import feed
 from prnet.training.optimizer import make_optimizer, set_learning_rate
 from prnet.training.plan import Plan, batch_generator
 from prnet.training.processes import Processes
 from prnet.training.run_files import RunFiles
 from prnet.training.schedule import require_same_rates
+from prnet.training.step import Forward, compiled
 from prnet.training.step_log import StepLog
 from prnet.training.stop import StopSignal
 from prnet.training.validation import Validation
@@ -75,6 +77,7 @@ def train(
         ConnectionError: another process of the run is gone.
     """
     require_choice("precision", plan.precision, (*PRECISIONS, "tf32"))
+    require_rule(rule)
     device = processes.device
     start = resume["step"] if resume else 0
     batching = {"batch_size": plan.batch_size, "seed": plan.seed, "start": start}
@@ -87,8 +90,8 @@ def train(
     model.to(device, memory_format=memory_format)
     optimizer = make_optimizer(model, plan, device)
     average = WeightAverage(model, plan.average)
-    compiled = compiles(
-        plan.compile,
+    scope = compiled_scope(
+        plan,
         steps=total_steps - start,
         device=device,
         resumed=resume.get("compiled", False) if resume else None,
@@ -100,18 +103,19 @@ def train(
         order=order,
         settings=settings,
         total_steps=total_steps,
-        compiled=compiled,
+        compiled=scope,
     )
     if resume is not None:
         files.go_on(resume, optimizer, loss_fn, average)
         require_same_rates(schedule, resume, steps_per_epoch, total_steps)
     processes.agree(loss_fn)  # what it learns itself, as a critic
-    network = processes.share(
-        torch.compile(model) if compiled else model, sync_batch_norm=plan.sync_batch_norm
-    )
-    targets = loss_fn.targets | set(model.inputs)
+    computed = {"precision": plan.precision, "channels_last": plan.channels_last}
+    forward = Forward(model, loss_fn, decoder, rule, scope=scope, **computed)
+    forward = processes.share(compiled(forward, scope), sync_batch_norm=plan.sync_batch_norm)
     bn_batches = calibration_batches(model, plan, total_steps, samples=len(data))
-    batches = feed(data, sampler, plan, rule, processes, steps=total_steps - start)
+    left = total_steps - start
+    one_size = scope in ("step", "graphs")
+    batches = feed(data, sampler, plan, rule, processes, steps=left, one_size=one_size)
 
     def save(step: int, *, validated: bool = True) -> None:
         if processes.is_first:
@@ -159,23 +163,22 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             seen = []
             for part in batch.parts(plan.accumulate):
-                sample = augment(part, decoder, rule, generator, targets=targets)
-                with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-                    image = sample.image.contiguous(memory_format=memory_format)
-                    prediction = network(image, *(getattr(sample, name) for name in model.inputs))
-                losses = loss_fn(prediction, sample)  # name -> weighted scalar
-                (sum(losses.values()) / plan.accumulate).backward()
-                seen.append((prediction, sample, losses))
+                draws = draw(len(part.picture), CROP_SIZE, rule, generator)
+                if scope == "graphs":
+                    torch.compiler.cudagraph_mark_step_begin()
+                made = forward(part, draws)
+                (sum(made.losses.values()) / plan.accumulate).backward()
+                seen.append(made)
             if plan.clip_norm is not None and epoch >= plan.clip_from:
                 nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
             optimizer.step()
             average.update(step)
-            losses = mean_terms([losses for *_, losses in seen])
-            taught = mean_terms([loss_fn.after_step(*one) for *one, _ in seen])
+            losses = mean_terms([one.losses for one in seen])
+            taught = mean_terms([loss_fn.after_step(one.prediction, one.sample) for one in seen])
 
             # Report.
             if "position_map" in loss_fn.targets and step_log.writes(step + 1):
-                share = unreachable_share(seen[-1][1].position_map, loss_fn.weight_mask, model)
+                share = unreachable_share(seen[-1].sample.position_map, loss_fn.weight_mask, model)
                 taught = taught | {"ground_truth_out_of_reach": share}
             step_log.add(step, losses, taught, learning_rate)
 

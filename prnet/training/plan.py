@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     precision: str  # one of `prnet.evaluation.sources.PRECISIONS`, or tf32
     channels_last: bool
     deterministic: bool  # kernels of a CUDA card: see `prnet.training.card`
-    compile: bool | str  # auto: see `prnet.training.compiling`
+    compile: bool | str  # see `prnet.training.compiling.compiled_scope`
     num_workers: int
     resident: bool | str  # auto: see `prnet.training.feeding`
     log_every: int  # steps

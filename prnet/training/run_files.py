@@ -29,11 +29,11 @@ class RunFiles:
         order: dict,
         settings: Mapping[str, object] | None,
         total_steps: int,
-        compiled: bool,
+        compiled: str,
     ) -> None:
         """`header` goes into both (model, face); `order`: see `Plan.order`; `settings`: what else a
-        resumed run must have in common with this one, plain values; `compiled`: whether the network
-        is, which a resumed run repeats."""
+        resumed run must have in common with this one, plain values; `compiled`: what is, one of
+        `prnet.training.compiling.SCOPES`, which a resumed run repeats."""
         self.run_dir = run_dir
         self.header = header
         self.order = order

@@ -1,5 +1,6 @@
 """scripts/benchmark.py at toy sizes: what it makes, how it divides, what it prints. No times."""
 
+import functools
 import importlib
 import json
 import re
@@ -381,13 +382,27 @@ def test_one_core_has_no_pool_to_time(bench, monkeypatch):
     assert line.baseline_seconds is None
 
 
-def test_a_card_that_is_not_there_is_not_measured(bench):
-    """And what would be timed on it runs: a step moves the weights."""
-    lines = card_rows.card_table(bench)
-    assert [line.count("not measured") for line in lines] == [0, 0, 1, 1, 1, 1]
-    assert [line.split("|")[3].strip() for line in lines[2:]] == ["", "4,600", "", "3,400"]
+def test_a_card_that_is_not_there_is_not_measured(bench, monkeypatch):
+    """And what would be timed on it runs: a step, and what feeds it."""
+    lines = card_rows.card_table(bench._replace(compile=True))
+    rows = [line for line in lines if "not measured" in line]
+    ways = len(card_rows.WAYS)
+    assert len(rows) == 2 * ways + 3
+    assert [line.count("4,600") for line in rows[:ways]] == [0, 0, 1, 1, 1, 1, 0, 0]
+    assert [line.count("3,400") for line in rows[ways : 2 * ways]] == [0, 0, 1, 1, 1, 1, 0, 0]
     for trained in card_rows.TRAINED.values():
-        call = card_rows.step_call(bench, trained, count=2, bf16=False, compiled=False)
-        speed, peak = card_rows.measured(bench, call, count=2)
+        way = card_rows.Way("fp32", "no")
+        make = functools.partial(card_rows.step_call, bench, trained, way, count=2)
+        speed, peak = card_rows.measured(bench, make, count=2)
         assert float(speed.replace(",", "")) > 0
         assert peak == ""
+    monkeypatch.setattr(card_rows, "LOADED", 2)
+    speeds = list(card_rows.feeding_speeds(bench, 2, 0))
+    assert len(speeds) == 3
+    assert min(speeds) > 0
+
+    def fails() -> None:
+        raise RuntimeError("CUDA out of memory.\nmore of it")
+
+    found = card_rows.measured(bench, lambda: fails, count=2)
+    assert found == ("failed: CUDA out of memory.", "")

@@ -14,7 +14,7 @@ from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.prn import PRNLoss
 from prnet.models.network import Network
 from prnet.sample import Prediction
-from prnet.training import loop
+from prnet.training import step
 from prnet.training.card import prepare_card
 from prnet.training.loop import train
 from prnet.training.optimizer import load_optimizer, make_optimizer, set_learning_rate
@@ -89,7 +89,7 @@ def test_bf16_is_the_networks_alone(built_dir, face, tmp_path, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(loop, "augment", watched("augment", loop.augment))
+    monkeypatch.setattr(step, "augmented", watched("augment", step.augmented))
     monkeypatch.setattr(PRNLoss, "forward", watched("loss", PRNLoss.forward))
     model = Plain(torch.float32)
     trained(built_dir, face, tmp_path / "run", model, precision="bf16")
@@ -113,20 +113,20 @@ def flags(monkeypatch):
 @pytest.mark.usefixtures("flags")
 def test_tf32_is_for_convolutions_where_it_is_asked_for():
     for precision, expected in (("tf32", True), ("fp32", False), ("bf16", False)):
-        prepare_card(CARD, plan(precision=precision))
+        prepare_card(CARD, precision=precision, deterministic=False)
         assert cudnn.allow_tf32 is expected
         assert not cuda.matmul.allow_tf32
         with without_tf32():
             assert not cudnn.allow_tf32
         assert cudnn.allow_tf32 is expected
     with pytest.raises(ValueError, match="tf32: is of CUDA cards, and this runs on cpu"):
-        prepare_card(torch.device("cpu"), plan(precision="tf32"))
+        prepare_card(torch.device("cpu"), precision="tf32", deterministic=False)
 
 
 @pytest.mark.usefixtures("flags")
 def test_kernels_are_the_fastest_or_deterministic():
     for deterministic in (False, True):
-        prepare_card(CARD, plan(deterministic=deterministic))
+        prepare_card(CARD, precision="fp32", deterministic=deterministic)
         assert cudnn.benchmark is not deterministic
         assert cudnn.deterministic is deterministic
         assert torch.are_deterministic_algorithms_enabled() is deterministic

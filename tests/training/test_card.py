@@ -2,119 +2,22 @@
 experiment, and one graph for all of it."""
 
 import copy
+import traceback
 from collections.abc import Callable
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from prnet.datasets.augment import AugmentRule, Draws, augmented, draw
+from prnet.datasets.augment import draw
 from prnet.datasets.resident import ResidentSet, room_of
 from prnet.datasets.training_sets import TrainingSets
-from prnet.faces.face import Face
-from prnet.geometry import camera
-from prnet.geometry.position_map import PositionMapDecoder
-from prnet.losses.loss import Loss
-from prnet.models.network import Network
-from prnet.sample import FaceSample, FitBatch
 from prnet.training.optimizer import make_optimizer
 from tests.cards import Waits, imagined_card, on_card
-from tests.plans import configuration, plan
-from tests.tiny import NUM_EXP, NUM_SHAPE
-
-SIZE = 256
-COEFFICIENTS = {"model__network__num_shape": NUM_SHAPE, "model__network__num_exp": NUM_EXP}
-TWO_DASL = COEFFICIENTS | {
-    "model__network__backbone": "mobilenet_v2",
-    "model__network__input_side": 64,
-    "loss__stage": 1,
-}
-NARROW = {"model__network__width": 2}
-# Name -> command line, changes, and what a batch brings besides fits.
-STEPS = {
-    "prn": ("+experiment=prn", NARROW, ()),
-    "compact": ("model=compact dataset=300w_lp augment=prn", {"model__network__width": 1}, ()),
-    "mobile_frnet": ("+experiment=mobile_frnet", COEFFICIENTS, ()),
-    "sadrnet": ("+experiment=sadrnet", NARROW, ()),
-    "sadrnet_synthetic": ("+experiment=sadrnet", NARROW, ("visible",)),
-    "sadrnet_released": ("+experiment=sadrnet_released", NARROW, ()),
-    "sadrnet_pose": ("+experiment=sadrnet_ablation_b", NARROW, ()),
-    "2dasl": ("+experiment=2dasl", TWO_DASL, ()),
-    "2dasl_landmarks": ("+experiment=2dasl", TWO_DASL | {"augment__mirror": 0.5}, ("landmarks",)),
-    "2dasl_stage2": ("+experiment=2dasl", TWO_DASL | {"loss__stage": 2}, ()),
-    "swift": (
-        "+experiment=swift",
-        COEFFICIENTS | {"model__network__pairs": 12, "loss__pairs": 12},
-        (),
-    ),
-}
-
-
-def batch_of(face: Face, count: int, brings: tuple[str, ...]) -> FitBatch:
-    """Random pictures of the mean face."""
-    generator = torch.Generator().manual_seed(0)
-    image_from_model = camera.image_from_model(
-        torch.tensor(6e-4), torch.zeros(3), torch.tensor([90.0, 100.0, 0.0]), torch.tensor(200.0)
-    )
-    crop = camera.crop_from_image(torch.tensor([90.0, 100.0]), torch.tensor(150.0))
-    picture = torch.randint(0, 256, (count, 3, 200, 180), dtype=torch.uint8, generator=generator)
-    batch = FitBatch(
-        picture=picture,
-        crop_from_picture=crop.repeat(count, 1, 1),
-        crop_from_model=(crop @ image_from_model).repeat(count, 1, 1),
-        shape_params=torch.zeros(count, face.morphable_model.num_shape),
-        exp_params=torch.zeros(count, face.morphable_model.num_exp),
-    )
-    if "landmarks" in brings:
-        has_fit = torch.arange(count) % 2 == 0
-        landmarks = 255 * torch.rand(count, 68, 2, generator=generator)
-        landmarks[has_fit] = float("nan")
-        batch = batch._replace(landmarks=landmarks, has_fit=has_fit)
-    if "visible" in brings:
-        batch = batch._replace(visible=255 * (picture[:, 0] > 100).to(torch.uint8))
-    return batch
-
-
-class Step:
-    """One experiment's batch, network and loss."""
-
-    def __init__(self, name: str, face: Face, count: int = 4) -> None:
-        words, changes, brings = STEPS[name]
-        face = copy.deepcopy(face)  # `move` changes what the network keeps of it
-        self.cfg = configuration(*words.split(), **changes)
-        torch.manual_seed(0)
-        self.model: Network = instantiate(self.cfg.model.network).train()
-        self.loss_fn: Loss = instantiate(self.cfg.loss)
-        self.model.set_face(face)
-        self.loss_fn.set_face(face)
-        if self.model.needs_statistics:
-            parameters = torch.ones(self.model.num_parameters)
-            self.model.set_statistics(parameters, parameters)
-            self.loss_fn.set_statistics(parameters, parameters)
-        self.loss_fn.start_step(0.0)
-        self.decoder = PositionMapDecoder(
-            face.morphable_model, face.uv, landmark_index=face.landmark_index
-        )
-        self.rule = AugmentRule(**OmegaConf.to_container(self.cfg.augment))
-        self.targets = self.loss_fn.targets | set(self.model.inputs)
-        self.batch = batch_of(face, count, brings)
-        self.draws: Draws = draw(count, SIZE, self.rule, torch.Generator().manual_seed(0))
-
-    def move(self) -> None:
-        """To the card, as far as one can imagine it."""
-        for name in ("model", "loss_fn", "decoder", "batch", "draws"):
-            setattr(self, name, on_card(getattr(self, name)))
-
-    def sample(self) -> FaceSample:
-        return augmented(self.batch, self.decoder, self.rule, self.draws, targets=self.targets)
-
-    def forward(self) -> tuple:
-        """Prediction, sample, losses."""
-        sample = self.sample()
-        given = (getattr(sample, name) for name in self.model.inputs)
-        prediction = self.model(sample.image.contiguous(memory_format=torch.channels_last), *given)
-        return prediction, sample, self.loss_fn(prediction, sample)
+from tests.plans import plan
+from tests.steps import SIZE, STEPS, Step
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -176,7 +79,8 @@ def test_no_wait_from_the_losses_to_the_next_step(name, face):
     ],
 )
 def test_one_graph_from_the_batch_to_its_losses(name, face):
-    """No break, and no other graph for other numbers in another epoch."""
+    """No break, and no other graph for other numbers in another epoch; what it computes is what
+    compiled loops and LAPACK make of it without."""
     torch.compiler.reset()
     step = Step(name, face, count=2)
     graphs = []
@@ -185,14 +89,68 @@ def test_one_graph_from_the_batch_to_its_losses(name, face):
         graphs.append(graph)
         return graph.forward
 
-    compiled = torch.compile(lambda: step.forward()[2], backend=keep, fullgraph=True)
+    compiled = torch.compile(step.forward, backend=keep, fullgraph=True)
     for seed in (0, 1, 2):
         step.loss_fn.start_step(0.1 * seed)
         step.draws = draw(2, SIZE, step.rule, torch.Generator().manual_seed(seed))
-        losses = compiled()
-        assert all(term.isfinite() for term in losses.values())
+        state = copy.deepcopy(step.model.state_dict())
+        _, sample, losses = compiled()
+        step.model.load_state_dict(state)
+        _, own_sample, own_losses = step.forward()
+        # Of random pictures, whose grey levels are 255 a px; a shape map has some 1e5.
+        torch.testing.assert_close(sample.image, own_sample.image, rtol=0, atol=2e-4)
+        for one, other in zip(sample[1:3], own_sample[1:3], strict=True):
+            assert one is None or (one - other).abs().max() < 1e-6 * other.abs().max()
+        assert losses.keys() == own_losses.keys()
+        for term, value in losses.items():
+            torch.testing.assert_close(value, own_losses[term], rtol=1e-2, atol=1e-4)
     assert len(graphs) == 1
     torch.compiler.reset()
+
+
+class Halved(TorchDispatchMode):
+    """The package's functions, FILE FUNCTION, that compute with bfloat16, and the dtypes of what
+    batch norms keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: set[str] = set()
+        self.kept: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, operation, _types, given=(), options=None):
+        result = operation(*given, **(options or {}))
+        tensors = [
+            part for part in pytree.tree_leaves((given, options)) if isinstance(part, Tensor)
+        ]
+        name = operation.overloadpacket.__name__
+        back = name == "_to_copy" and result.dtype == torch.float32
+        if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not back:
+            frames = [call for call in traceback.extract_stack() if "/prnet/" in call.filename]
+            path = frames[-1].filename.rpartition("/prnet/")[2]
+            self.places.add(f"{path} {frames[-1].name}")
+        if "batch_norm" in name:
+            self.kept |= {tensor.dtype for tensor in tensors[1:]}
+        return result
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_bf16_is_of_layers_alone(name, face):
+    """Heads, alignment, decoding, the inverse of the crop, its grid, losses and what batch norms
+    keep are float32."""
+    step = Step(name, face, count=2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=False), Halved() as halved:
+        sample = step.sample()
+        given = (getattr(sample, field) for field in step.model.inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            prediction = step.model(sample.image, *given)
+        losses = step.loss_fn(prediction, sample)
+    assert halved.places
+    rooms = {place.partition("/")[0] for place in halved.places}
+    assert rooms == {"models"}, halved.places
+    assert not any("align" in place for place in halved.places), halved.places
+    assert halved.kept <= {torch.float32}
+    for value in [*pytree.tree_leaves(prediction), *losses.values()]:
+        assert value is None or value.dtype == torch.float32
 
 
 def test_waits_are_seen():
