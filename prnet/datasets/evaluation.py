@@ -5,6 +5,7 @@ Letters: B batch, S shape and E expression coefficients, Hp Wp the picture's (pa
 """
 
 import copy
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from prnet.datasets.pictures import (
     picture_for_crop,
     whole_picture,
 )
+from prnet.datasets.records import extents_at_most
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.framing import Framing
 from prnet.faces.face import Face
@@ -215,6 +217,12 @@ class HeldOut(TestSet):
         self.indices = indices
         self.names = [built.names[int(index)] for index in indices]
 
+    def picture_bytes(self) -> int:
+        """Of all pictures, decoded: no fewer than they take."""
+        records = self.built.records[self.indices]
+        extents = extents_at_most(records, self.built.crop_rule, math.inf)
+        return 3 * int(extents.prod(1).sum())
+
     def __getitem__(self, position: int) -> EvaluationItem:
         index = int(self.indices[position])
         item, record = self.built[index], self.built.record(index)
@@ -244,6 +252,26 @@ class Joined(TestSet):
 
     def __getitem__(self, index: int) -> EvaluationItem:
         return self.items[index]
+
+
+class Kept(TestSet):
+    """Another test set of one face whose items are made once, on first use, and stay in memory."""
+
+    def __init__(self, items: TestSet) -> None:
+        self.name, self.names = items.name, items.names
+        self.items = items
+        self.made: dict[int, EvaluationItem] = {}
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[EvaluationItem]:
+        missing = [index for index in indices if index not in self.made]
+        if missing:
+            together = getattr(self.items, "__getitems__", None)
+            items = together(missing) if together else map(self.items.__getitem__, missing)
+            self.made.update(zip(missing, items, strict=True))
+        return [self.made[index] for index in indices]
 
 
 def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:

@@ -152,17 +152,14 @@ class RenderedFaces(Dataset):
 
 
 class HeldOutFaces(TestSet):
-    """The first `count` samples of a stream as evaluation items; the image is the rendered picture.
-
-    Where they are `kept`, each is rendered once; 256 px take 0.26 MB a sample.
-    """
+    """The first `count` samples of a stream as evaluation items; the image is the rendered
+    picture."""
 
     name = "synthetic"
     takes_predictions = False
 
-    def __init__(self, rendered: RenderedFaces, count: int, *, kept: bool = False) -> None:
+    def __init__(self, rendered: RenderedFaces, count: int) -> None:
         self.rendered = rendered
-        self.kept: dict[int, EvaluationItem] | None = {} if kept else None
         self.names = [sample_name(index) for index in range(count)]
 
     @classmethod
@@ -178,14 +175,6 @@ class HeldOutFaces(TestSet):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[EvaluationItem]:
-        if self.kept is None:
-            return self._rendered(indices)
-        missing = [index for index in indices if index not in self.kept]
-        if missing:
-            self.kept.update(zip(missing, self._rendered(missing), strict=True))
-        return [self.kept[index] for index in indices]
-
-    def _rendered(self, indices: Sequence[int]) -> list[EvaluationItem]:
         batch = self.rendered.faces.batch(indices)
         fits = self.rendered.faces.fits(indices)
         crop_from_picture = crop_from_rendered(self.rendered.rule.size)
@@ -210,11 +199,8 @@ class HeldOutFaces(TestSet):
         ]
 
 
-def held_out_faces(
-    rule: SyntheticRule, crop: CropRule | None = None, *, kept: bool = False
-) -> HeldOutFaces:
-    """The test set that goes with a stream; `crop` frames it as a protocol wants; `kept`: see
-    `HeldOutFaces`."""
+def held_out_faces(rule: SyntheticRule, crop: CropRule | None = None) -> HeldOutFaces:
+    """The test set that goes with a stream; `crop` frames it as a protocol wants."""
     if crop is not None:
         world = rule.world._replace(
             crop_scale=crop.scale,
@@ -224,7 +210,7 @@ def held_out_faces(
         )
         rule = rule._replace(world=world)
     rendered = RenderedFaces(rule, seed=rule.seed + HELD_OUT_SEED_SHIFT)
-    return HeldOutFaces(rendered, rule.held_out, kept=kept)
+    return HeldOutFaces(rendered, rule.held_out)
 
 
 class SyntheticSets(TrainingData):
@@ -239,7 +225,7 @@ class SyntheticSets(TrainingData):
         scores a network on."""
         self.rule = rule
         self.rendered = RenderedFaces(rule, seed=rule.seed)
-        held_out = held_out_faces(rule._replace(size=CROP_SIZE), crop, kept=True)
+        held_out = held_out_faces(rule._replace(size=CROP_SIZE), crop)
         self.validation = [held_out] if rule.held_out else []
 
     def __len__(self) -> int:

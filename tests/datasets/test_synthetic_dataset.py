@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from prnet.building.frozen_worlds import freeze
-from prnet.datasets.evaluation import collate_evaluation
+from prnet.datasets.evaluation import Kept, collate_evaluation
 from prnet.datasets.fits import decode_vertices, find_300w_lp, find_aflw2000, fit_matrix, read_fit
 from prnet.datasets.pictures import CropRule, collate_fits, decode_picture
 from prnet.datasets.synthetic import (
@@ -71,10 +71,10 @@ def test_loader_renders_the_batch_the_sampler_names(sets):
 
 def test_held_out_people_of_a_training_are_rendered_once(monkeypatch):
     """However often they are validated on, and as ever."""
-    kept, anew = (held_out_faces(RULE, kept=kept) for kept in (True, False))
+    kept, anew = Kept(held_out_faces(RULE)), held_out_faces(RULE)
     first = kept.__getitems__([0, 1])
     rendered = []
-    faces = kept.rendered.faces
+    faces = kept.items.rendered.faces
     batch = faces.batch
     monkeypatch.setattr(faces, "batch", lambda indices: rendered.extend(indices) or batch(indices))
     again = kept.__getitems__([2, 1, 0])

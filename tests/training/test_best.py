@@ -8,12 +8,15 @@ from omegaconf import OmegaConf
 from prnet.checkpoint import load_checkpoint
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.built import BuiltSet, held_out
+from prnet.datasets.evaluation import Kept
 from prnet.datasets.training_sets import TrainingSets
 from prnet.evaluation.protocol import Protocol
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.prn import PRNLoss
 from prnet.models.compact import Compact
+from prnet.training import validation
 from prnet.training.loop import train
+from prnet.training.processes import Processes
 from prnet.training.validation import Validation, held_out_validation
 from tests.evaluations import score_network
 from tests.plans import CPU, configuration, plan
@@ -165,6 +168,44 @@ def test_the_score_is_the_landmarks_in_2d(data, face):
     assert found.scalars == means
     assert found.score == means["nme_68_2d"]
     assert len(set(means.values())) == len(means) > 1
+
+
+def test_held_out_photos_are_decoded_once_beside_a_card(data, face, monkeypatch):
+    """Or, where they are too many to keep, by loader processes; a CPU's network takes longer."""
+    asked: list[tuple] = []
+    monkeypatch.setattr(
+        validation, "evaluate", lambda _source, test_set, *more: asked.append((test_set, more[1]))
+    )
+    protocol = OmegaConf.to_container(configuration().protocol, resolve=True)
+    protocol = Protocol.from_values(protocol)
+    decoder = PositionMapDecoder(face.morphable_model, face.uv)
+    (held,) = data.validation
+    pictures = [held[place].network_input.picture for place in range(len(held))]
+    most = sum(picture.nbytes for picture in pictures)
+    found = []
+    for device, limit in (("cpu", most), ("cuda", most), ("cuda", most - 1)):
+        monkeypatch.setattr(validation, "MOST_KEPT", limit)
+        processes = Processes(0, 1, torch.device(device))
+        options = face, decoder, protocol, plan(num_workers=7), processes
+        validate = held_out_validation(data, *options)
+        with pytest.raises(TypeError):  # there is no report
+            validate(tiny_network())
+        test_set, chosen = asked[-1]
+        found.append((isinstance(test_set, Kept), chosen.num_workers))
+    assert found == [(False, 0), (True, 0), (False, 7)]
+
+    kept = asked[1][0]
+    reads: list[int] = []
+    original = BuiltSet.__getitem__
+    monkeypatch.setattr(
+        BuiltSet, "__getitem__", lambda self, index: reads.append(index) or original(self, index)
+    )
+    for _ in range(2):
+        items = kept.__getitems__([1, 0])
+        for item, picture in zip(items, pictures[1::-1], strict=True):
+            assert np.array_equal(item.network_input.picture, picture)
+    assert len(reads) == 2
+    assert kept.truth_face is face
 
 
 def test_held_out_photos_are_never_trained_on(built_dir, data, face, tmp_path, monkeypatch):
