@@ -24,7 +24,7 @@ def compiled_scope(
 ) -> str:
     """What `trainer.compile` means for a run of `steps` that are left, one of `SCOPES`.
 
-    "auto" compiles a long run where there is a compiler, true any; both what pays on the device.
+    "auto" compiles a long run's network where there is a compiler, true any run's.
     `resumed`: what the run that is gone on with did, which "auto" repeats, since what is compiled
     rounds otherwise; None: no such run.
 
@@ -34,13 +34,12 @@ def compiled_scope(
     """
     setting = plan.compile
     require_choice("trainer.compile", setting, (True, False, "auto", *SCOPES[1:]))
-    paying = "step" if device.type == "cuda" else "network"
     if isinstance(resumed, bool):  # of a last.pt of before
         resumed = "network" if resumed else "no"
     lacking = missing_compiler(device)
     if setting == "auto":
-        return _of_auto(paying, steps, resumed, lacking)
-    scope = {True: paying, False: "no"}.get(setting, setting)
+        return _of_auto(steps, resumed, lacking)
+    scope = {True: "network", False: "no"}.get(setting, setting)
     if resumed not in (None, scope):
         log.warning("trainer.compile=%s: the run so far had %s", setting, resumed)
     if scope != "no" and lacking:
@@ -56,7 +55,7 @@ def compiled_scope(
     return scope
 
 
-def _of_auto(paying: str, steps: int, resumed: str | None, lacking: str | None) -> str:
+def _of_auto(steps: int, resumed: str | None, lacking: str | None) -> str:
     if resumed not in (None, "no") and lacking:
         raise ValueError(
             f"resume: that run was compiled ({resumed}), and here is no {lacking}; install it, or "
@@ -69,7 +68,7 @@ def _of_auto(paying: str, steps: int, resumed: str | None, lacking: str | None) 
     elif lacking:
         chosen, reason = "no", f"no {lacking} here"
     else:
-        chosen, reason = paying, f"{steps} steps"
+        chosen, reason = "network", f"{steps} steps"
     log.info("trainer.compile=auto: %s (%s)", chosen, reason)
     return chosen
 
