@@ -1,5 +1,6 @@
 """What runs a network: the same maps, exported once, and refused where they differ."""
 
+import contextlib
 import logging
 
 import pytest
@@ -93,6 +94,28 @@ def test_what_is_refused(face, cache, monkeypatch, caplog):
         choose_runtime(model, face, checkpoint, "onnx", CPU)
     assert model.engine is None
     assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("bits", "kept"), [(1, True), (300, False)])
+def test_a_steep_network_may_differ_as_rounding_moves_it(bits, kept, face, cache, monkeypatch):
+    """Of an image that differs by so many last bits; more than 1e-3 px in both cases."""
+    model, checkpoint = network("mobilenet_v1", face)
+    model.set_statistics(model.parameter_mean, 1e5 * model.parameter_std)
+    model.eval()
+    decoder, image = FaceDecoder(model, face), torch.rand(2, 3, SIDE, SIDE)
+
+    def engine(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return model.layers(image * (1 + bits * torch.finfo().eps))
+
+    monkeypatch.setattr(runtime, "_export", lambda model, face, path: path.touch())
+    monkeypatch.setattr(runtime, "_engine", lambda *_: engine)
+    with contextlib.nullcontext() if kept else pytest.raises(ValueError, match="differs from"):
+        choose_runtime(model, face, checkpoint, "onnx", CPU)
+    assert (model.engine is engine) == kept
+    model.engine = None
+    expected = decoder.mesh(model(image))
+    model.engine = engine
+    assert (decoder.mesh(model(image)) - expected).abs().max() > 1e-3
 
 
 def test_fingerprint_is_of_weights_and_options(face):
