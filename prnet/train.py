@@ -308,7 +308,9 @@ def next_command(settings: Settings, best: Path, overrides: Sequence[str]) -> st
     """What scores best.pt: on the faces that it was chosen by where they are rendered, which the
     `overrides` of its training may have changed, else on AFLW2000-3D."""
     words = [f"checkpoint={best}"]
-    kept = ("protocol", "data_dir", "face", "device")
+    kept = ("protocol", "data_dir", "face.", "device")
+    if any(word.startswith("data_dir=") for word in overrides):
+        kept += ("face=",)  # of the fits there; the checkpoint knows its own
     if settings.stream is None:
         words.append("dataset=aflw2000")
     else:

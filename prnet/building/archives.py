@@ -12,7 +12,14 @@ from prnet.building.audit import FULL_BASES, Audit
 from prnet.building.packing import PackedShard, Shard, build_packed
 from prnet.building.resumable import left_out
 from prnet.checks import require_choice
-from prnet.datasets.fits import HINT_300W_LP, HINT_AFLW2000, FacePair, find_300w_lp, find_aflw2000
+from prnet.datasets.fits import (
+    HINT_300W_LP,
+    HINT_AFLW2000,
+    FacePair,
+    find_300w_lp,
+    find_aflw2000,
+    require_fit_of,
+)
 from prnet.datasets.pictures import CropRule
 from prnet.datasets.records import (
     LoadedPair,
@@ -143,7 +150,9 @@ def _pack(shard: Shard, face: Face, *, output: Path, options: BuildOptions) -> P
     unreadable: dict[str, str] = {}
     for pair in shard.sources:
         with left_out(unreadable, pair.name):
-            loaded.append(load_pair(pair))
+            one = load_pair(pair)
+            require_fit_of(face.name, one.file.fit, source=pair.fit)
+            loaded.append(one)
 
     model = face.morphable_model
     records = np.zeros(len(loaded), record_dtype(model.num_shape, model.num_exp))

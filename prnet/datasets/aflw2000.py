@@ -10,7 +10,14 @@ import torch
 
 from prnet.checks import name_list, require_degrees, require_finite
 from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
-from prnet.datasets.fits import FacePair, find_aflw2000, fit_matrix, pad_params, read_fit
+from prnet.datasets.fits import (
+    FacePair,
+    find_aflw2000,
+    fit_matrix,
+    pad_params,
+    read_fit,
+    require_fit_of,
+)
 from prnet.datasets.pictures import CropRule, decode_picture
 from prnet.detection.framing import Framing, framing_of_points, overlap
 from prnet.faces.face import Face
@@ -104,6 +111,8 @@ class AFLW2000(TestSet):
 
     def _item(self, pair: FacePair) -> EvaluationItem:
         file = read_fit(pair.fit)
+        if self.decodes and self.truth_face is not None:
+            require_fit_of(self.truth_face.name, file.fit, source=pair.fit)
         needs_landmarks = self.needs_landmarks or (self.crop is not None and self.boxes is None)
         if needs_landmarks and file.landmarks is None:
             raise ValueError(

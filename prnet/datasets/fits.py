@@ -29,6 +29,7 @@ SUBSETS_300W_LP = tuple(
 NOT_SUBSETS = ("Code", "landmarks")
 # Lengths of the coefficient vectors in 300W-LP's files, whatever the model at hand holds.
 BFM_FILE_LENGTHS = (199, 29)
+FILE_LENGTHS = {"bfm": BFM_FILE_LENGTHS, "embedded": (80, 51)}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # 68 landmarks span this at least, px; none is so many times farther than most from their middle:
 # on AFLW2000-3D it is 1.5 to 3.6 times.
@@ -201,6 +202,18 @@ def pad_params(params: np.ndarray, count: int) -> np.ndarray:
     kept = min(count, len(params))
     padded[:kept] = params[:kept]
     return padded
+
+
+def require_fit_of(face_name: str, fit: Fit, *, source: object) -> None:
+    """Raise ValueError where a fit has as many coefficients as those of another face have: decoded
+    by this one it would be some face in the same pose."""
+    lengths = len(fit.shape_params), len(fit.exp_params)
+    owners = [name for name, own in FILE_LENGTHS.items() if own == lengths]
+    if owners and face_name in FILE_LENGTHS and face_name not in owners:
+        raise ValueError(
+            f"{source}: {lengths[0]} shape and {lengths[1]} expression coefficients, a fit of "
+            f"face={owners[0]}; this is face={face_name}"
+        )
 
 
 def decode_vertices(model: MorphableModel, fit: Fit) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prnet.datasets.built import BuiltSet
-from prnet.datasets.fits import FacePair
+from prnet.datasets.fits import FacePair, require_fit_of
 from prnet.datasets.landmark_set import LandmarkSet
 from prnet.datasets.pictures import CropRule, FitItem, collate_fits, write_picture
 from prnet.datasets.records import (
@@ -75,6 +75,7 @@ def archive_samples(pairs: Sequence[FacePair], face: Face, *, count: int) -> lis
     items = []
     for record, index in zip(records, indices, strict=True):
         loaded = load_pair(pairs[index])
+        require_fit_of(face.name, loaded.file.fit, source=pairs[index].fit)
         fill_record(record, loaded, decode_pairs([loaded], face, pixel_origin), 0, rule)
         reader = SetRecord(record, rule, pixel_origin)
         items.append(reader.item(loaded.data, source=pairs[index].picture))

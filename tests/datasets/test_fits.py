@@ -8,6 +8,7 @@ import scipy.io
 import torch
 
 from prnet.datasets.fits import (
+    FILE_LENGTHS,
     SUBSETS_300W_LP,
     decode_vertices,
     find_300w_lp,
@@ -15,7 +16,9 @@ from prnet.datasets.fits import (
     fit_matrix,
     pad_params,
     read_fit,
+    require_fit_of,
 )
+from prnet.faces.loading import load_face
 from prnet.geometry.camera import transform_points
 from prnet.sample import Fit
 from tests.tiny import (
@@ -51,6 +54,25 @@ def write(path: Path, **changes) -> Path:
 
 
 # One file.
+
+
+def test_a_fit_of_another_face_is_told_by_its_lengths(tmp_path: Path) -> None:
+    """Of the archives' files and of frozen worlds'; a shorter one, or a face of one's own, is not
+    judged."""
+    model = load_face("embedded").morphable_model
+    assert FILE_LENGTHS["embedded"] == (model.num_shape, model.num_exp)
+    published = read_fit(write(tmp_path / "a.mat")).fit
+    frozen = read_fit(
+        write(tmp_path / "b.mat", Shape_Para=np.zeros((80, 1)), Exp_Para=np.zeros((51, 1)))
+    ).fit
+    with pytest.raises(ValueError, match="a.mat: 199 shape and 29 .*face=bfm; this is face=embedd"):
+        require_fit_of("embedded", published, source="a.mat")
+    with pytest.raises(ValueError, match="b.mat: 80 shape and 51 .*face=embedded; this is face=bf"):
+        require_fit_of("bfm", frozen, source="b.mat")
+    require_fit_of("bfm", published, source="a.mat")
+    require_fit_of("embedded", frozen, source="b.mat")
+    require_fit_of("tiny", frozen, source="b.mat")
+    require_fit_of("embedded", published._replace(exp_params=np.zeros(10)), source="a.mat")
 
 
 def test_content_comes_back_in_float64(tmp_path: Path) -> None:
