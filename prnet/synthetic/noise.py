@@ -23,6 +23,11 @@ def octave_noise(
     return field / max(float(field.std()), 1e-6)
 
 
+def clipped(value: float, low: float, high: float) -> float:
+    """`numpy.clip` of one number, a tenth of its time."""
+    return min(max(value, low), high)
+
+
 def smoothstep(
     value: np.ndarray | Tensor,
     low: float | np.ndarray | Tensor,

@@ -13,6 +13,7 @@ import torch
 from prnet.synthetic.camera.film import FilmParameters, draw_film
 from prnet.synthetic.camera.lighting import Light, draw_light
 from prnet.synthetic.camera.pose import CameraPose
+from prnet.synthetic.noise import clipped
 from prnet.synthetic.person.expressions import draw_expression
 from prnet.synthetic.person.material import SkinMaterial, draw_material
 from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
@@ -162,7 +163,7 @@ def draw(
             number=int(backdrop.integers(num_backgrounds)),
             mirrored=float(backdrop.integers(2)),
             shift=backdrop.uniform(size=2),
-            gain=float(np.exp(np.clip(0.5 * backdrop.normal(), -1.5, 0.8))),
+            gain=float(np.exp(clipped(0.5 * backdrop.normal(), -1.5, 0.8))),
         ),
         occluder_seed=(
             int(occluder.integers(2**31)) if occluder.uniform() < world.occluder_share else -1
@@ -187,9 +188,9 @@ def draw_pose(world: World, generator: np.random.Generator) -> CameraPose:
     roll = world.roll_std * generator.standard_t(3) / np.sqrt(3)
     return CameraPose(
         yaw=float(np.radians(yaw)),
-        nod=float(np.radians(np.clip(nod, -world.pitch_limit / 2, world.pitch_limit / 2))),
-        pitch=float(np.radians(np.clip(pitch, -world.pitch_limit / 2, world.pitch_limit / 2))),
-        roll=float(np.radians(np.clip(roll, -world.roll_limit, world.roll_limit))),
+        nod=float(np.radians(clipped(nod, -world.pitch_limit / 2, world.pitch_limit / 2))),
+        pitch=float(np.radians(clipped(pitch, -world.pitch_limit / 2, world.pitch_limit / 2))),
+        roll=float(np.radians(clipped(roll, -world.roll_limit, world.roll_limit))),
     )
 
 

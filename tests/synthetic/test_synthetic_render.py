@@ -143,6 +143,12 @@ def test_transform_is_the_camera_s(faces: SyntheticFaces) -> None:
     random = torch.Generator().manual_seed(0)
     matrix, points = torch.rand(2, 4, 4, generator=random), torch.rand(2, 7, 3, generator=random)
     torch.testing.assert_close(transform(matrix, points), transform_points(matrix, points))
+    # To the bit one product and one sum after the other, which frozen pictures depend on.
+    x, y, z = points.unbind(-1)
+    rows = [
+        m[:, :1] * x + m[:, 1:2] * y + m[:, 2:3] * z + m[:, 3:] for m in matrix[:, :3].unbind(1)
+    ]
+    assert torch.equal(transform(matrix, points), torch.stack(rows, -1))
 
 
 def test_attention_matches_a_search_through_all_triangles(faces: SyntheticFaces) -> None:

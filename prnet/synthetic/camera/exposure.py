@@ -82,12 +82,30 @@ def expose(
 
 def compress(picture: np.ndarray, quality: float) -> None:  # (3, n, n), in [0, 1]; written
     """What JPEG leaves of a picture, with chroma at half the side (4:2:0); quality 1 to 100."""
-    pixels = np.rint(255 * picture[::-1].transpose(1, 2, 0)).astype(np.uint8)  # BGR
+    pixels = np.zeros((*picture.shape[1:], 3), np.uint8)  # BGR
+    _to_bytes(picture, pixels)
     options = [cv2.IMWRITE_JPEG_QUALITY, round(quality)]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     file = cv2.imencode(".jpg", pixels, options)[1]
-    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
-    np.divide(decoded[..., ::-1].transpose(2, 0, 1), 255, out=picture, dtype=np.float32)
+    _from_bytes(cv2.imdecode(file, cv2.IMREAD_COLOR), picture)
+
+
+@cached()
+def _to_bytes(picture: np.ndarray, pixels: np.ndarray) -> None:  # (3, n, n); (n, n, 3), written
+    size = len(pixels)
+    for row in range(size):
+        for column in range(size):
+            for channel in range(3):
+                pixels[row, column, channel] = np.rint(F(255) * picture[2 - channel, row, column])
+
+
+@cached()
+def _from_bytes(pixels: np.ndarray, picture: np.ndarray) -> None:  # (n, n, 3); (3, n, n), written
+    size = len(pixels)
+    for row in range(size):
+        for column in range(size):
+            for channel in range(3):
+                picture[2 - channel, row, column] = F(pixels[row, column, channel]) / F(255)
 
 
 def tone_tables(gamma: Tensor, contrast: Tensor) -> Tensor:  # (B,), (B,)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.synthetic.noise import clipped
+
 
 class FilmParameters(NamedTuple):
     """One sample: numbers and (3,) or (2,) arrays, float64. A batch: the same with B leading."""
@@ -44,12 +46,12 @@ def draw_film(generator: np.random.Generator) -> FilmParameters:
     noise = np.exp(uniform(math.log(0.001), math.log(0.03)))
     aberration, angle = sometimes(0.3, abs(normal(0, 0.6))), uniform(0, 2 * math.pi)
     return FilmParameters(
-        exposure=float(np.clip(normal(-0.05, 0.33), -1.3, 0.8)),
+        exposure=clipped(normal(-0.05, 0.33), -1.3, 0.8),
         white_balance=white_balance,
         # Toned monochrome keeps the white balance.
-        saturation=0.0 if grey else float(np.clip(normal(1.0, 0.22), 0.2, 1.6)),
-        contrast=float(np.clip(normal(1.05, 0.16), 0.6, 1.6)),
-        gamma=float(np.exp(np.clip(normal(0, 0.16), -0.45, 0.45))),
+        saturation=0.0 if grey else clipped(normal(1.0, 0.22), 0.2, 1.6),
+        contrast=clipped(normal(1.05, 0.16), 0.6, 1.6),
+        gamma=float(np.exp(clipped(normal(0, 0.16), -0.45, 0.45))),
         vignette=sometimes(0.4, uniform(0.05, 0.6)),
         blur_px=uniform(0.35, 0.8) + sometimes(0.15, uniform(0, 1.5)),
         defocus_px=sometimes(0.06, uniform(0.8, 3.5)),

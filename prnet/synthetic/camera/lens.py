@@ -37,10 +37,11 @@ def through_lens(
     for number in (~skewed).nonzero()[:, 0].tolist():
         arguments = variance[number], sharpening[number], scale**2, BORDER
         blur(image[number], *arguments, result[number])
-    rest = skewed.nonzero()[:, 0]
-    if len(rest):
-        chosen = film._make(field[rest] for field in film)
-        result[rest] = transferred(image[rest], chosen, step[rest])
+    # One at a time: the spectra of a batch do not fit into any cache, and take twice as long.
+    for number in skewed.nonzero()[:, 0].tolist():
+        one = slice(number, number + 1)
+        chosen = film._make(field[one] for field in film)
+        result[one] = transferred(image[one], chosen, step[one])
     return result
 
 
@@ -72,7 +73,8 @@ def transferred(
     variance = _variance(film, scale, step)
     decay = -2 * math.pi**2 * squared
     transfer = torch.exp(variance[:, None, None] * decay)  # (B, n, n / 2 + 1)
-    transfer *= 1 + film.sharpening[:, None, None] * (1 - torch.exp(decay * scale**2))
+    if film.sharpening.any():
+        transfer *= 1 + film.sharpening[:, None, None] * (1 - torch.exp(decay * scale**2))
 
     moving = (film.motion_px > 0).nonzero()[:, 0]
     if len(moving):

@@ -4,9 +4,12 @@ Coefficients are the ARKit blend shapes of `Head.exp_names`, each from 0 (rest) 
 without Left or Right in the tables below stands for both sides.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+
+from prnet.synthetic.noise import clipped
 
 # One share and one set of intensities a mood; the shares are relative.
 MOODS: tuple[tuple[float, dict[str, float]], ...] = (
@@ -37,6 +40,8 @@ MOODS: tuple[tuple[float, dict[str, float]], ...] = (
     (0.7, {"mouthShrugLower": 0.7, "mouthShrugUpper": 0.5, "browInnerUp": 0.3}),
     (0.6, {"mouthPress": 0.7, "mouthDimple": 0.5}),
 )
+MOOD_SHARES = np.array([share for share, _ in MOODS])
+MOOD_SHARES /= MOOD_SHARES.sum()
 # Muscles that hardly pull at once, the first with each of the others: the weaker of two gives way.
 OPPOSED = (
     ("mouthSmile", "mouthFrown", "mouthPucker"),
@@ -80,7 +85,7 @@ def draw_expression(
             for name in _sides(base, weights):
                 # Half the faces are even; in the others one side leads.
                 share = 1 + 0.12 * generator.normal() * (generator.uniform() < 0.5)
-                weights[name] = float(np.clip(strength * value * share, 0, LIMIT))
+                weights[name] = float(clipped(strength * value * share, 0, LIMIT))
         if generator.uniform() < 0.12:
             _one_sided(weights, generator)
         # The lips meet over an open jaw only as far as it is open.
@@ -93,20 +98,24 @@ def draw_expression(
 def _draw_muscles(names: Sequence[str], generator: np.random.Generator) -> dict[str, float]:
     """Intensity of each muscle, both sides alike."""
     total: dict[str, float] = {}
-    shares = np.array([share for share, _ in MOODS])
     for intensity in (generator.uniform(0.25, 1.25), 0.6 * generator.beta(1, 2.5)):
-        _, mood = MOODS[generator.choice(len(MOODS), p=shares / shares.sum())]
+        _, mood = MOODS[generator.choice(len(MOODS), p=MOOD_SHARES)]
         for base, value in mood.items():
             part = intensity * value * np.exp(0.25 * generator.normal())
             total[base] = total.get(base, 0.0) + part
-    bases = sorted({_base(name) for name in names} - set(LED))
-    for base in generator.choice(bases, generator.poisson(2.0)).tolist():
+    for base in generator.choice(_muscles(tuple(names)), generator.poisson(2.0)).tolist():
         total[base] = total.get(base, 0.0) + generator.beta(1.2, 2.5)
     for first, *others in OPPOSED:
         for second in others:
             if total.get(first, 0) and total.get(second, 0):
                 total[min(second, first, key=total.get)] *= 0.2
     return total
+
+
+@functools.cache
+def _muscles(names: tuple[str, ...]) -> np.ndarray:
+    """What may be drawn one by one, sorted."""
+    return np.array(sorted({_base(name) for name in names} - set(LED)))
 
 
 def _one_sided(weights: dict[str, float], generator: np.random.Generator) -> None:

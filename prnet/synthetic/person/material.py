@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prnet.synthetic.noise import clipped
+
 
 class SkinMaterial(NamedTuple):
     """One sample: numbers and (3,) arrays, float64. Gathered for pixels: tensors (M,) and (M, 3).
@@ -116,14 +118,14 @@ def draw_material(generator: np.random.Generator) -> SkinMaterial:
 
 def skin_tone(darkness: float) -> np.ndarray:  # 0 fairest, 1 darkest
     """A colour of the ramp, (3,)."""
-    place = np.clip(darkness, 0, 1) * (len(TONE_RAMP) - 1)
+    place = clipped(darkness, 0, 1) * (len(TONE_RAMP) - 1)
     steps = np.arange(len(TONE_RAMP))
     return np.exp([np.interp(place, steps, TONE_RAMP[:, channel]) for channel in range(3)])
 
 
 def _between(shares: np.ndarray, darkness: float) -> np.ndarray:  # (2, K)
     """Probabilities for a skin between fair and dark, (K,)."""
-    weight = np.clip((darkness - 0.15) / 0.4, 0, 1)
+    weight = clipped((darkness - 0.15) / 0.4, 0, 1)
     return (1 - weight) * shares[0] + weight * shares[1]
 
 
@@ -146,7 +148,7 @@ def _hair_color(generator: np.random.Generator, darkness: float, age: float) -> 
     if uniform() < 0.012:
         color = uniform(0.02, 0.5, 3)
     grey = HAIR_COLORS["white" if uniform() < 0.35 else "grey"]
-    greyness = np.clip((age - 0.45) / 0.35, 0, 1) * uniform(0, 1)
+    greyness = clipped((age - 0.45) / 0.35, 0, 1) * uniform(0, 1)
     mixed = (1 - greyness) * color + greyness * grey
     return np.clip(mixed * np.exp(generator.normal(0, 0.2)), 0.004, 0.9)
 

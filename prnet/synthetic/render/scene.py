@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from prnet.faces.embedded import SEAM_SPAN, Head, window_triangles
 from prnet.faces.face import Face
+from prnet.geometry.compiled import cached
 from prnet.geometry.rasterize import corners_of
 from prnet.synthetic.render.bank import MARGIN, texel_of
 from prnet.synthetic.render.normals import diagonals_of
@@ -142,17 +143,35 @@ class Scene:
         accessories: AccessoryParameters,  # tensors, leading B
     ) -> Tensor:
         """Head and accessories in the model frame, (B, V, 3)."""
-        parts = []
-        for shape, exp in zip(shape_params.split(ROWS), exp_params.split(ROWS), strict=True):
+        vertices = shape_params.new_zeros(len(shape_params), self.num_vertices, 3)
+        head, worn = vertices.split([self.num_head, self.accessories.num_vertices], 1)
+        parts = zip(*(each.split(ROWS) for each in (shape_params, exp_params, head)), strict=True)
+        for shape, exp, target in parts:
             missing = (0, 0, 0, ROWS - len(shape))
             shape, exp = functional.pad(shape, missing), functional.pad(exp, missing)
-            parts.append(self.head.morphable_model(shape, exp))
-        head = torch.cat(parts)[: len(shape_params)]
-        return torch.cat([head, self.accessories.vertices(head, accessories)], 1)
+            target.copy_(self.head.morphable_model(shape, exp)[: len(target)])
+        worn.copy_(self.accessories.vertices(head, accessories))
+        return vertices
 
 
 def transform(matrix: Tensor, points: Tensor) -> Tensor:  # (B, 3 or 4, 4), (B, N, 3)
     """Apply an affine map to points, (B, N, 3); sums in one order for every batch."""
-    x, y, z = points.unbind(-1)
-    rows = matrix[:, :3, :, None].unbind(1)  # three of (B, 4, 1)
-    return torch.stack([m[:, 0] * x + m[:, 1] * y + m[:, 2] * z + m[:, 3] for m in rows], -1)
+    moved = torch.zeros_like(points)
+    _transform(matrix.numpy(), points.contiguous().numpy(), moved.numpy())
+    return moved
+
+
+@cached()
+def _transform(
+    matrix: np.ndarray,  # (B, 3 or 4, 4)
+    points: np.ndarray,  # (B, N, 3)
+    moved: np.ndarray,  # (B, N, 3), written
+) -> None:
+    for sample in range(len(points)):
+        for row in range(3):
+            m_x, m_y = matrix[sample, row, 0], matrix[sample, row, 1]
+            m_z, shift = matrix[sample, row, 2], matrix[sample, row, 3]
+            for point in range(points.shape[1]):
+                x, y = points[sample, point, 0], points[sample, point, 1]
+                z = points[sample, point, 2]
+                moved[sample, point, row] = m_x * x + m_y * y + m_z * z + shift

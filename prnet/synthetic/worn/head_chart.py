@@ -10,11 +10,13 @@ they follow the head that wears them. Lengths are millimetres of the model frame
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from prnet.faces.embedded import Head
+from prnet.geometry.compiled import cached
 from prnet.geometry.rasterize import rasterize
 from prnet.synthetic.noise import smoothstep
 
@@ -93,12 +95,7 @@ class HeadChart:
         weights = torch.cat(
             [weights.flatten(0, 1), functional.pad(outer_weights[*cell.t()], pad), alone]
         )
-        self.index, self.weights = index[:, 0], weights[:, :1]
-        used = [weights[:, corner].nonzero().squeeze(1) for corner in range(1, corners)]
-        self.others = tuple(
-            (rows, index[rows, corner], weights[rows, corner, None])
-            for corner, rows in enumerate(used, start=1)
-        )
+        self.index, self.weights = index.contiguous(), weights
         self.ear_cell = cell[:, 0] * NUM_ROWS + cell[:, 1]  # (E,)
         self.ear_direction = self.directions.flatten(0, 1)[self.ear_cell]
         # Cells near an ear, and the ear's cells they are near to.
@@ -111,13 +108,8 @@ class HeadChart:
 
     def measure(self, head_vertices: Tensor) -> Measured:  # (B, N, 3), um
         """The chart of these heads."""
-        # Vertices as rows of (B 3) values: their gather is one copy of a line each.
-        table = head_vertices.transpose(0, 1).reshape(head_vertices.shape[1], -1)  # (N, B 3)
-        # One product and one sum at a time gives the same bits in a batch of any size.
-        found = table[self.index] * self.weights
-        for used, index, weights in self.others:
-            found.index_add_(0, used, table[index] * weights)
-        found = (found / UM_PER_MM).view(len(found), -1, 3).transpose(0, 1)  # (B, X, 3)
+        found = head_vertices.new_zeros(len(head_vertices), len(self.index), 3)
+        _carry(head_vertices.numpy(), self.index.numpy(), self.weights.numpy(), found.numpy())
         cells, ears, landmarks = found.split([NUM_COLUMNS * NUM_ROWS, self.num_ear, 68], 1)
         out = ((ears - cells[:, self.ear_cell]) * self.ear_direction).sum(-1).clamp(min=0)
         spread = (out[:, None] * self.near_ear).amax(-1)  # (B, D)
@@ -217,6 +209,27 @@ class HeadChart:
 def row_at(height: Tensor | float) -> Tensor | float:  # mm, y
     """The row at a height at or below the level, on the mean head."""
     return 1 + (CENTER_MM[1] - height) / ROW_LENGTH_MM
+
+
+@cached()
+def _carry(
+    vertices: np.ndarray,  # (B, N, 3), um
+    index: np.ndarray,  # (X, K)
+    weights: np.ndarray,  # (X, K)
+    found: np.ndarray,  # (B, X, 3), mm, zeros; written
+) -> None:
+    """Means of vertices, corner by corner: the same bits in a batch of any size."""
+    for sample in range(len(vertices)):
+        for place in range(len(index)):
+            for corner in range(index.shape[1]):
+                weight = weights[place, corner]
+                if corner and weight == 0:
+                    continue
+                vertex = index[place, corner]
+                for axis in range(3):
+                    found[sample, place, axis] += vertices[sample, vertex, axis] * weight
+            for axis in range(3):
+                found[sample, place, axis] /= np.float32(UM_PER_MM)
 
 
 def _node_of(row: Tensor) -> Tensor:  # any shape
