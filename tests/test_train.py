@@ -183,7 +183,7 @@ def test_the_next_command_scores_what_was_trained():
     said = next_command(sets, Path("a b/best.pt"), ["data_dir=there", "dataset.subsets=[AFW]"])
     expected = "'checkpoint=a b/best.pt' dataset=aflw2000 data_dir=there"
     assert said == f"python -m prnet.eval {expected}"
-    # Photographs have fits of the BFM, whatever a set was built with: a frozen world lies elsewhere.
+    # Photographs have the BFM's fits, whatever was learned from; a frozen world lies elsewhere.
     said = next_command(sets, Path("best.pt"), ["face=embedded", "face.bfm_dir=x"])
     assert said.endswith("checkpoint=best.pt dataset=aflw2000 face.bfm_dir=x")
     said = next_command(sets, Path("best.pt"), ["face=embedded", "data_dir=world"])
