@@ -179,6 +179,14 @@ def loader_workers(
     return max(cores, 1)
 
 
+def run_folder() -> Path:
+    """The folder of this run, as one would write it from here."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
 def made_now(verb: str | None = None) -> dict:
     """What makes a report: version, date and, where a `verb` was called, its command line."""
     made = {"prnet": __version__, "date": datetime.now().astimezone().isoformat(timespec="seconds")}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prnet.checkpoint import checkpoint_digest, describe_source
@@ -22,7 +21,14 @@ from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
 from prnet.drawing.gallery import Gallery
-from prnet.entry import loader_workers, made_now, num_workers, resolve_device, shipped
+from prnet.entry import (
+    loader_workers,
+    made_now,
+    num_workers,
+    resolve_device,
+    run_folder,
+    shipped,
+)
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
@@ -287,4 +293,4 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
 
 
 def main(cfg: DictConfig) -> None:
-    run_evaluation(cfg, Path(HydraConfig.get().runtime.output_dir), "prnet.eval")
+    run_evaluation(cfg, run_folder(), "prnet.eval")

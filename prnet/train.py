@@ -30,7 +30,14 @@ from prnet.checkpoint import describe_source, load_checkpoint, load_weights
 from prnet.datasets.augment import AugmentRule
 from prnet.datasets.synthetic import SyntheticRule, SyntheticSets
 from prnet.datasets.training_sets import TrainingData, TrainingSets
-from prnet.entry import loader_workers, num_workers, resolve_device, shipped_names, shipped_values
+from prnet.entry import (
+    loader_workers,
+    num_workers,
+    resolve_device,
+    run_folder,
+    shipped_names,
+    shipped_values,
+)
 from prnet.evaluation.protocol import Protocol
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
@@ -324,7 +331,7 @@ def next_command(settings: Settings, best: Path, overrides: Sequence[str]) -> st
 
 def main(cfg: DictConfig) -> None:
     """The command."""
-    settings, run_dir = read_settings(cfg), relative(Path(HydraConfig.get().runtime.output_dir))
+    settings, run_dir = read_settings(cfg), run_folder()
     ending = run(settings, run_dir)
     if ending.signal:
         sys.exit(128 + ending.signal)
@@ -333,8 +340,3 @@ def main(cfg: DictConfig) -> None:
         score = f" ({SCORE}, mean of all: {ending.best:.3f} %)" if ending.best < math.inf else ""
         log.info("best weights: %s%s; score them:", best, score)
         log.info("  %s", next_command(settings, best, HydraConfig.get().overrides.task))
-
-
-def relative(path: Path) -> Path:
-    """As one would write it from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
