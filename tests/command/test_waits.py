@@ -29,7 +29,7 @@ def enter(*_arguments: object, **_options: object) -> None:
 
 def test_compiling_the_renderer(monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(synthetic, "SyntheticFaces", enter)
+    monkeypatch.setattr("prnet.synthetic.world.SyntheticFaces", enter)
     rule = SimpleNamespace(world=None, size=64, backgrounds=None)
     with pytest.raises(Entered):
         _ = synthetic.RenderedFaces(rule, seed=0).faces
