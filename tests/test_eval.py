@@ -21,7 +21,7 @@ from prnet.checkpoint import save_checkpoint
 from prnet.datasets.aflw2000 import AFLW2000, read_boxes, read_yaw_labels
 from prnet.datasets.built import BuiltSet
 from prnet.datasets.evaluation import HeldOut, collate_evaluation
-from prnet.datasets.fits import find_aflw2000
+from prnet.datasets.fits import FitOfAnotherFace, find_aflw2000
 from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
@@ -759,6 +759,18 @@ def test_contradictions_are_refused(tiny_data_dir, tmp_path, arguments, message)
 def test_missing_data_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="AFLW2000: no picture found; unpack AFLW2000-3D"):
         run(tmp_path, tmp_path, "predictions=b")
+
+
+def test_photographs_are_no_set_of_the_embedded_face(tiny_data_dir, face, tmp_path):
+    """Nor is one of them to be left out."""
+    folder = shutil.copytree(tiny_data_dir / "AFLW2000", tmp_path / "AFLW2000")
+    content = scipy.io.loadmat(folder / f"{NAMES[0]}.mat")
+    content = {key: content[key] for key in ("Pose_Para", "pt3d_68")}
+    content |= {"Shape_Para": np.ones((199, 1)), "Exp_Para": np.ones((29, 1))}
+    scipy.io.savemat(folder / f"{NAMES[0]}.mat", content)
+    assert aflw2000(tmp_path, face, CropRule())[0].name == NAMES[0]
+    with pytest.raises(FitOfAnotherFace, match="this is face=embedded: give face=bfm$"):
+        _ = aflw2000(tmp_path, face._replace(name="embedded"), CropRule())[0]
 
 
 def test_files_without_landmarks_or_picture(tiny_data_dir, face, tmp_path):

@@ -12,6 +12,7 @@ from prnet.checks import name_list, require_degrees, require_finite
 from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
 from prnet.datasets.fits import (
     FacePair,
+    FitOfAnotherFace,
     find_aflw2000,
     fit_matrix,
     pad_params,
@@ -106,6 +107,8 @@ class AFLW2000(TestSet):
         pair = self.pairs[index]
         try:
             return self._item(pair)
+        except FitOfAnotherFace:
+            raise
         except ValueError as error:
             raise ValueError(f"{error}; protocol.exclude=[{pair.name}] leaves it out") from error
 

@@ -204,15 +204,19 @@ def pad_params(params: np.ndarray, count: int) -> np.ndarray:
     return padded
 
 
+class FitOfAnotherFace(ValueError):
+    """All of an archive's are, and none is to be left out."""
+
+
 def require_fit_of(face_name: str, fit: Fit, *, source: object) -> None:
-    """Raise ValueError where a fit has as many coefficients as those of another face have: decoded
-    by this one it would be some face in the same pose."""
+    """Raise FitOfAnotherFace where a fit has as many coefficients as those of another face have:
+    decoded by this one it would be some face in the same pose."""
     lengths = len(fit.shape_params), len(fit.exp_params)
     owners = [name for name, own in FILE_LENGTHS.items() if own == lengths]
     if owners and face_name in FILE_LENGTHS and face_name not in owners:
-        raise ValueError(
+        raise FitOfAnotherFace(
             f"{source}: {lengths[0]} shape and {lengths[1]} expression coefficients, a fit of "
-            f"face={owners[0]}; this is face={face_name}"
+            f"face={owners[0]}; this is face={face_name}: give face={owners[0]}"
         )
 
 
