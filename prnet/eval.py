@@ -277,8 +277,9 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
         log.warning("%s", hint)
     if report["metrics"]:
         log.info("%s\n\n%s\n", report["source"], result_text(report, plain_table))
-    for metric, reason in report["not_computed"].items():
-        log.warning("%s not computed: %s", metric, reason)
+    for reason in dict.fromkeys(report["not_computed"].values()):
+        lacking = [metric for metric, why in report["not_computed"].items() if why == reason]
+        log.warning("%s not computed: %s", ", ".join(lacking), reason)
     if why := report.get("parts", {}).get("not_computed"):
         log.warning("parts not computed: %s", why)
     if report.get("undetected"):

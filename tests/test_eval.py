@@ -698,14 +698,17 @@ def test_newest_checkpoint_is_taken(tiny_data_dir, tmp_path, monkeypatch, caplog
     assert (tmp_path / "report.json").is_file()
 
 
-def test_network_of_another_face_is_scored_by_its_landmarks(tiny_data_dir, tmp_path):
+def test_network_of_another_face_is_scored_by_its_landmarks(tiny_data_dir, tmp_path, caplog):
     """Trained on the embedded face, tested on fits of the BFM: no dense correspondence, and none
     is made up."""
     embedded = load_face("embedded").describe()
     checkpoint = write_checkpoint(tmp_path / "best.pt", face=embedded)
     report = run(tiny_data_dir, tmp_path, f"checkpoint={checkpoint}")
     assert set(report["metrics"]) == {"nme_68_2d", "nme_68_3d"}
-    assert "embedded and the data set's bfm" in report["not_computed"]["nme_dense_2d"]
+    reason = report["not_computed"]["nme_dense_2d"]
+    assert "embedded and the data set's bfm" in reason
+    said = [line for line in caplog.messages if reason in line]
+    assert said == [f"nme_dense_2d, nme_dense_3d not computed: {reason}"]
     assert report["face"]["name"] == "embedded"
     without_bfm = tmp_path / "no_bfm"
     shutil.copytree(tiny_data_dir / "AFLW2000", without_bfm / "AFLW2000")
