@@ -14,6 +14,7 @@ import torch
 from prnet.checks import require_choice
 from prnet.geometry.align import umeyama
 from prnet.geometry.pairing import Pairing, motion_of
+from prnet.geometry.search_tree import search_tree
 
 DIRECTIONS = ("target_to_source", "source_to_target")
 STARTS = ("centroids", "identity")
@@ -100,21 +101,19 @@ def icp(
 
     from_target = rule.direction == "target_to_source"
     queries, static = (target, source) if from_target else (source, target)
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(static, leafsize=32)
+    tree = search_tree(static)
     random = np.random.default_rng(0)
     for level in rule.levels:
         chosen = np.arange(len(queries))
         if level > 1:
             count = max(len(queries) // level, min(len(queries), MIN_QUERIES))
-            # In their order neighbours stay neighbours, which the tree's search profits from.
+            # In their order neighbours stay neighbours, which the search profits from.
             chosen = np.sort(random.choice(len(queries), count, replace=False))
         pairing = Pairing(queries[chosen], tree, with_scale, from_target, rule.trim)
         params, iterations, converged = _descend(pairing, params, rule, rule.tolerance * level**2)
 
     distances = pairing.match(params)
-    neighbours = pairing.neighbour
+    neighbours = tree.order[pairing.neighbour]
     scale, rotation, translation = motion_of(params)
     own = np.arange(len(queries))
     return IcpResult(

@@ -4,14 +4,12 @@ the inside of `prnet.geometry.icp`.
 Letters: Q queries, M static points, K candidates.
 """
 
-from typing import TYPE_CHECKING
+import math
 
 import numpy as np
 
 from prnet.geometry.compiled import cached, inlined
-
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
+from prnet.geometry.search_tree import STACK, SearchTree, nearest_points
 
 # Neighbours remembered for a query: enough that few of them are searched for a second time.
 NUM_CANDIDATES = 4
@@ -24,26 +22,32 @@ class Pairing:
     Distances to the static points are found by moving the queries, forth or back, so that one tree
     serves throughout. A query keeps its neighbour while it is known to be nearest: it may move by
     half of what the second nearest is farther. Then its candidates are compared, which settles it
-    as long as the nearest of them is nearer than any other point can be. All of that is exact.
+    as long as the nearest of them is nearer than any other point can be. Else the tree is searched,
+    no farther than its candidates are. All of that is exact.
     """
 
     def __init__(
         self,
         queries: np.ndarray,  # (Q, 3), float64
-        tree: "cKDTree",
+        tree: SearchTree,
         with_scale: bool,
         from_target: bool,
         trim: float,
     ) -> None:
         self.queries = queries
         self.tree = tree
-        self.static = tree.data  # (M, 3)
-        self.largest = max(np.abs(queries).max(), np.abs(tree.data).max())
+        self.static = tree.points  # (M, 3)
+        self.largest = max(np.abs(queries).max(), np.abs(tree.points).max())
         self.with_scale = with_scale
         self.from_target = from_target
         self.num_kept = max(round((1 - trim) * len(queries)), 3)
-        self.neighbour = None  # (Q,), once `match` was called
-        self.num_candidates = min(NUM_CANDIDATES, tree.n)
+        count, kept = len(queries), min(NUM_CANDIDATES, len(tree.points))
+        self.neighbour = np.zeros(count, np.int64)  # of `static`, once `match` or `step` was called
+        self.candidates = np.zeros((count, kept), np.int64)
+        self.checked = np.zeros((count, 3))  # where the neighbour was last settled
+        self.slack = np.zeros(count)  # how far from there it stays nearest
+        self.searched = np.zeros((count, 3))  # where the candidates were found
+        self.reach = np.full(count, -np.inf)  # nearer than this to there are only candidates
 
     def match(self, params: np.ndarray) -> np.ndarray:  # (7,)
         """Make `neighbour` each query's nearest static point; how far they are, (Q,), in the
@@ -80,46 +84,39 @@ class Pairing:
             shift = -matrix @ translation
         else:
             matrix, shift = scale * rotation, translation
-        if self.neighbour is None:
-            self._search_all(_moved(self.queries, matrix, shift))
-        else:
-            lost = _compare_candidates(
-                self.queries,
-                matrix,
-                shift,
-                self.static,
-                self.neighbour,
-                self.candidates,
-                self.checked,
-                self.slack,
-                self.searched,
-                self.reach,
-            )
-            self._search(np.flatnonzero(lost))
+        _settle(
+            self.queries,
+            matrix,
+            shift,
+            self.tree,
+            self.neighbour,
+            self.candidates,
+            self.checked,
+            self.slack,
+            self.searched,
+            self.reach,
+        )
         return scale, matrix, shift
-
-    def _search_all(self, moved: np.ndarray) -> None:  # (Q, 3)
-        distances, self.candidates = self.tree.query(moved, k=self.num_candidates)
-        self.neighbour = self.candidates[:, 0].copy()
-        self.checked = moved.copy()  # where the neighbour was last settled
-        self.slack = (distances[:, 1] - distances[:, 0]) / 2  # how far from there it stays nearest
-        self.searched = moved.copy()  # where the candidates were found
-        self.reach = distances[:, -1].copy()  # nearer than this to there are only candidates
-
-    def _search(self, lost: np.ndarray) -> None:  # indices of queries
-        moved = self.checked[lost]
-        distances, self.candidates[lost] = self.tree.query(moved, k=self.num_candidates)
-        self.neighbour[lost] = self.candidates[lost, 0]
-        self.searched[lost] = moved
-        self.reach[lost] = distances[:, -1]
-        self.slack[lost] = (distances[:, 1] - distances[:, 0]) / 2
 
 
 def motion_of(params: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:  # (7,)
     """Scale, rotation and translation of a rotation vector, a translation and log scale."""
-    from scipy.spatial.transform import Rotation
+    x, y, z = params[:3].tolist()
+    half = math.sqrt(x * x + y * y + z * z) / 2
+    share = math.sin(half) / (2 * half) if half > 0 else 0.5
+    rotation = _rotation_of(math.cos(half), share * x, share * y, share * z)
+    return math.exp(params[6]), rotation, params[3:6]
 
-    return float(np.exp(params[6])), Rotation.from_rotvec(params[:3]).as_matrix(), params[3:6]
+
+def _rotation_of(w: float, x: float, y: float, z: float) -> np.ndarray:
+    """Of a unit quaternion, (3, 3)."""
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def _best_params(
@@ -139,8 +136,6 @@ def _best_params(
 
     Source: Horn, "Closed-form solution of absolute orientation using unit quaternions", JOSA 1987.
     """
-    from scipy.spatial.transform import Rotation
-
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = covariance.tolist()  # source's letter first
     values, vectors = np.linalg.eigh(
         [
@@ -157,12 +152,12 @@ def _best_params(
         raise ValueError(
             "the paired points of one side coincide or lie on a line, so no rotation is determined"
         )
-    quaternion = vectors[:, 3] * np.copysign(1, vectors[0, 3])
-    sine = np.linalg.norm(quaternion[1:])  # of half the angle
-    turn = quaternion[1:] * (2 * np.arctan2(sine, quaternion[0]) / sine if sine > 0 else 2.0)
+    w, x, y, z = (vectors[:, 3] * np.copysign(1, vectors[0, 3])).tolist()
+    sine = math.sqrt(x * x + y * y + z * z)  # of half the angle
+    angle = 2 * math.atan2(sine, w) / sine if sine > 0 else 2.0
     scale = values[3] / variances[0] if with_scale else 1.0
-    rotation = Rotation.from_rotvec(turn).as_matrix()
-    return np.concatenate([turn, means[1] - scale * rotation @ means[0], [np.log(scale)]])
+    shift = means[1] - scale * _rotation_of(w, x, y, z) @ means[0]
+    return np.array([angle * x, angle * y, angle * z, *shift, math.log(scale)])
 
 
 @inlined(inline="always")
@@ -188,51 +183,51 @@ def _apart(moved: tuple[float, float, float], point: np.ndarray) -> float:  # (3
 
 
 @cached(fastmath=RELAXED)
-def _compare_candidates(
+def _settle(
     queries: np.ndarray,  # (Q, 3)
     matrix: np.ndarray,  # (3, 3)
     shift: np.ndarray,  # (3,)
-    static: np.ndarray,  # (M, 3)
-    neighbour: np.ndarray,  # (Q,); written, as are `checked` and `slack`
+    tree: SearchTree,
+    neighbour: np.ndarray,  # (Q,); written, as are the others
     candidates: np.ndarray,  # (Q, K)
     checked: np.ndarray,  # (Q, 3)
     slack: np.ndarray,  # (Q,)
     searched: np.ndarray,  # (Q, 3)
     reach: np.ndarray,  # (Q,)
-) -> np.ndarray:
-    """Settle every query that its candidates can settle; which it cannot be, (Q,)."""
-    lost = np.zeros(len(queries), np.bool_)
+) -> None:
+    """Make `neighbour` each moved query's nearest point."""
+    static, num_candidates = tree.points, candidates.shape[1]
+    squares = np.zeros(num_candidates)
+    waiting, distances = np.zeros(STACK, np.int64), np.zeros(STACK)
     for query in range(len(queries)):
         x, y, z = _move(queries[query], matrix, shift)
         gone = _apart((x, y, z), checked[query])
         if gone < slack[query] * slack[query]:
             continue
-        nearest, second = np.inf, np.inf
-        for point in candidates[query]:
+        # One that was never searched begins with those of the query before, which mostly lies
+        # beside it.
+        known = reach[query] >= 0
+        begin = query if known else max(query - 1, 0)
+        nearest, second, farthest = np.inf, np.inf, 0.0
+        for point in candidates[begin]:
             squared = _apart((x, y, z), static[point])
+            farthest = max(farthest, squared)
             if squared < nearest:
                 nearest, second = squared, nearest
                 neighbour[query] = point
             elif squared < second:
                 second = squared
+        nearest, second = np.sqrt(nearest), np.sqrt(second)
         beyond = reach[query] - np.sqrt(_apart((x, y, z), searched[query]))
-        nearest = np.sqrt(nearest)
         checked[query, 0], checked[query, 1], checked[query, 2] = x, y, z
-        slack[query] = (min(np.sqrt(second), beyond) - nearest) / 2
-        lost[query] = nearest > beyond
-    return lost
-
-
-@cached(fastmath=RELAXED)
-def _moved(
-    points: np.ndarray,  # (Q, 3)
-    matrix: np.ndarray,  # (3, 3)
-    shift: np.ndarray,  # (3,)
-) -> np.ndarray:
-    moved = np.zeros_like(points)
-    for point in range(len(points)):
-        moved[point, 0], moved[point, 1], moved[point, 2] = _move(points[point], matrix, shift)
-    return moved
+        if nearest > beyond:
+            bound = farthest if query or known else np.inf
+            nearest_points(tree, x, y, z, bound, candidates[query], squares, waiting, distances)
+            neighbour[query] = candidates[query, 0]
+            searched[query, 0], searched[query, 1], searched[query, 2] = x, y, z
+            nearest, second = np.sqrt(squares[0]), np.sqrt(squares[1])
+            reach[query] = beyond = np.sqrt(squares[num_candidates - 1])
+        slack[query] = (min(second, beyond) - nearest) / 2
 
 
 @cached(fastmath=RELAXED)

@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 from prnet.geometry import icp as module
 from prnet.geometry.icp import DEFAULT_RULE, DIRECTIONS, IcpRule, fit_similarity, icp
 from prnet.geometry.pairing import Pairing
+from prnet.geometry.search_tree import search_tree
 
 PLAIN = IcpRule(levels=(1,))
 
@@ -204,7 +205,8 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
     """Small motions reuse what is known, large ones search again: never another neighbour."""
     random = np.random.default_rng(0)
     queries, static = surface(1, 300) / 80, surface(2, 400) / 80
-    pairing = Pairing(queries, cKDTree(static), True, from_target, 0.0)
+    tree = search_tree(static)
+    pairing = Pairing(queries, tree, True, from_target, 0.0)
     params = np.zeros(7)
     for size in [0, 1e-4, 1e-3, 1e-2, 0.1, 1e-3, 0.5, 1e-2, 0] * 3:
         params = params + size * random.normal(0, 1, 7)
@@ -215,8 +217,30 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
         else:
             static_moved, at = static, moved(queries, scale, turn, params[3:6])
         apart = np.linalg.norm(static_moved[None] - at[:, None], axis=-1)
-        np.testing.assert_array_equal(pairing.neighbour, apart.argmin(1))
+        np.testing.assert_array_equal(tree.order[pairing.neighbour], apart.argmin(1))
         np.testing.assert_allclose(distances, apart.min(1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("cloud", ["three", "nine", "twice", "line", "corners"])
+def test_nearest_points_of_clouds_that_are_hard_to_halve(cloud):
+    """Fewer points than candidates, points at one place, no extent along an axis, ties."""
+    random = np.random.default_rng(0)
+    static = {
+        "three": random.normal(size=(3, 3)),
+        "nine": random.normal(size=(9, 3)),
+        "twice": np.tile(random.normal(size=(40, 3)), (5, 1)),
+        "line": random.normal(size=(100, 1)) * [0.0, 1.0, 0.0],
+        "corners": np.stack(np.meshgrid(*[np.arange(6.0)] * 3), -1).reshape(-1, 3),
+    }[cloud]
+    tree = search_tree(static)
+    assert sorted(tree.order.tolist()) == list(range(len(static)))
+    np.testing.assert_array_equal(tree.points, static[tree.order])
+    queries = np.concatenate([random.normal(size=(50, 3)), static, np.rint(static) + 0.5])
+    pairing = Pairing(queries, tree, False, False, 0.0)
+    for shift in (0.0, 0.5, -0.25, 40.0):
+        found = pairing.match(np.array([0, 0, 0, shift, 0, 0, 0]))
+        apart = np.linalg.norm(static[None] - (queries + [shift, 0, 0])[:, None], axis=-1)
+        np.testing.assert_allclose(found, apart.min(1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.3])
@@ -225,11 +249,12 @@ def test_neighbours_stay_exact_through_any_motion(from_target):
 def test_step_is_the_least_squares_similarity_of_the_pairs(from_target, with_scale, trim):
     queries, static = (points - points.mean(0) for points in (surface(1, 300), surface(2, 400)))
     queries, static = queries / 80, static / 80
-    pairing = Pairing(queries, cKDTree(static), with_scale, from_target, trim)
+    tree = search_tree(static)
+    pairing = Pairing(queries, tree, with_scale, from_target, trim)
     params = np.array([0.9, -2.2, 1.3, 0.1, 0.2, -0.3, 0.4 if with_scale else 0.0])
     distances = pairing.match(params)
     kept = np.argsort(distances)[: pairing.num_kept]
-    paired = static[pairing.neighbour[kept]], queries[kept]
+    paired = static[tree.order[pairing.neighbour[kept]]], queries[kept]
     source, target = paired if from_target else paired[::-1]
     scale, rotation, translation = fit_similarity(source, target, with_scale=with_scale)
 
