@@ -29,6 +29,7 @@ def plan(**changes) -> Plan:
         "max_steps": 4,
         "optimizer": "adam",
         "learning_rate": 1e-3,
+        "rate_batch": None,
         "weight_decay": 0.0,
         "momentum": 0.9,
         "clip_norm": None,

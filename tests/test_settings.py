@@ -53,6 +53,7 @@ COMMON = {
         "momentum": 0.9,
         "clip_norm": None,
         "clip_from": 0,
+        "rate_batch": None,
     },
     "trainer": {"precision": "fp32", "average": 0},
     "data": {

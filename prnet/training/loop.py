@@ -96,6 +96,11 @@ def train(
         device=device,
         resumed=resume.get("compiled", False) if resume else None,
     )
+    highest = plan.rate(processes.size)
+    if highest != plan.learning_rate:
+        log.info(
+            "learning rate %.3g, for steps of %d samples", highest, plan.batch_size * processes.size
+        )
     order = plan.order(len(data), processes.size)
     files = RunFiles(
         run_dir,
@@ -157,7 +162,7 @@ def train(
             generator = batch_generator(plan.seed, step, processes.rank, device)
 
             # Forward, backward, update.
-            learning_rate = plan.learning_rate * schedule(epoch, total_steps / steps_per_epoch)
+            learning_rate = highest * schedule(epoch, total_steps / steps_per_epoch)
             set_learning_rate(optimizer, learning_rate)
             loss_fn.start_step(epoch)
             optimizer.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ class Plan(NamedTuple):
     max_steps: int | None
     optimizer: str  # adam | sgd, with Nesterov's momentum
     learning_rate: float
+    rate_batch: int | None  # samples a step that it is for; None: for any number
     weight_decay: float
     momentum: float  # of sgd
     clip_norm: float | None  # the largest norm of a step's gradient, all weights together
@@ -47,6 +48,8 @@ class Plan(NamedTuple):
                 f"trainer.accumulate={self.accumulate}: does not divide trainer.batch_size="
                 f"{self.batch_size}, which it takes in so many equal parts"
             )
+        if self.rate_batch is not None:
+            require_count("optimizer.rate_batch", self.rate_batch)
         if self.max_steps is not None:
             require_count("trainer.max_steps", self.max_steps)
         if self.num_workers != "auto":
@@ -68,6 +71,18 @@ class Plan(NamedTuple):
         """Steps of the whole run."""
         steps = round(self.epochs * steps_per_epoch)
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def rate(self, processes: int) -> float:
+        """The learning rate for as many samples as a step has.
+
+        With `rate_batch` it grows with them: Adam's with the root (Malladi et al., NeurIPS 2022,
+        the square-root rule, whose momenta stay as they are here), that of SGD in proportion (Goyal
+        et al. 2017, section 2.1).
+        """
+        if self.rate_batch is None:
+            return self.learning_rate
+        ratio = self.batch_size * processes / self.rate_batch
+        return self.learning_rate * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
 
     def order(self, samples: int, processes: int) -> dict[str, int]:
         """What decides which samples come when; a run is resumed with the same."""

@@ -77,6 +77,23 @@ def test_parts_of_a_batch_are_the_batch(built_dir, face, tmp_path):
         plan(batch_size=4, accumulate=3).checked()
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_rate_follows_the_samples_of_a_step(name, built_dir, face, tmp_path):
+    """As their root with Adam, in proportion with SGD; without an option it stays."""
+    power = 1.0 if name == "sgd" else 0.5
+    for samples, processes in ((16, 1), (256, 1), (256, 8), (4, 1)):
+        chosen = plan(optimizer=name, learning_rate=1e-4, batch_size=samples)
+        assert chosen.rate(processes) == 1e-4
+        grown = chosen._replace(rate_batch=16).rate(processes)
+        assert grown == pytest.approx(1e-4 * (samples * processes / 16) ** power)
+    settings = {"optimizer": name, "learning_rate": 1e-6, "rate_batch": 1}
+    trained(built_dir, face, tmp_path / name, Plain(torch.float32), **settings)
+    state = torch.load(tmp_path / name / "last.pt", weights_only=True)["training"]["optimizer"]
+    assert {group["lr"] for group in state["param_groups"]} == {1e-6 * 4**power}
+    with pytest.raises(ValueError, match="optimizer.rate_batch: got 0, expected"):
+        plan(rate_batch=0).checked()
+
+
 def test_bf16_is_the_networks_alone(built_dir, face, tmp_path, monkeypatch):
     """Augmentation, targets and losses are outside: a px of 256 has 8 bits there. Statistics of
     norms stay float32."""

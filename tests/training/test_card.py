@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prnet.datasets.augment import draw
 from prnet.datasets.resident import ResidentSet, room_of
 from prnet.datasets.training_sets import TrainingSets
-from prnet.training.optimizer import make_optimizer
+from prnet.training.average import WeightAverage
+from prnet.training.loop import unreachable_share
+from prnet.training.optimizer import make_optimizer, set_learning_rate
 from tests.cards import Waits, imagined_card, on_card
 from tests.plans import plan
 from tests.steps import SIZE, STEPS, Step
@@ -55,16 +57,24 @@ LEARNING = ["prn", "compact", "mobile_frnet", "sadrnet", "2dasl", "2dasl_landmar
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_no_wait_from_the_losses_to_the_next_step(name, face):
-    """Backward, update, and what the loss learns itself."""
+    """Backward, clipping, update, what is averaged, what the loss learns itself, what is told of
+    the targets, and the next step's rate."""
     step = Step(name, face, count=2)
     optimizer = make_optimizer(step.model, plan(optimizer=step.cfg.optimizer.name))
-    for _ in range(2):  # the optimisers make their state in the first
+    average = WeightAverage(step.model, 0.9)
+    for number in range(2):  # the optimisers make their state in the first
         prediction, sample, losses = step.forward()
         optimizer.zero_grad(set_to_none=True)
         with Waits() as waits:
             sum(losses.values()).backward()
+            nn.utils.clip_grad_norm_(step.model.parameters(), 1.0)
             optimizer.step()
+            average.update(number + 1)
             step.loss_fn.after_step(prediction, sample)
+            if sample.position_map is not None and step.loss_fn.weight_mask is not None:
+                unreachable_share(sample.position_map, step.loss_fn.weight_mask, step.model)
+            set_learning_rate(optimizer, 1e-4)
+            step.loss_fn.start_step(number + 0.5)
     assert waits.found == []
 
 
