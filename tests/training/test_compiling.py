@@ -82,7 +82,7 @@ def test_a_run_is_one_graph_and_the_same(tiny_data_dir, built_dir, tmp_path, mon
         words = [f"data_dir={tiny_data_dir}", f"built={built_dir}", "face=bfm", "dataset=300w_lp"]
         words += ["augment=photos", "device=cpu", "validation_fraction=0", "optimizer.name=sgd"]
         words += ["model.network.input_side=64", "model.network.width=2", "trainer.batch_size=2"]
-        words += ["trainer.epochs=100", "trainer.max_steps=4", f"trainer.compile={setting}"]
+        words += ["trainer.epochs=100", "trainer.max_steps=3", f"trainer.compile={setting}"]
         run(read_settings(configuration(*words)), folder)
         return torch.load(folder / "last.pt", weights_only=True)
 
