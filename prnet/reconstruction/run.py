@@ -134,6 +134,7 @@ def reconstruct_photos(
     index = output / INDEX
     done = earlier_records(index, settings)
     stems = stems_of(photos)
+    log.info("looking for faces in %s", photos[0] if len(photos) == 1 else f"{len(photos)} files")
     records: dict[str, dict] = {}
     saved = time.monotonic()
     try:
