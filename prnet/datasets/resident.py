@@ -42,7 +42,7 @@ def room_of(extents: np.ndarray) -> Room:  # (N, 2), heights and widths, px
 
 class ResidentSet:
     """All samples of a set on one device; `batch` is what `collate_fits` makes of them, but that
-    every batch is padded to the same size.
+    every batch is padded to the room's height and width.
 
     Raises:
         MemoryError: the device has no room for them.
@@ -59,6 +59,7 @@ class ResidentSet:
         shown: Callable[[Iterable], Iterable] = iter,  # a bar around the batches that are read
     ) -> None:
         self.device = device
+        self.height = room.height
         # All rows are as long as the longest, so that a batch is a choice of rows.
         try:
             self.rows = torch.zeros(room.rows, room.width, 3, dtype=torch.uint8, device=device)
@@ -74,7 +75,6 @@ class ResidentSet:
             pin_memory=device.type == "cuda",
         )
         parts = list(self._filled(shown(loader)))
-        self.height = max(int(part.heights.max()) for part in parts)
         heights = torch.cat([part.heights for part in parts])
         self.heights = heights.to(device)  # (N,)
         self.first_row = (heights.cumsum(0) - heights + 1).to(device)  # (N,)
@@ -104,7 +104,7 @@ class ResidentSet:
         return self.rows.nbytes
 
     def batch(self, indices: Sequence[int]) -> FitBatch:
-        """These samples, padded to the largest picture of the set."""
+        """These samples."""
         index = torch.as_tensor(indices)
         if self.device.type == "cuda":
             index = index.pin_memory().to(self.device, non_blocking=True)

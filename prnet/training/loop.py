@@ -119,7 +119,8 @@ def train(
     forward = processes.share(compiled(forward, scope), sync_batch_norm=plan.sync_batch_norm)
     bn_batches = calibration_batches(model, plan, total_steps, samples=len(data))
     left = total_steps - start
-    one_size = scope in ("step", "graphs")
+    # A graph has one size, and a place in a picture is rounded by that.
+    one_size = scope in ("step", "graphs") or plan.deterministic
     batches = feed(data, sampler, plan, rule, processes, steps=left, one_size=one_size)
 
     def save(step: int, *, validated: bool = True) -> None:

@@ -52,6 +52,7 @@ def test_batches_are_those_of_the_loader(sets, built_dir, landmarks_dir, face):
     for number, (indices, expected) in enumerate(zip(sampler, loader, strict=False)):
         found = resident.batch(indices)
         height, width = expected.picture.shape[2:]
+        assert found.picture.shape[2:] == (room.height, room.width)
         assert torch.equal(found.picture[..., :height, :width], expected.picture)
         assert not found.picture[..., height:, :].any()
         assert not found.picture[..., width:].any()
