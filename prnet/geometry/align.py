@@ -114,8 +114,8 @@ def nearest_rotation(
     ball or a cube). Near a choice it grows without bound; `damping` d > 0 replaces 1 / x by
     x / (x^2 + (d s_1)^2), at most 1 / (2 d s_1) and off by (d s_1 / x)^2 of itself.
     """
-    if torch.compiler.is_exporting():  # to where there is no gradient
-        return rotation_by_squaring(_finite(matrix))
+    if torch.compiler.is_compiling() and not matrix.requires_grad:
+        return rotation_by_squaring(_finite(matrix))  # a seventh of the graph
     return _NearestRotation.apply(matrix, damping)
 
 
