@@ -25,6 +25,7 @@ TWO_DASL = COEFFICIENTS | {
     "loss__stage": 1,
 }
 NARROW = {"model__network__width": 2}
+SWIFT = COEFFICIENTS | {"model__network__pairs": 12, "loss__pairs": 12}
 # Name -> command line, changes, and what a batch brings besides fits.
 STEPS = {
     "prn": ("+experiment=prn", NARROW, ()),
@@ -37,12 +38,17 @@ STEPS = {
     "2dasl": ("+experiment=2dasl", TWO_DASL, ()),
     "2dasl_landmarks": ("+experiment=2dasl", TWO_DASL | {"augment__mirror": 0.5}, ("landmarks",)),
     "2dasl_stage2": ("+experiment=2dasl", TWO_DASL | {"loss__stage": 2}, ()),
-    "swift": (
-        "+experiment=swift",
-        COEFFICIENTS | {"model__network__pairs": 12, "loss__pairs": 12},
-        (),
-    ),
+    "swift": ("+experiment=swift", SWIFT, ()),
 }
+# Of every other experiment, by the network.
+SMALL = {"prn": NARROW, "sadrnet": NARROW, "2dasl": TWO_DASL, "swift": SWIFT}
+
+
+def settings_of(name: str) -> tuple[str, dict, tuple[str, ...]]:
+    """As `STEPS` has them, of an experiment that it has not."""
+    words = f"+experiment={name}"
+    network = configuration(words).model.name
+    return words, SMALL.get(network, COEFFICIENTS), ()
 
 
 def batch_of(face: Face, count: int, brings: tuple[str, ...]) -> FitBatch:
@@ -74,7 +80,7 @@ class Step:
     """One experiment's batch, network and loss."""
 
     def __init__(self, name: str, face: Face, count: int = 4) -> None:
-        words, changes, brings = STEPS[name]
+        words, changes, brings = STEPS.get(name) or settings_of(name)
         face = copy.deepcopy(face)  # `move` changes what the network keeps of it
         self.cfg = configuration(*words.split(), **changes)
         torch.manual_seed(0)

@@ -18,11 +18,17 @@ from prnet.training.average import WeightAverage
 from prnet.training.loop import unreachable_share
 from prnet.training.optimizer import make_optimizer, set_learning_rate
 from tests.cards import Waits, imagined_card, on_card
-from tests.plans import plan
+from tests.plans import EXPERIMENTS, plan
 from tests.steps import SIZE, STEPS, Step
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *STEPS,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS if name not in STEPS),
+    ],
+)
 def test_no_wait_from_the_batch_to_its_losses(name, face):
     """And no tensor of the host meets one of the card."""
     step = Step(name, face)
