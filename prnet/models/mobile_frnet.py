@@ -4,6 +4,8 @@ Networks, Figure 1 and Table 2).
 Letters: B batch, C channels, H W height and width, s input side, P parameters.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,15 +55,23 @@ class MultiScaleConv(nn.Module):
             for _ in range(scales - 1)
         )
 
+    @property
+    def group_sizes(self) -> list[int]:
+        """Channels of what `of_groups` takes: with a stride the groups do not meet, and one
+        convolution does for all but the first."""
+        width = len(self.filters[0].weight)
+        return [width] * self.scales if self.stride == 1 else [width, (self.scales - 1) * width]
+
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        return self.of_groups(features.split(self.group_sizes, 1))
+
+    def of_groups(self, groups: Sequence[Tensor]) -> Tensor:
+        """What `forward` makes of their channels."""
+        first, *others = groups
         if self.stride > 1:
-            # The groups do not meet: one convolution does for all.
-            weights = torch.cat([conv.weight for conv in self.filters]).to(features.dtype)
-            first, others = features.split([features.shape[1] - len(weights), len(weights)], 1)
-            first = functional.avg_pool2d(first, 3, self.stride, padding=1)
-            others = functional.conv2d(others, weights, None, self.stride, 1, groups=len(weights))
-            return torch.cat([first, others], 1)
-        first, *others = features.chunk(self.scales, 1)
+            weights = torch.cat([conv.weight for conv in self.filters]).to(first.dtype)
+            made = functional.conv2d(*others, weights, None, self.stride, 1, groups=len(weights))
+            return torch.cat([functional.avg_pool2d(first, 3, self.stride, padding=1), made], 1)
         made = [first]
         for index, (group, conv) in enumerate(zip(others, self.filters, strict=True)):
             made.append(conv(group if index == 0 else group + made[-1]))
@@ -99,7 +109,31 @@ class MobileBlock(nn.Module):
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
-        return features + self.layers(features) if self.shortcut else self.layers(features)
+        made = self.in_groups(features) if torch.compiler.is_exporting() else self.layers(features)
+        return features + made if self.shortcut else made
+
+    def in_groups(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        """`layers` in eval mode with an expansion of its own for each group of the filters: what
+        runs a traced network keeps channels in blocks, and would copy all of them to split them."""
+        if not isinstance(self.layers[0], nn.Conv2d):
+            return self.layers(features)
+        expansion, batch_norm, activation, filters, *rest = self.layers
+        statistics = batch_norm.running_mean, batch_norm.running_var
+        parts = (expansion.weight, *statistics, batch_norm.weight, batch_norm.bias)
+        groups, start = [], 0
+        for size in filters.group_sizes:
+            # Sliced, not split: the exporter makes constants of slices.
+            weight, *affine = (part[start : start + size] for part in parts)
+            start += size
+            # Either may be kept in half precision.
+            expanded = functional.conv2d(features.to(weight.dtype), weight)
+            expanded = expanded.to(batch_norm.weight.dtype)
+            normed = functional.batch_norm(expanded, *affine, eps=batch_norm.eps)
+            groups.append(activation(normed))
+        made = filters.of_groups(groups)
+        for layer in rest:
+            made = layer(made)
+        return made
 
 
 class MobileFRNet(Regressor):
