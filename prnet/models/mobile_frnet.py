@@ -109,7 +109,8 @@ class MobileBlock(nn.Module):
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
-        made = self.in_groups(features) if torch.compiler.is_exporting() else self.layers(features)
+        traced = torch.compiler.is_compiling() and not self.training
+        made = self.in_groups(features) if traced else self.layers(features)
         return features + made if self.shortcut else made
 
     def in_groups(self, features: Tensor) -> Tensor:  # (B, C, H, W)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prnet.models.attention import SpatialGroupEnhance, SqueezeExcitation
-from prnet.models.mobile_frnet import HIDDEN, MobileFRNet, MultiScaleConv
+from prnet.models.mobile_frnet import HIDDEN, MobileBlock, MobileFRNet, MultiScaleConv
 from prnet.models.network_size import count_operations, network_size
 from prnet.models.regressor import TorchvisionRegressor
 from prnet.models.two_dasl import TwoDASL
@@ -123,6 +123,20 @@ def test_strided_scales_do_not_hand_on():
     torch.testing.assert_close(made[:, :1], nn.functional.avg_pool2d(features[:, :1], 3, 2, 1))
     with pytest.raises(ValueError, match="do not divide"):
         MultiScaleConv(6, scales=4, stride=1)
+
+
+@pytest.mark.parametrize(("expansion", "stride"), [(1, 1), (6, 1), (6, 2)])
+def test_what_is_traced_has_an_expansion_a_group(expansion, stride):
+    """The same numbers, also where norms have seen something."""
+    torch.manual_seed(0)
+    block = MobileBlock(16, 16, expansion=expansion, stride=stride, scales=4, sge_groups=16)
+    block(torch.randn(4, 16, 9, 9))
+    for name, values in block.named_parameters():
+        if values.ndim == 1:
+            nn.init.normal_(values, float("weight" in name), 0.5)
+    block.eval()
+    features = torch.randn(2, 16, 9, 9)
+    torch.testing.assert_close(block.in_groups(features), block.layers(features))
 
 
 def test_batch_equals_items_and_every_parameter_learns():
