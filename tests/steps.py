@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from prnet.datasets.augment import AugmentRule, Draws, augmented, draw
 from prnet.faces.face import Face
 from prnet.geometry import camera
-from prnet.geometry.position_map import PositionMapDecoder
-from prnet.losses.loss import Loss
+from prnet.losses.loss import Loss, target_decoder
 from prnet.models.network import Network
 from prnet.sample import FaceSample, FitBatch
+from prnet.training.step import Forward, Made
 from tests.cards import on_card
 from tests.plans import configuration
 from tests.tiny import NUM_EXP, NUM_SHAPE
@@ -93,9 +93,7 @@ class Step:
             self.model.set_statistics(parameters, parameters)
             self.loss_fn.set_statistics(parameters, parameters)
         self.loss_fn.start_step(0.0)
-        self.decoder = PositionMapDecoder(
-            face.morphable_model, face.uv, landmark_index=face.landmark_index
-        )
+        self.decoder = target_decoder(self.loss_fn, face)
         self.rule = AugmentRule(**OmegaConf.to_container(self.cfg.augment))
         self.targets = self.loss_fn.targets | set(self.model.inputs)
         self.batch = batch_of(face, count, brings)
@@ -109,9 +107,5 @@ class Step:
     def sample(self) -> FaceSample:
         return augmented(self.batch, self.decoder, self.rule, self.draws, targets=self.targets)
 
-    def forward(self) -> tuple:
-        """Prediction, sample, losses."""
-        sample = self.sample()
-        given = (getattr(sample, name) for name in self.model.inputs)
-        prediction = self.model(sample.image.contiguous(memory_format=torch.channels_last), *given)
-        return prediction, sample, self.loss_fn(prediction, sample)
+    def forward(self) -> Made:
+        return Forward(self.model, self.loss_fn, self.decoder, self.rule)(self.batch, self.draws)

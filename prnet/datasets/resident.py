@@ -98,11 +98,6 @@ class ResidentSet:
                 row += height
             yield read._replace(fits=fits._replace(picture=None))
 
-    @property
-    def nbytes(self) -> int:
-        """Of the pictures."""
-        return self.rows.nbytes
-
     def batch(self, indices: Sequence[int]) -> FitBatch:
         """These samples."""
         index = torch.as_tensor(indices)

@@ -1,10 +1,11 @@
 """Whole training steps on a card, and what feeds it; without a card a row says that it was not
 measured."""
 
+import collections
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -30,8 +31,7 @@ from prnet.training.step import Forward, compiled
 from prnet.workers import loader_of
 
 NOT_MEASURED = "not measured"
-# PRN's own: rotation, translation, scale and colour.
-RULE = AugmentRule(rotation_deg=45, translation=0.1, scale=(0.9, 1.2), color=(0.6, 1.4))
+RULE = AugmentRule()  # PRN section 3.3
 # Batches that a loader is timed over, once its processes are there.
 LOADED = 20
 
@@ -187,7 +187,7 @@ def feeding_speeds(bench: Bench, count: int, workers: int) -> Iterator[float]:
         device,
     )
     next(batches)  # the processes start
-    yield (len(samples) - count) / seconds(lambda: drained(batches))
+    yield (len(samples) - count) / seconds(lambda: collections.deque(batches, maxlen=0))
 
 
 class Repeated(torch.utils.data.Dataset):
@@ -202,9 +202,3 @@ class Repeated(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> object:
         return self.samples[index % len(self.samples)]
-
-
-def drained(batches: Iterable) -> None:
-    """Come to the end of them."""
-    for _ in batches:
-        pass

@@ -79,7 +79,7 @@ def test_batches_are_those_of_the_loader(sets, built_dir, landmarks_dir, face):
     heights = [len(cut_to_reach(samples[index], reach).picture) for index in range(len(samples))]
     assert resident.heights.tolist() == heights
     assert sum(heights) < room.rows <= sum(heights) + 4 * len(heights) + 1
-    assert resident.nbytes == room.size == room.rows * extents[:, 1].max() * 3
+    assert resident.rows.nbytes == room.size == room.rows * extents[:, 1].max() * 3
 
 
 def test_extents_hold_what_is_cut(face):
