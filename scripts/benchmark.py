@@ -30,7 +30,7 @@ from benchmarks.data_rows import build_rows, loader_rows, map_rows, raster_rows,
 from benchmarks.evaluation_rows import evaluation_rows
 from benchmarks.made_data import Bench, prepare
 from benchmarks.network_rows import prn_rows, sadrnet_rows
-from benchmarks.peer_code import peer_table
+from benchmarks.peer_rows import peer_table
 from benchmarks.peers import CARRIED_BY, PEERS
 from benchmarks.reconstruct_rows import reconstruct_tables
 from benchmarks.regressor_rows import regressor_rows, size_table
@@ -122,7 +122,8 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
     parser.add_argument(
         "--peers",
         type=Path,
-        help="folder of clones: 3DDFA_V2, SADRNet, PRNet-PyTorch, face3d; times only those",
+        help="folder of clones: 3DDFA_V2, SADRNet, PRNet-PyTorch, face3d; times only the rows that "
+        "have one, on the CPU",
     )
     options = parser.parse_args(arguments)
     for name in ("rounds", "threads"):
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None) 
         except (OSError, ValueError) as error:
             sys.exit(f"error: {error}")
         lines = (
-            [*header(bench, source), "", *peer_table(options.peers.resolve(), bench)]
+            [*header(bench, source), "", *peer_table(options.peers.resolve(), bench, options.rows)]
             if options.peers
             else report(bench, options.rows, source)
         )

@@ -17,6 +17,8 @@ from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.pictures import collate_fits
 from prnet.datasets.synthetic import SyntheticRule
 from prnet.entry import num_workers, shipped_dataset
+from prnet.faces.face import Face
+from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.geometry.rasterize import rasterize
@@ -24,24 +26,28 @@ from prnet.sample import FaceSample, FitBatch
 from prnet.synthetic.world import SyntheticFaces
 
 
+def build_call(
+    data_dir: Path, face_files: FaceFiles, *, options: BuildOptions, workers: int = 1
+) -> Callable[[], None]:
+    """A build of DATA_DIR/AFLW2000, which leaves nothing behind."""
+
+    def call() -> None:
+        output = data_dir / "built"
+        build_archive(
+            None,
+            data_dir=data_dir,
+            output=output,
+            face_files=face_files,
+            options=options,
+            workers=workers,
+        )
+        shutil.rmtree(output)
+
+    return call
+
+
 def build_rows(bench: Bench) -> list[Line]:
     """What an image adds to a build, in this process and with all cores."""
-
-    def build(data_dir: Path, workers: int) -> Callable[[], None]:
-        def call() -> None:
-            output = data_dir / "built"
-            build_archive(
-                None,
-                data_dir=data_dir,
-                output=output,
-                face_files=bench.face_files,
-                options=BuildOptions("aflw2000"),
-                workers=workers,
-            )
-            shutil.rmtree(output)
-
-        return call
-
     plans = [("in this process", bench.sizes.build, 1)]
     cores = num_workers("auto")
     if cores > 1:
@@ -51,7 +57,9 @@ def build_rows(bench: Bench) -> list[Line]:
         for count in counts:
             data_dir = bench.work_dir / f"{count} images, {name}"
             repeat_pairs(bench.pairs, data_dir, count)
-            calls[f"{name}, {count}"] = build(data_dir, workers)
+            calls[f"{name}, {count}"] = build_call(
+                data_dir, bench.face_files, options=BuildOptions("aflw2000"), workers=workers
+            )
     timing = alternate(
         calls, device=CPU, ceiling_device=CPU, rounds=bench.rounds, sizes=bench.sizes
     )
@@ -144,15 +152,20 @@ def loader_rows(bench: Bench) -> list[Line]:
     ]
 
 
-def raster_rows(bench: Bench) -> list[Line]:
-    """The z-buffer of the mean head, which fills nine tenths of the picture."""
-    mean = bench.face.morphable_model.mean * torch.tensor([1.0, -1.0, 1.0])
+def mean_head(face: Face, side: int) -> torch.Tensor:
+    """Its vertices (1, N, 3), px, where they fill nine tenths of a picture of `side` px."""
+    mean = face.morphable_model.mean * torch.tensor([1.0, -1.0, 1.0])
     low, high = mean.amin(0), mean.amax(0)
+    scale = 0.9 * side / float((high - low)[:2].max())
+    return ((mean - (low + high) / 2) * scale + (side - 1) / 2)[None]
+
+
+def raster_rows(bench: Bench) -> list[Line]:
+    """The z-buffer of the mean head."""
     triangles = bench.face.triangles.to(bench.device)
     lines = []
     for side in bench.sizes.raster:
-        scale = 0.9 * side / float((high - low)[:2].max())
-        vertices = ((mean - (low + high) / 2) * scale + (side - 1) / 2)[None].to(bench.device)
+        vertices = mean_head(bench.face, side).to(bench.device)
         timing = alternate_on_host(
             bench,
             {

@@ -2,7 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -43,10 +44,12 @@ CUDA_VARIANTS = {
 def network_calls(
     bench: Bench,
     make_call: Callable[[Variant], Callable[[], object]],
+    variants: Mapping[str, Variant] | None = None,  # None: all of the device
 ) -> dict[str, Callable[[], object]]:
     """A call for every way to run the network, compiled already; those that do not compile are
     named and left out."""
-    variants = VARIANTS | (CUDA_VARIANTS if bench.device.type == "cuda" else {})
+    if variants is None:
+        variants = VARIANTS | (CUDA_VARIANTS if bench.device.type == "cuda" else {})
     calls = {}
     for name, variant in variants.items():
         if variant.compile and not bench.compile:
@@ -122,6 +125,28 @@ def inference_lines(
     return lines
 
 
+def step_call(
+    make_model: Callable[[], nn.Module], loss_fn: nn.Module, sample: FaceSample, variant: Variant
+) -> Callable[[], object]:
+    """Forward, loss, backward and update on a batch that is there."""
+    device = sample.image.device
+    model = make_model().train()
+    model.to(device, memory_format=variant.memory_format)
+    network = torch.compile(model, dynamic=False) if variant.compile else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    laid_out = sample.image.contiguous(memory_format=variant.memory_format)
+
+    def call() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=variant.bf16):
+            prediction = network(laid_out)
+        loss = sum(loss_fn(prediction, sample).values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return call
+
+
 def step_lines(
     bench: Bench,
     name: str,
@@ -131,25 +156,8 @@ def step_lines(
     *,
     peer: str,
 ) -> list[Line]:
-    """Forward, loss, backward and update on a batch that is there, per image."""
-
-    def make_call(variant: Variant) -> Callable[[], object]:
-        model = make_model().train()
-        model.to(bench.device, memory_format=variant.memory_format)
-        network = torch.compile(model, dynamic=False) if variant.compile else model
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-        laid_out = sample.image.contiguous(memory_format=variant.memory_format)
-
-        def call() -> None:
-            with torch.autocast(bench.device.type, torch.bfloat16, enabled=variant.bf16):
-                prediction = network(laid_out)
-            loss = sum(loss_fn(prediction, sample).values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-        return call
-
+    """A training step, per image."""
+    make_call = partial(step_call, make_model, loss_fn, sample)
     count = len(sample.image)
     return network_lines(
         bench,

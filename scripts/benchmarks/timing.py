@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -72,6 +72,19 @@ class Timing(NamedTuple):
 
     seconds: dict[str, list[float]]  # of one call, one a round
     ceilings: list[Ceilings]  # of the same rounds
+
+
+class Beside(NamedTuple):
+    """One line: the same work by peers' code and by ours."""
+
+    what: str
+    count: int  # images or faces of a call
+    peers: dict[str, Callable[[], object]]
+    ours: dict[str, Callable[[], object]]
+    peer_count: int | None = None  # of a peer's call, where it is not as many
+    # What one of ours does before its first image, to be subtracted.
+    starts: Mapping[str, Callable[[], object]] = {}
+    trains: bool = False  # differentiates
 
 
 def cpu_seconds() -> float:

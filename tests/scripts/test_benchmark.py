@@ -23,6 +23,10 @@ data_rows = sys.modules["benchmarks.data_rows"]
 evaluation_rows = sys.modules["benchmarks.evaluation_rows"]
 made_data = sys.modules["benchmarks.made_data"]
 network_rows = sys.modules["benchmarks.network_rows"]
+peer_code = sys.modules["benchmarks.peer_code"]
+peer_data = sys.modules["benchmarks.peer_data"]
+peer_data_rows = sys.modules["benchmarks.peer_data_rows"]
+peer_rows = sys.modules["benchmarks.peer_rows"]
 peers = sys.modules["benchmarks.peers"]
 reconstruct_rows = sys.modules["benchmarks.reconstruct_rows"]
 regressor_rows = sys.modules["benchmarks.regressor_rows"]
@@ -257,14 +261,66 @@ def test_peers_run_beside_ours(tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if "3DDFA_V2 mb05" in line]
-    assert [row.split("|")[3].split(":")[0].strip() for row in rows] == ["mobile_frnet", "swift"]
+    assert [row.split("|")[3].split(":")[0].strip() for row in rows] == [
+        "mobile_frnet",
+        "swift, which also sees the mirror image",
+    ]
     assert "PRNet-PyTorch" not in printed
     assert not {name for name in set(sys.modules) - before[0] if name.startswith("models")}
     assert (list(sys.path), Path.cwd()) == before[1:]
 
 
+def test_a_clone_that_is_not_built_is_named_and_left_out(bench, tmp_path, capsys):
+    (tmp_path / "face3d").mkdir()
+    lines = peer_rows.peer_table(tmp_path, bench, ["raster", "loader", "synthetic"])
+    assert len(lines) == 2  # the head alone
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["left out: raster, face3d: No module named 'face3d'"]
+
+
+def test_what_comes_before_the_first_image_is_subtracted(bench, monkeypatch):
+    """Of 5 images 3 s with their start of 1 s, of the peer's 2 images 4 s: 0.5 s and 2 s each."""
+    seconds = {"theirs": [4.0, 4.0], "ours": [3.0, 5.0], "ours, its start": [1.0, 1.0]}
+    monkeypatch.setattr(peer_rows, "alternate", lambda *_, **__: timing.Timing(seconds, []))
+    peers, ours = {"theirs": time.time}, {"ours": time.time}
+    line = timing.Beside("work", 4, peers, ours, peer_count=2, starts=ours, trains=True)
+    assert peer_rows.line_rows(line, bench) == [
+        "| work (theirs) | 2,000 (2,000 to 2,000) | ours: 750 (500 to 1,000) | 3.00 |"
+    ]
+
+
+def test_peers_are_given_the_same_face(bench, monkeypatch):
+    """By their formula it has our vertices; bases that are lacking move nothing."""
+    monkeypatch.setattr(peer_data_rows, "PART", (2, 1))
+    monkeypatch.setattr(peer_data_rows, "WHOLE", (7, 4))
+    random = np.random.default_rng(0)
+    fit = {"Shape_Para": random.normal(size=(199, 1)), "Exp_Para": random.normal(size=(29, 1))}
+    meshes = {}
+    for (num_shape, num_exp), files in zip(
+        ((2, 1), (7, 4)), peer_data_rows.faces_of(bench).values(), strict=True
+    ):
+        face = files.load()
+        read = peer_code.as_read(face)
+        monkeypatch.setattr(peer_data.scipy.io, "loadmat", lambda _path: fit)
+        cut = peer_data.leading(face).loadmat("a.mat")
+        monkeypatch.undo()
+        assert (len(cut["Shape_Para"]), len(cut["Exp_Para"])) == (num_shape, num_exp)
+        theirs = read["shapeMU"] + read["expMU"]
+        theirs = theirs + read["shapePC"] @ cut["Shape_Para"] + read["expPC"] @ cut["Exp_Para"]
+        shape, expression = (
+            torch.from_numpy(cut[key].T).float() for key in ("Shape_Para", "Exp_Para")
+        )
+        ours = face.morphable_model(shape, expression)[0]
+        np.testing.assert_allclose(theirs.reshape(3, -1, order="F").T, ours, rtol=1e-4, atol=1)
+        meshes[num_shape] = ours
+    counts = {"Shape_Para": 5, "Exp_Para": 3}
+    cut = (torch.from_numpy(fit[key][:count].T).float() for key, count in counts.items())
+    at_five = bench.face.morphable_model(*cut)[0]
+    torch.testing.assert_close(meshes[7], at_five)
+    assert not torch.allclose(meshes[2], at_five)
+
+
 def test_convolutions_of_old_torch_keep_their_size():
-    peer_code = importlib.import_module("benchmarks.peer_code")
     layer = torch.nn.Conv2d(1, 1, 4, padding=3, padding_mode="circular", bias=False)
     image = torch.rand(1, 1, 8, 8)
     assert layer(image).shape[-1] == 11
