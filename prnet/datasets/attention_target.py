@@ -64,11 +64,11 @@ def released_silhouette(
     outside on the border, with 2 px around them, and in the upper left corner the texels that are
     not of the face, all at (0, 0)."""
     pixel = points[..., :2].clamp(0, size - 1).long()
-    canvas = torch.zeros(len(points), size * size, device=points.device)
-    canvas.scatter_(1, pixel[..., 1] * size + pixel[..., 0], 1.0)
-    canvas[:, 0].fill_(1.0)
-    side = 2 * RELEASED_REACH + 1
-    return functional.max_pool2d(canvas.view(-1, 1, size, size), side, 1, RELEASED_REACH)[:, 0] > 0
+    canvas = torch.zeros(len(points), size * size, dtype=torch.bool, device=points.device)
+    canvas.scatter_(1, pixel[..., 1] * size + pixel[..., 0], True)
+    canvas[:, 0].fill_(True)
+    around = functional.pad(canvas.view(-1, size, size), 4 * [RELEASED_REACH])
+    return _any_in_window(around, 2 * RELEASED_REACH + 1)
 
 
 def _any_in_window(maps: Tensor, side: int) -> Tensor:  # (B, H, W), bool

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prnet.checks import require_choice
+from prnet.geometry.compiled import in_memory
 
 OCCLUDERS = ("noise", "sadrnet")
 # Sides of PRN's patches, share of the image; not in the paper.
@@ -28,6 +29,8 @@ NOISE_NUMBERS = 8
 COUNT_BOUNDS = (3 / 15, 8 / 15)
 # Of each of the three: area, aspect, left, top, the wave's four, filling, and its colour.
 SHAPE_NUMBERS = 12
+# Which of an image's numbers says whether it has an occluder.
+HAS_ONE = {"noise": NOISE_NUMBERS - 1, "sadrnet": 0}
 AREA = (0.02, 0.3)  # share of the image
 ASPECT = (0.3, 1 / 0.3)  # height over width
 WAVE = 0.08  # at most: amplitudes of the outline, share of the side, and radians a px
@@ -67,6 +70,32 @@ def draw_cover_numbers(occluder: str, count: int, generator: torch.Generator) ->
         return CoverNumbers(torch.rand(each, count, **options))
     each = torch.rand(NOISE_NUMBERS, count, **options)
     return CoverNumbers(each, tuple(torch.rand(count, 3, c, c, **options) for c in NOISE_OCTAVES))
+
+
+def covered(
+    image: Tensor,  # (B, 3, S, S), in [0, 1]; may be written
+    occluder: str,
+    numbers: CoverNumbers,
+    *,
+    probability: float,
+    noise_sides: tuple[float, float] = NOISE_SIDES,
+) -> tuple[Tensor, Tensor]:
+    """The images with the occluders of their numbers, and which pixels they hide, (B, S, S) bool.
+
+    In memory only those are looked at that have one; elsewhere all, since how many there are
+    depends on no number drawn.
+    """
+    settings = {"probability": probability, "noise_sides": noise_sides}
+    if not in_memory(image):
+        cover = cover_of(occluder, numbers, image.shape[-1], **settings)
+        return cover.over(image), cover.hides
+    have_one = numbers.each[HAS_ONE[occluder]] < probability
+    some = have_one.nonzero().squeeze(1)
+    own = CoverNumbers(numbers.each[:, some], tuple(one[some] for one in numbers.textures))
+    cover = cover_of(occluder, own, image.shape[-1], **settings)
+    hides = torch.zeros_like(image[:, 0], dtype=torch.bool)
+    image[some], hides[some] = cover.over(image[some]), cover.hides
+    return image, hides
 
 
 def cover_of(

@@ -29,7 +29,8 @@ def warp_to_crop(
     if in_memory(picture_from_crop) and picture.dtype in (torch.uint8, torch.float32):
         crop = torch.zeros(*picture.shape[:2], CROP_SIZE, CROP_SIZE)
         affine = picture_from_crop[:, :2, [0, 1, 3]].double().numpy()
-        sample_bilinear(picture.contiguous().numpy(), affine, crop.numpy())
+        # `pad_pictures` has the channels last already.
+        sample_bilinear(picture.permute(0, 2, 3, 1).contiguous().numpy(), affine, crop.numpy())
         return crop
     # grid_sample's coordinates with align_corners: -1 and 1 are the centres of the outermost
     # pixels.
@@ -73,6 +74,7 @@ def make_sample(
     if moved is not None:
         crop_from_picture = moved @ crop_from_picture
         crop_from_model = moved @ crop_from_model
+    targets = frozenset(targets)
     coefficients = batch.shape_params, batch.exp_params
     picture = batch.picture
     released = attention == "released"
@@ -84,16 +86,18 @@ def make_sample(
     if disturb is not None:
         image, covered = disturb(image)
     sample = FaceSample(image)
+    if targets & {"position_map", "shape_map"} or ("attention" in targets and not known):
+        offsets = decoder.offsets(*coefficients)
     if "position_map" in targets or ("attention" in targets and not (known or released)):
-        position_map = decoder(*coefficients, crop_from_model, mirrored=mirrored)
+        position_map = decoder.maps(offsets, crop_from_model, mirrored=mirrored)
     if "position_map" in targets:
         sample = sample._replace(position_map=position_map)
     if "attention" in targets:
         if released:
-            points, _ = decoder.points_of(decoder(*coefficients, batch.crop_from_model))
+            points, _ = decoder.points_of(decoder.maps(offsets, batch.crop_from_model))
             seen = released_silhouette(points, size=image.shape[-1])
             if moved is not None:
-                seen = warp_to_crop(255 * seen[:, None], moved).squeeze(1)
+                seen = warp_to_crop(255 * seen[:, None].byte(), moved).squeeze(1)
         elif known:
             seen = seen.squeeze(1)
         else:
@@ -101,7 +105,7 @@ def make_sample(
         seen = attention_target(seen, covered, overlapping=released)
         sample = sample._replace(attention=seen)
     if "shape_map" in targets:
-        sample = sample._replace(shape_map=decoder.shape_map(*coefficients, mirrored=mirrored))
+        sample = sample._replace(shape_map=decoder.shape_map(offsets, mirrored=mirrored))
     if "fit" in targets:
         if mirrored is None:
             mirrored = torch.zeros(

@@ -78,26 +78,21 @@ class PositionMapDecoder(nn.Module):
         Raises:
             ValueError: the coefficients are not as many as the bases.
         """
-        return self._maps(self._offsets(shape_params, exp_params), crop_from_model, mirrored)
+        offsets = self.offsets(shape_params, exp_params)
+        return self.maps(offsets, crop_from_model, mirrored=mirrored)
 
     def shape_map(
         self,
-        shape_params: Tensor,  # (B, S)
-        exp_params: Tensor,  # (B, E)
+        offsets: Tensor,  # (B, V, 3), of `offsets`
         *,
         mirrored: Tensor | None = None,  # (B,), bool
     ) -> Tensor:
-        """The faces before any pose, (B, 3, H, W), model frame; where `mirrored`, mirrored.
-
-        Raises:
-            ValueError: as `forward`.
-        """
-        offsets = self._offsets(shape_params, exp_params)
+        """The faces before any pose, (B, 3, H, W), model frame; where `mirrored`, mirrored."""
         matrix = torch.eye(4, dtype=offsets.dtype, device=offsets.device)
         matrix = matrix.repeat(len(offsets), 1, 1)
         if mirrored is not None:
             matrix[:, 0, 0] = torch.where(mirrored, -1.0, 1.0)
-        return self._maps(offsets, matrix, mirrored)
+        return self.maps(offsets, matrix, mirrored=mirrored)
 
     def points_of(self, position_map: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
         """A map at the face's texels, (B, P, C), and at the cells of the landmarks, (B, 68, C)."""
@@ -118,8 +113,16 @@ class PositionMapDecoder(nn.Module):
         points = camera.transform_points(crop_from_model, vertices)
         return points if mirrored is None else swap_sides(points, mirrored)
 
-    def _offsets(self, shape_params: Tensor, exp_params: Tensor) -> Tensor:
-        """The vertices less their mean, (B, V, 3), model frame."""
+    def offsets(
+        self,
+        shape_params: Tensor,  # (B, S)
+        exp_params: Tensor,  # (B, E)
+    ) -> Tensor:
+        """The vertices less their mean, (B, V, 3), model frame: what all maps of a face share.
+
+        Raises:
+            ValueError: as `forward`.
+        """
         model = self.model
         coefficients = torch.cat([shape_params, exp_params], -1)
         if coefficients.shape[1] != len(model.basis):
@@ -140,13 +143,14 @@ class PositionMapDecoder(nn.Module):
             offsets = coefficients.detach().numpy() @ basis.numpy()
         return torch.from_numpy(offsets).unflatten(1, (-1, 3))
 
-    def _maps(
+    def maps(
         self,
-        offsets: Tensor,  # (B, V, 3)
+        offsets: Tensor,  # (B, V, 3), of `offsets`
         matrix: Tensor,  # (B, 4, 4)
-        mirrored: Tensor | None,  # (B,), bool
+        *,
+        mirrored: Tensor | None = None,  # (B,), bool
     ) -> Tensor:
-        """Vertices through the matrix, at their texels, (B, 3, H, W)."""
+        """Vertices through the matrix, at their texels, (B, 3, H, W); `mirrored` as `forward`."""
         side, mean = self.resolution, self.model.mean
         shape = len(offsets), 3, side * side
         if in_memory(offsets, matrix):

@@ -186,6 +186,27 @@ def test_waves_are_drawn_within_the_released_limits(monkeypatch):
     assert numbers.abs().max() <= 0.08
 
 
+@pytest.mark.parametrize("name", OCCLUDERS)
+def test_images_without_an_occluder_are_not_looked_at(name, monkeypatch):
+    """In memory: the images are the same to the bit, and no more covers are made than there are."""
+    numbers = draw_cover_numbers(name, 12, generator())
+    image = torch.rand(12, 3, SIZE, SIZE, generator=generator(1))
+    made = []
+    whole = occluders.cover_of
+
+    def watched(occluder, own, *arguments, **settings):
+        made.append(own.each.shape[1])
+        return whole(occluder, own, *arguments, **settings)
+
+    monkeypatch.setattr(occluders, "cover_of", watched)
+    found = occluders.covered(image.clone(), name, numbers, probability=0.4)
+    monkeypatch.setattr(occluders, "in_memory", lambda *_: False)
+    expected = occluders.covered(image.clone(), name, numbers, probability=0.4)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    few, all_of_them = made
+    assert 0 < few < all_of_them == 12
+
+
 def test_unknown_occluder_is_refused():
     with pytest.raises(ValueError, match="got 'fog', expected one of noise, sadrnet"):
         draw_cover("fog", 1, SIZE, generator(), probability=1.0)
