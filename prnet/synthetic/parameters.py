@@ -16,6 +16,7 @@ from prnet.synthetic.camera.pose import CameraPose
 from prnet.synthetic.noise import clipped
 from prnet.synthetic.person.expressions import draw_expression
 from prnet.synthetic.person.material import SkinMaterial, draw_material
+from prnet.synthetic.streams import Draws, spawned
 from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
 
 # Position in this tuple is the key of the stream: append, never insert.
@@ -107,13 +108,9 @@ class SampleParameters(NamedTuple):
     film: FilmParameters
 
 
-def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
+def streams(seed: int, index: int) -> dict[str, Draws]:
     """One generator a concern, the same on every machine and in every process."""
-    children = np.random.SeedSequence([seed, index]).spawn(len(STREAMS))
-    return {
-        name: np.random.Generator(np.random.PCG64(child))
-        for name, child in zip(STREAMS, children, strict=True)
-    }
+    return dict(zip(STREAMS, spawned(seed, index, len(STREAMS)), strict=True))
 
 
 def draw(
@@ -179,7 +176,7 @@ def draw_pose(world: World, generator: np.random.Generator) -> CameraPose:
         ValueError: the shares of `yaw_bins` do not sum to 1.
     """
     low, high, shares = (np.array(column) for column in zip(*world.yaw_bins, strict=True))
-    if not np.isclose(shares.sum(), 1):
+    if abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"yaw_bins: the shares sum to {shares.sum():.4g}, expected 1")
     chosen = generator.choice(len(shares), p=shares)
     yaw = generator.choice([-1, 1]) * generator.uniform(low[chosen], high[chosen])

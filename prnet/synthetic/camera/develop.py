@@ -13,11 +13,11 @@ SMALLEST_SIDE = 16
 
 
 def develop(
-    image: Tensor,  # (B, 3, S, S), linear RGB; above 1 is overexposed
+    image: Tensor,  # (B, 3, S, S), linear RGB, above 1 is overexposed; written
     parameters: FilmParameters,  # tensors (B,), (B, 2) or (B, 3)
     seeds: Tensor,  # (B,), int64, of the noise
-) -> Tensor:
-    """The picture as a file would hold it, (B, 3, S, S), sRGB in [0, 1].
+) -> None:
+    """Make the picture what a file would hold, sRGB in [0, 1].
 
     Lens, light, sensor, tone curve, JPEG, in this order; JPEG and noise act on the picture as
     taken (`resolution`), which is then enlarged bilinearly.
@@ -33,6 +33,5 @@ def develop(
         )
     parameters = FilmParameters(*(field.float() for field in parameters))
     side = (parameters.resolution * size).round().clamp(SMALLEST_SIDE, size)
-    image = through_lens(image, parameters, size / side)
+    through_lens(image, parameters, size / side)
     expose(image, parameters, side, seeds)
-    return image

@@ -24,25 +24,25 @@ ANTIALIAS = 0.37
 
 
 def through_lens(
-    image: Tensor,  # (B, 3, S, S)
+    image: Tensor,  # (B, 3, S, S), written
     film: FilmParameters,  # float32 tensors, leading B
     step: Tensor,  # (B,), px of the image per px of the picture as taken
-) -> Tensor:
-    """`transferred`; most pictures are blurred round, and take a shorter way to nearly the same."""
+) -> None:
+    """`transferred`, in place: memory for a whole batch would be new, and slow for that. Most
+    pictures are blurred round, and take a shorter way to nearly the same."""
     skewed = (film.motion_px > 0) | (film.defocus_px > 0) | (film.aberration_px != 0).any(-1)
-    image = image.contiguous()
-    result = torch.zeros_like(image)
+    blurred = torch.zeros_like(image[0])
     scale = image.shape[-1] / REFERENCE_SIDE
     variance, sharpening = _variance(film, scale, step).tolist(), film.sharpening.tolist()
     for number in (~skewed).nonzero()[:, 0].tolist():
         arguments = variance[number], sharpening[number], scale**2, BORDER
-        blur(image[number], *arguments, result[number])
+        blur(image[number], *arguments, blurred.zero_())
+        image[number] = blurred
     # One at a time: the spectra of a batch do not fit into any cache, and take twice as long.
     for number in skewed.nonzero()[:, 0].tolist():
         one = slice(number, number + 1)
         chosen = film._make(field[one] for field in film)
-        result[one] = transferred(image[one], chosen, step[one])
-    return result
+        image[one] = transferred(image[one], chosen, step[one])
 
 
 def _variance(film: FilmParameters, scale: float, step: Tensor) -> Tensor:  # (B,)

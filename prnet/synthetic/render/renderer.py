@@ -92,7 +92,7 @@ class Renderer:
         landmarks = points[:, self.scene.head.landmark_index]
         visible = self._visible(landmarks, depth)
         self._add_occluders(items, image, attention, landmarks, visible)
-        image = develop(image, batch.film, batch.seed * SEED_STRIDE + batch.index)
+        develop(image, batch.film, batch.seed * SEED_STRIDE + batch.index)
         self._add_borders(items, image, attention)
         return Rendering(
             image,
