@@ -32,8 +32,8 @@ from prnet.datasets.records import (
 from prnet.faces.face import Face
 from prnet.faces.loading import FaceFiles
 from prnet.files import written_whole
-from prnet.geometry import camera
 from prnet.geometry.camera import pixel_origin_shift
+from prnet.geometry.position_map import map_of_mesh
 
 # Each archive's folder in DATA_DIR, and what to do where it is missing.
 ARCHIVES = {"300w_lp": ("300W_LP", HINT_300W_LP), "aflw2000": ("AFLW2000", HINT_AFLW2000)}
@@ -190,11 +190,8 @@ def _write_map(
 ) -> None:
     """DIR/maps/NAME.npy: (256, 256, 3), rows v, columns u, x y z in crop px."""
     crop_from_model = SetRecord(record, options.crop, options.pixel_origin).crop_from_model()
-    crop_vertices = camera.transform_points(crop_from_model.float(), vertices)
-    texels = face.uv.at_texels(crop_vertices[None], slice(None))[0]  # (H W, 3)
-    position_map = texels.unflatten(0, (face.uv.resolution, -1)).numpy()
     try:
-        stored = encode_map(position_map, options.map_dtype)
+        stored = encode_map(map_of_mesh(face.uv, vertices, crop_from_model), options.map_dtype)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     with written_whole(path) as temporary:
@@ -211,7 +208,7 @@ def encode_map(position_map: np.ndarray, dtype: str) -> np.ndarray:
         ValueError: a coordinate outside [-128, 384) px for uint16.
     """
     if dtype != "uint16":
-        return position_map.astype(dtype)
+        return position_map.astype(dtype, copy=False)
     low, high = FIXED_POINT_RANGE
     steps = np.rint(position_map.astype(np.float64) * FIXED_POINT_STEPS).astype(np.int64)
     if steps.min() < low * FIXED_POINT_STEPS or steps.max() >= high * FIXED_POINT_STEPS:

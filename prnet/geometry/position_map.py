@@ -21,6 +21,29 @@ FEW = 3
 CACHED_BYTES = 2**24
 
 
+def map_of_mesh(
+    uv: UVLayout,
+    vertices: Tensor,  # (N, 3), model frame
+    crop_from_model: Tensor,  # (4, 4)
+) -> np.ndarray:
+    """The position map of one mesh in memory, (H, W, 3), crop px, float32: moved and interpolated
+    in one compiled pass."""
+    side = uv.resolution
+    places = np.broadcast_to(np.arange(side * side, dtype=np.uint32), (2, side * side))
+    maps = np.zeros((1, 3, side * side), np.float32)
+    fill_texels(
+        np.zeros(vertices.shape, np.float32),
+        vertices[None].float().contiguous().numpy(),
+        crop_from_model[None].float().contiguous().numpy(),
+        uv.vertex_index.flatten(0, 1).numpy().astype(np.uint32),
+        uv.barycentric.flatten(0, 1).float().numpy(),
+        np.ascontiguousarray(places),
+        np.zeros(1, bool),
+        maps,
+    )
+    return np.ascontiguousarray(maps[0].T).reshape(side, side, 3)
+
+
 class PositionMapDecoder(nn.Module):
     """Position maps straight from a fit's coefficients.
 
