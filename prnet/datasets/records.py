@@ -24,6 +24,7 @@ from prnet.datasets.pictures import (
 )
 from prnet.faces.face import Face
 from prnet.geometry import camera
+from prnet.geometry.decoding import weighed_bases
 from prnet.geometry.depth import least_depth, shift_depth
 from prnet.sample import Fit
 
@@ -169,7 +170,9 @@ def decode_pairs(loaded: Sequence[LoadedPair], face: Face, pixel_origin: str) ->
             ([one.file.fit.exp_params for one in loaded], model.num_exp),
         )
     )
-    vertices = model(shape_params, exp_params)
+    coefficients = torch.cat([shape_params, exp_params], 1).numpy()
+    mean, basis = model.mean.flatten().numpy(), model.basis.flatten(1).numpy()
+    vertices = torch.from_numpy(weighed_bases(mean, basis, coefficients)).unflatten(1, (-1, 3))
     fits = [one.file.fit for one in loaded]
     heights = [one.height for one in loaded]
     image_from_model = fit_matrices(fits, heights, pixel_origin=pixel_origin)
