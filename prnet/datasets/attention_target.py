@@ -55,19 +55,11 @@ def silhouette(
     return inside[:, 1:-1, 1:-1]
 
 
-def released_silhouette(
-    points: Tensor,  # (B, P, 2 or more), crop px, as dense as the texels of a position map
-    *,
-    size: int,
-) -> Tensor:
-    """The face as SADRNet's released code draws it, (B, size, size) bool: the points' pixels, those
-    outside on the border, with 2 px around them, and in the upper left corner the texels that are
-    not of the face, all at (0, 0)."""
-    pixel = points[..., :2].clamp(0, size - 1).long()
-    canvas = torch.zeros(len(points), size * size, dtype=torch.bool, device=points.device)
-    canvas.scatter_(1, pixel[..., 1] * size + pixel[..., 0], True)
-    canvas[:, 0].fill_(True)
-    around = functional.pad(canvas.view(-1, size, size), 4 * [RELEASED_REACH])
+def released_silhouette(pixels: Tensor) -> Tensor:  # (B, S, S), bool: of `pixels_of` the points
+    """The face as SADRNet's released code draws it, (B, S, S) bool: the points' pixels with 2 px
+    around them, and in the upper left corner the texels that are not of the face, all at (0, 0)."""
+    pixels[:, 0, 0].fill_(True)
+    around = functional.pad(pixels, 4 * [RELEASED_REACH])
     return _any_in_window(around, 2 * RELEASED_REACH + 1)
 
 

@@ -94,8 +94,8 @@ def make_sample(
         sample = sample._replace(position_map=position_map)
     if "attention" in targets:
         if released:
-            points, _ = decoder.points_of(decoder.maps(offsets, batch.crop_from_model))
-            seen = released_silhouette(points, size=image.shape[-1])
+            pixels = decoder.face_pixels(offsets, batch.crop_from_model, size=image.shape[-1])
+            seen = released_silhouette(pixels)
             if moved is not None:
                 seen = warp_to_crop(255 * seen[:, None].byte(), moved).squeeze(1)
         elif known:

@@ -158,3 +158,32 @@ def fill_texels(
             columns[cell] = w_i * x[i] + w_j * x[j] + w_k * x[k]
             rows[cell] = w_i * y[i] + w_j * y[j] + w_k * y[k]
             depths[cell] = w_i * z[i] + w_j * z[j] + w_k * z[k]
+
+
+@cached(fastmath={"contract", "nsz"})
+def mark_pixels(
+    mean: np.ndarray,  # (V, 3), model frame
+    offsets: np.ndarray,  # (B, V, 3), of the vertices from their mean
+    matrices: np.ndarray,  # (B, 4, 4), affine, from the model frame
+    corners: np.ndarray,  # (P, 3), uint32, vertices of each texel's triangle
+    weights: np.ndarray,  # (P, 3)
+    pixels: np.ndarray,  # (B, S, S), bool, written
+) -> None:
+    """As `fill_texels` without depth: the pixels that texels fall into, from outside the border."""
+    moved = np.zeros((2, len(mean)), weights.dtype)
+    x, y, last = moved[0], moved[1], pixels.shape[-1] - 1
+    for sample in range(len(offsets)):
+        matrix, offset, marked = matrices[sample], offsets[sample], pixels[sample]
+        a_0, a_1, a_2, a_3 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
+        b_0, b_1, b_2, b_3 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
+        for vertex in range(len(mean)):
+            v_0, v_1 = mean[vertex, 0] + offset[vertex, 0], mean[vertex, 1] + offset[vertex, 1]
+            v_2 = mean[vertex, 2] + offset[vertex, 2]
+            x[vertex] = a_0 * v_0 + a_1 * v_1 + a_2 * v_2 + a_3
+            y[vertex] = b_0 * v_0 + b_1 * v_1 + b_2 * v_2 + b_3
+        for texel in range(len(corners)):
+            i, j, k = corners[texel, 0], corners[texel, 1], corners[texel, 2]
+            w_i, w_j, w_k = weights[texel, 0], weights[texel, 1], weights[texel, 2]
+            column = w_i * x[i] + w_j * x[j] + w_k * x[k]
+            row = w_i * y[i] + w_j * y[j] + w_k * y[k]
+            marked[int(min(max(row, 0), last)), int(min(max(column, 0), last))] = True

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prnet.checks import require_choice
 from prnet.geometry import camera
 from prnet.geometry.compiled import in_memory
-from prnet.geometry.decoding import FixedPoint, fill_texels
+from prnet.geometry.decoding import FixedPoint, fill_texels, mark_pixels
 from prnet.geometry.landmark_map import swap_sides
 from prnet.geometry.morphable_model import MorphableModel
 from prnet.geometry.uv import UVLayout, interpolate
@@ -19,6 +19,18 @@ from prnet.geometry.uv import UVLayout, interpolate
 # halves; bases of fewer bytes stay in the processor's cache.
 FEW = 3
 CACHED_BYTES = 2**24
+
+
+def pixels_of(
+    points: Tensor,  # (B, P, 2 or more), crop px
+    *,
+    size: int,
+) -> Tensor:
+    """The pixels that points fall into, from outside those of the border, (B, size, size) bool."""
+    pixel = points[..., :2].clamp(0, size - 1).long()
+    marked = torch.zeros(len(points), size * size, dtype=torch.bool, device=points.device)
+    marked.scatter_(1, pixel[..., 1] * size + pixel[..., 0], True)
+    return marked.unflatten(1, (size, size))
 
 
 def map_of_mesh(
@@ -80,6 +92,8 @@ class PositionMapDecoder(nn.Module):
         weights = uv.barycentric.flatten(0, 1)[texel_index].to(model.mean.dtype)
         self.register_buffer("weights", weights, persistent=False)  # (P, 3)
         self.register_buffer("face_texels", uv.face_index.clone(), persistent=False)
+        rows = torch.searchsorted(texel_index, uv.face_index)
+        self.register_buffer("face_rows", rows, persistent=False)  # (F,), of these among the P
         self.register_buffer("landmark_texels", uv.landmark_texels, persistent=False)
         at_landmarks = None if landmark_index is None else model.at_vertices(landmark_index)
         self.at_landmarks = at_landmarks
@@ -121,6 +135,27 @@ class PositionMapDecoder(nn.Module):
         """A map at the face's texels, (B, P, C), and at the cells of the landmarks, (B, 68, C)."""
         texels = position_map.flatten(2).mT
         return texels[:, self.face_texels], texels[:, self.landmark_texels]
+
+    def face_pixels(
+        self,
+        offsets: Tensor,  # (B, V, 3), of `offsets`
+        matrix: Tensor,  # (B, 4, 4)
+        *,
+        size: int,
+    ) -> Tensor:
+        """`pixels_of` the face's texels as `maps` has them, (B, size, size) bool."""
+        if not in_memory(offsets, matrix):
+            return pixels_of(self.points_of(self.maps(offsets, matrix))[0], size=size)
+        marked = torch.zeros(len(offsets), size, size, dtype=torch.bool)
+        mark_pixels(
+            self.model.mean.numpy(),
+            offsets.detach().contiguous().numpy(),
+            matrix.detach().to(offsets.dtype).contiguous().numpy(),
+            self.corners[self.face_rows].numpy().view(np.uint32),
+            self.weights[self.face_rows].numpy(),
+            marked.numpy(),
+        )
+        return marked
 
     def landmarks(
         self,

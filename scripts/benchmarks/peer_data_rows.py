@@ -156,7 +156,12 @@ def loader_lines(folder: Path, bench: Bench) -> Iterator[Beside]:
 
         return call
 
+    def items() -> None:
+        for batch in batches:
+            collate_fits([bench.built[i] for i in batch])
+
     calls = {
+        "items alone, for a card": items,
         "its released augmentation and its targets": ours("sadrnet_released", SADRNetLoss()),
         "PRN's, position map alone": ours("prn", PRNLoss()),
     }

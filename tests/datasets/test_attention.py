@@ -22,7 +22,7 @@ from prnet.datasets.synthetic import held_out_faces
 from prnet.datasets.warp import make_sample, warp_to_crop
 from prnet.faces.loading import load_face
 from prnet.geometry import camera
-from prnet.geometry.position_map import PositionMapDecoder
+from prnet.geometry.position_map import PositionMapDecoder, pixels_of
 from prnet.geometry.rasterize import rasterize
 from prnet.models.network import Network
 from prnet.sample import FitBatch, Prediction
@@ -341,7 +341,7 @@ def test_released_target_is_2_px_larger_with_a_corner():
     expected[38:43, 61:] = True  # from outside, onto the border
     expected[48:53, :3] = True
     expected[:3, :3] = True
-    assert torch.equal(released_silhouette(points, size=SIZE)[0], expected)
+    assert torch.equal(released_silhouette(pixels_of(points, size=SIZE))[0], expected)
 
 
 def test_released_target_is_resized_as_pillow_does():
@@ -361,7 +361,12 @@ def test_released_target_is_drawn_once_and_moved_with_the_picture(embedded_decod
     moved, mirrored = draw_similarity(3, rule, torch.Generator().manual_seed(4))
     assert mirrored.any()
     points, _ = embedded_decoder.points_of(make_sample(*settings).position_map)
-    drawn = released_silhouette(points, size=256)
+    pixels = pixels_of(points, size=256)
+    offsets = embedded_decoder.offsets(rendered.shape_params, rendered.exp_params)
+    marked = embedded_decoder.face_pixels(offsets, rendered.crop_from_model, size=256)
+    assert (marked != pixels).sum() <= 3  # points on the border of two, by rounding
+    assert pixels.sum() > 1000
+    drawn = released_silhouette(pixels)
     warped = warp_to_crop(255 * drawn[:, None], moved)[:, 0]
     expected = attention_target(warped, None, overlapping=True)
     torch.testing.assert_close(sample.attention, expected, rtol=0, atol=1e-5)
