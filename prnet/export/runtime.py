@@ -23,6 +23,7 @@ from prnet.export.onnx import allowed_px, rounded_otherwise, translated
 from prnet.faces.face import Face
 from prnet.files import written_whole
 from prnet.geometry.compiled import version_of
+from prnet.models.attention import SpatialGroupEnhance
 from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 from prnet.models.regressor import Regressor
@@ -69,10 +70,11 @@ def choose_runtime(
     """
     require_choice("runtime", runtime, RUNTIMES)
     model.engine = None
-    path = cache_folder() / f"{fingerprint(checkpoint)}.onnx"
+    name = fingerprint(checkpoint)
+    paths = {each: cache_folder() / f"{name}.{each}.onnx" for each in PACKAGES}
     if runtime == "auto":
-        ready = device.type == "cpu" and path.is_file()
-        there = [name for name in PACKAGES if ready and importlib.util.find_spec(PACKAGES[name])]
+        ready = [each for each in PACKAGES if device.type == "cpu" and paths[each].is_file()]
+        there = [each for each in ready if importlib.util.find_spec(PACKAGES[each])]
         runtime = there[0] if there else "torch"
     if runtime == "torch":
         return runtime
@@ -82,10 +84,11 @@ def choose_runtime(
         raise ModuleNotFoundError(
             f'runtime={runtime} needs {PACKAGES[runtime]}: pip install "prnet[{runtime}]"'
         )
+    path = paths[runtime]
     if not path.is_file():
         with written_whole(path) as temporary:
             log.info("runtime=%s: exporting the network, once; kept as %s", runtime, path)
-            _export(model, face, temporary)
+            _export(model, face, temporary, runtime)
             _compare(model, face, _engine(runtime, temporary))
     model.engine = _engine(runtime, path)
     return runtime
@@ -101,13 +104,16 @@ def fingerprint(checkpoint: Mapping[str, object]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _export(model: Network, face: Face, path: Path) -> None:
+def _export(model: Network, face: Face, path: Path, runtime: str) -> None:
     side = face.uv.resolution
     shape = (3, side, side)
     if isinstance(model, Regressor):
         shape = (model.input_channels, model.input_side, model.input_side)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     layers = _Layers(plain).eval().requires_grad_(False)
+    for part in layers.modules():
+        if isinstance(part, SpatialGroupEnhance):
+            part.traced_in_rows = runtime == "onnx"
     image = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     translated(layers, image, None, say=lambda step: log.debug("%s", step)).save(path)
 

@@ -43,8 +43,11 @@ class SpatialGroupEnhance(nn.Module):
             raise ValueError(f"SGE: {channels} channels do not divide into {groups} groups")
         self.weight = nn.Parameter(torch.zeros(groups))
         self.bias = nn.Parameter(torch.ones(groups))
+        self.traced_in_rows = True  # OpenVINO is faster without
 
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        if torch.compiler.is_compiling() and not self.training and self.traced_in_rows:
+            return self.in_rows(features)
         # Whole images of a part of the channels, never transposed: what runs a traced network
         # keeps channels apart, and would copy them.
         groups = len(self.weight)
@@ -55,3 +58,21 @@ class SpatialGroupEnhance(nn.Module):
         weight, bias = self.weight[:, None, None], self.bias[:, None, None]
         gain = torch.sigmoid(torch.addcmul(bias, weight, alike))
         return features * gain.repeat(1, features.shape[1] // groups, 1, 1)
+
+    def in_rows(self, features: Tensor) -> Tensor:  # (B, C, H, W)
+        """`forward` for ONNX Runtime: a group's channels are rows, one product adds them, and
+        nothing is split or repeated."""
+        groups, (_, channels, height, width) = len(self.weight), features.shape
+        members, row = channels // groups, groups * height * width
+        alike = features * features.mean((2, 3), keepdim=True)
+        if members > 1:
+            ones = torch.ones(1, members, dtype=features.dtype)
+            alike = (ones @ alike.reshape(-1, members, row)).reshape(-1, groups, height, width)
+        alike = alike - alike.mean((2, 3), keepdim=True)
+        std = (alike * alike).mean((2, 3), keepdim=True).sqrt()
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        gain = torch.sigmoid(alike * (weight / (std + STD_EPS)) + bias)
+        if members == 1:
+            return features * gain
+        rows = features.reshape(-1, members, row) * gain.reshape(-1, 1, row)
+        return rows.reshape(features.shape)

@@ -55,27 +55,28 @@ class MultiScaleConv(nn.Module):
             for _ in range(scales - 1)
         )
 
-    @property
-    def group_sizes(self) -> list[int]:
-        """Channels of what `of_groups` takes: with a stride the groups do not meet, and one
-        convolution does for all but the first."""
-        width = len(self.filters[0].weight)
-        return [width] * self.scales if self.stride == 1 else [width, (self.scales - 1) * width]
-
     def forward(self, features: Tensor) -> Tensor:  # (B, C, H, W)
-        return self.of_groups(features.split(self.group_sizes, 1))
+        width = features.shape[1] // self.scales
+        if self.stride == 1:
+            return self.of_groups(features.split(width, 1))
+        # The groups do not meet, and one convolution does for all but the first.
+        first, others = features.split([width, features.shape[1] - width], 1)
+        weights = torch.cat([conv.weight for conv in self.filters]).to(first.dtype)
+        made = functional.conv2d(others, weights, None, self.stride, 1, groups=len(weights))
+        return torch.cat([functional.avg_pool2d(first, 3, self.stride, padding=1), made], 1)
 
     def of_groups(self, groups: Sequence[Tensor]) -> Tensor:
-        """What `forward` makes of their channels."""
+        """What `forward` makes of their channels, without a stride."""
         first, *others = groups
-        if self.stride > 1:
-            weights = torch.cat([conv.weight for conv in self.filters]).to(first.dtype)
-            made = functional.conv2d(*others, weights, None, self.stride, 1, groups=len(weights))
-            return torch.cat([functional.avg_pool2d(first, 3, self.stride, padding=1), made], 1)
         made = [first]
         for index, (group, conv) in enumerate(zip(others, self.filters, strict=True)):
             made.append(conv(group if index == 0 else group + made[-1]))
         return torch.cat(made, 1)
+
+    def as_filters(self) -> Tensor:
+        """What `forward` does with a stride as 3x3 filters, (C, 1, 3, 3)."""
+        weights = [conv.weight for conv in self.filters]
+        return torch.cat([torch.full_like(weights[0], 1 / 9), *weights])
 
 
 class MobileBlock(nn.Module):
@@ -114,27 +115,55 @@ class MobileBlock(nn.Module):
         return features + made if self.shortcut else made
 
     def in_groups(self, features: Tensor) -> Tensor:  # (B, C, H, W)
-        """`layers` in eval mode with an expansion of its own for each group of the filters: what
-        runs a traced network keeps channels in blocks, and would copy all of them to split them."""
-        if not isinstance(self.layers[0], nn.Conv2d):
-            return self.layers(features)
-        expansion, batch_norm, activation, filters, *rest = self.layers
-        statistics = batch_norm.running_mean, batch_norm.running_var
-        parts = (expansion.weight, *statistics, batch_norm.weight, batch_norm.bias)
-        groups, start = [], 0
-        for size in filters.group_sizes:
+        """`layers` in eval mode for what runs a traced network: it keeps channels in blocks, would
+        copy all of them to split them, and joins an activation to a convolution alone. So each
+        group of the filters has an expansion of its own, and norms are convolutions."""
+        expands = isinstance(self.layers[0], nn.Conv2d)
+        filters, norm_of_filters, activation, *rest = self.layers[3 if expands else 0 :]
+        scale, shift = scale_and_shift(norm_of_filters)
+        width = len(filters.filters[0].weight)
+
+        def expanded(part: slice) -> Tensor:
+            if not expands:
+                return features[:, part]
+            expansion, batch_norm = self.layers[:2]
             # Sliced, not split: the exporter makes constants of slices.
-            weight, *affine = (part[start : start + size] for part in parts)
-            start += size
-            # Either may be kept in half precision.
-            expanded = functional.conv2d(features.to(weight.dtype), weight)
-            expanded = expanded.to(batch_norm.weight.dtype)
-            normed = functional.batch_norm(expanded, *affine, eps=batch_norm.eps)
-            groups.append(activation(normed))
-        made = filters.of_groups(groups)
+            gain, bias = (each[part] for each in scale_and_shift(batch_norm))
+            return activation(convolved(features, expansion.weight[part], gain, bias))
+
+        if filters.stride > 1:
+            made, weights = expanded(slice(None)), filters.as_filters()
+        else:
+            parts = (slice(start, start + width) for start in range(0, len(scale), width))
+            made = filters.of_groups([expanded(part) for part in parts])
+            weights = made.new_ones(len(scale), 1, 1, 1)
+        stride = filters.stride
+        made = activation(convolved(made, weights, scale, shift, stride=stride, groups=len(scale)))
         for layer in rest:
             made = layer(made)
         return made
+
+
+def scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A norm in eval mode is x scale + shift, (C,) each, float32."""
+    variance = batch_norm.running_var.float()
+    scale = batch_norm.weight.float() * torch.rsqrt(variance + batch_norm.eps)
+    return scale, batch_norm.bias.float() - batch_norm.running_mean.float() * scale
+
+
+def convolved(
+    features: Tensor,  # (B, C, H, W)
+    weight: Tensor,  # (D, C / groups, k, k), which may be kept in half precision
+    scale: Tensor,  # (D,)
+    shift: Tensor,  # (D,)
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """A convolution with its norm, (B, D, H / stride, W / stride)."""
+    kind, padding = weight.dtype, weight.shape[-1] // 2
+    weight, shift = (weight * scale[:, None, None, None]).to(kind), shift.to(kind)
+    return functional.conv2d(features.to(kind), weight, shift, stride, padding, groups=groups)
 
 
 class MobileFRNet(Regressor):

@@ -148,7 +148,7 @@ def test_runtime_agrees_with_torch(name, face, shallow, tmp_path, caplog):
             assert np.array_equal(found["vertices"][:, index], found["landmarks"])
 
 
-@pytest.mark.parametrize("name", ["compact", "mobilenet_v2", "prn"])
+@pytest.mark.parametrize("name", ["compact", "mobile_frnet", "prn"])
 def test_half_precision_is_close_and_half_as_large(name, face, shallow, tmp_path):
     images = pictures(2)
     computed = write_onnx(network(name), face, tmp_path / "fp16.onnx", precision="fp16")

@@ -10,6 +10,7 @@ from torch import nn
 from prnet.export import runtime
 from prnet.export.runtime import choose_runtime, fingerprint
 from prnet.faces.face import Face
+from prnet.models.attention import SpatialGroupEnhance
 from prnet.models.face_decoder import FaceDecoder
 from prnet.models.loading import build_network
 from prnet.models.network import Network
@@ -86,7 +87,7 @@ def test_what_is_refused(face, cache, monkeypatch, caplog):
     with pytest.raises(ModuleNotFoundError, match=r'pip install "prnet\[openvino\]"'):
         choose_runtime(model, face, checkpoint, "openvino", CPU)
     # A file that computes something else is not kept.
-    monkeypatch.setattr(runtime, "_export", lambda model, face, path: path.touch())
+    monkeypatch.setattr(runtime, "_export", lambda model, face, path, runtime: path.touch())
     monkeypatch.setattr(
         runtime, "_engine", lambda *_: lambda image: tuple(2 + x for x in model.layers(image))
     )
@@ -107,7 +108,7 @@ def test_a_steep_network_may_differ_as_rounding_moves_it(bits, kept, face, cache
     def engine(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return model.layers(image * (1 + bits * torch.finfo().eps))
 
-    monkeypatch.setattr(runtime, "_export", lambda model, face, path: path.touch())
+    monkeypatch.setattr(runtime, "_export", lambda model, face, path, runtime: path.touch())
     monkeypatch.setattr(runtime, "_engine", lambda *_: engine)
     with contextlib.nullcontext() if kept else pytest.raises(ValueError, match="differs from"):
         choose_runtime(model, face, checkpoint, "onnx", CPU)
@@ -124,3 +125,20 @@ def test_fingerprint_is_of_weights_and_options(face):
     assert fingerprint(checkpoint) == fingerprint(dict(checkpoint))
     changed = {**checkpoint, "model": {**checkpoint["model"], "channel_order": "bgr"}}
     assert len({fingerprint(each) for each in (checkpoint, other, changed)}) == 3
+
+
+@pytest.mark.parametrize(("name", "in_rows"), [("onnx", True), ("openvino", False)])
+def test_attention_is_written_as_each_runtime_likes_it(name, in_rows, face, tmp_path, monkeypatch):
+    """The network itself is left as it was."""
+    traced = []
+    file = type("File", (), {"save": lambda self, path: None})()
+    monkeypatch.setattr(runtime, "translated", lambda *given, say: traced.append(given[0]) or file)
+    model = build_network({"name": "mobile_frnet", "num_shape": 3, "num_exp": 2}, source=name)
+    before = [part.traced_in_rows for part in attention_of(model)]
+    runtime._export(model, face, tmp_path / "file.onnx", name)
+    assert {part.traced_in_rows for part in attention_of(traced[0])} == {in_rows}
+    assert [part.traced_in_rows for part in attention_of(model)] == before
+
+
+def attention_of(network: nn.Module) -> list[SpatialGroupEnhance]:
+    return [part for part in network.modules() if isinstance(part, SpatialGroupEnhance)]

@@ -79,6 +79,7 @@ def test_sge_enhances_what_is_like_the_mean():
             gain = torch.sigmoid(layer.weight[group] * alike + layer.bias[group])
             target[group::groups] = (own * gain).unflatten(1, (height, width))
     torch.testing.assert_close(layer(features), expected)
+    torch.testing.assert_close(layer.in_rows(features), expected)
 
 
 def test_sge_starts_as_a_constant_gain():
@@ -126,7 +127,7 @@ def test_strided_scales_do_not_hand_on():
 
 
 @pytest.mark.parametrize(("expansion", "stride"), [(1, 1), (6, 1), (6, 2)])
-def test_what_is_traced_has_an_expansion_a_group(expansion, stride):
+def test_what_is_traced_has_norms_in_its_convolutions(expansion, stride):
     """The same numbers, also where norms have seen something."""
     torch.manual_seed(0)
     block = MobileBlock(16, 16, expansion=expansion, stride=stride, scales=4, sge_groups=16)
