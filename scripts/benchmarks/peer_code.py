@@ -56,13 +56,13 @@ def stand_in(name: str, **content: object) -> dict[str, types.ModuleType]:
 
 
 def as_read(face: Face) -> dict[str, np.ndarray]:
-    """The benchmark's face as their readers of BFM.mat return it."""
+    """The benchmark's face as their readers of BFM.mat return it; theirs to write."""
     model = face.morphable_model
     shape, expression = (
-        np.ascontiguousarray(basis.flatten(1).T.numpy())
+        basis.flatten(1).T.numpy().copy(order="C")
         for basis in model.basis.split([model.num_shape, model.num_exp])
     )
-    mean = model.mean.reshape(-1, 1).numpy()
+    mean = model.mean.reshape(-1, 1).numpy().copy()
     return {
         "shapeMU": mean,
         "shapePC": shape,
@@ -73,7 +73,7 @@ def as_read(face: Face) -> dict[str, np.ndarray]:
         "texPC": np.zeros((len(mean), 1), np.float32),
         "tri": face.triangles.numpy().astype(np.int32),
         "tri_mouth": np.zeros((0, 3), np.int32),
-        "kpt_ind": face.landmark_index.numpy(),
+        "kpt_ind": face.landmark_index.numpy().copy(),
     }
 
 

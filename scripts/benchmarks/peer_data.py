@@ -44,7 +44,7 @@ def sadrnet_prepare(folder: Path, face: Face, output: Path) -> Callable[[FacePai
     with at_home(folder, **absent):
         load = importlib.import_module("src.faceutil.morphable_model.load")
         load.load_BFM = lambda _path: as_read(face)
-        load.load_uv_coords = lambda _path: face.uv.vertex_pixels.numpy()
+        load.load_uv_coords = lambda _path: np.zeros((1, 2))  # set below as it makes them
         prepare = importlib.import_module("src.dataset.prepare")
     prepare.uv_coords = uv_places(face)
     prepare.sio = leading(face)

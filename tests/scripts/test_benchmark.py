@@ -301,6 +301,9 @@ def test_peers_are_given_the_same_face(bench, monkeypatch):
     ):
         face = files.load()
         read = peer_code.as_read(face)
+        own = [*face.morphable_model.buffers(), face.landmark_index, face.uv.vertex_pixels]
+        given = [*read.values(), peer_code.uv_places(face)]
+        assert not any(np.shares_memory(a, b.numpy()) for a in given for b in own)
         monkeypatch.setattr(peer_data.scipy.io, "loadmat", lambda _path: fit)
         cut = peer_data.leading(face).loadmat("a.mat")
         monkeypatch.undo()
