@@ -44,7 +44,8 @@ def paint(faces: SyntheticFaces, item: tuple, matrix: Tensor) -> tuple[np.ndarra
     depth, attention = np.full((side, side), -np.inf), np.zeros((side, side), bool)
     shadows = None
     if item.light.shadow:
-        shadows = shadow_map(points[0], scene, person.light.direction, side // 2)
+        light = person.light.direction.numpy()
+        shadows = shadow_map(points[0].numpy(), scene, light, side // 2)
 
     for kind, layer in scene.layers.items():
         triangles = torch.from_numpy(layer.triangles.astype(np.int64))

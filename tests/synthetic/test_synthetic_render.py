@@ -15,6 +15,7 @@ from prnet.synthetic.render.normals import quad_normals, quads_of
 from prnet.synthetic.render.palette import HIGHLIGHTS
 from prnet.synthetic.render.renderer import Renderer, Rendering
 from prnet.synthetic.render.scene import EYE, LOOKS, MOUTH_PARTS, Scene, transform
+from prnet.synthetic.render.shadow import shadow_map
 from prnet.synthetic.srgb import srgb_encode
 from prnet.synthetic.world import SyntheticFaces
 from prnet.synthetic.worn.accessories import OPAQUE
@@ -348,6 +349,25 @@ def test_hard_light_shines_and_casts_a_shadow(faces: SyntheticFaces) -> None:
     # Only the face is lit, and its far side less.
     lit = (cast - dark).mean(0)
     assert lit[:, SIZE // 2 :].sum() > 1.2 * lit[:, : SIZE // 2].sum()
+
+
+@pytest.mark.parametrize("direction", [(0.6, 0.0, 0.8), (0.0, -1.0, 0.0), (-0.28, 0.96, 0.0)])
+def test_light_sees_the_head_from_its_side(faces: SyntheticFaces, direction: tuple) -> None:
+    """The map is a turn, right-handed, with z to the light, and the head fills its middle."""
+    scene, side = faces.renderer.scene, 64
+    batch = stack([faces.parameters(0)])
+    points = scene.vertices(batch.shape_params, batch.exp_params, batch.accessories)[0].numpy()
+    matrix, depth = shadow_map(points, scene, np.array(direction, np.float32), side)
+    scale = np.linalg.norm(matrix[0, :3])
+    turn = matrix[:, :3].astype(np.float64) / scale
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-6)
+    assert np.linalg.det(turn) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(turn[2], direction, atol=1e-6)
+    head = points[: scene.num_head] @ matrix[:, :3].T + matrix[:, 3]
+    low, high = head.min(0)[:2], head.max(0)[:2]
+    np.testing.assert_allclose((low + high) / 2, (side - 1) / 2, atol=1e-3)
+    assert (high - low).max() == pytest.approx(0.76 * (side - 1), rel=1e-5)
+    assert depth.max() >= head[:, 2].max() - 2  # px: a pixel's centre is seldom the nearest point
 
 
 def test_pictures_are_those_of_the_formulas(faces: SyntheticFaces) -> None:

@@ -31,17 +31,16 @@ def draw_sample(
     normals, side = quad_normals(points, scene.diagonals), image.shape[-1]
     depth = torch.full_like(image[0], -torch.inf)
     attention = torch.zeros_like(depth, dtype=torch.bool)
-    canvas = image.numpy(), attention.numpy(), depth.numpy()
+    canvas, corners = (image.numpy(), attention.numpy(), depth.numpy()), points.numpy()
     matrix, seen_by_light = np.zeros((3, 4), np.float32), np.zeros((0, 0), np.float32)
     if casts_shadow:
-        direction = torch.from_numpy(palette.directions[0])
-        matrix, seen_by_light = shadow_map(points, scene, direction, side // 2)
+        matrix, seen_by_light = shadow_map(corners, scene, palette.directions[0], side // 2)
     for kind, layer in scene.layers.items():
-        if kind != OPAQUE and points[scene.worn[kind], 2].amax() <= BEHIND * side:
+        if kind != OPAQUE and corners[scene.worn[kind], 2].max() <= BEHIND * side:
             continue
-        seen = z_buffer(points.numpy(), layer.triangles, side, side, cull_back_faces=True)
+        seen = z_buffer(corners, layer.triangles, side, side, cull_back_faces=True)
         draw_layer(
-            points.numpy(),
+            corners,
             normals.numpy(),
             layer,
             *seen,

@@ -69,12 +69,14 @@ class Scene:
         self.face_mask = margin.flatten()  # of the texture with its margin
         tables = self._attributes().numpy(), self._eye_direction().numpy()
         self.layers: dict[int, Layer] = {}
-        self.worn: dict[int, Tensor] = {}  # vertices of each layer
+        self.worn: dict[
+            int, slice
+        ] = {}  # vertices of each layer but the head's, which lie together
         fronts = []
         for kind in (OPAQUE, CUTOUT, LENS):
             triangles, two_sided, look = self._triangles(kind)
             fronts.append(triangles)
-            self.worn[kind] = triangles.unique()
+            self.worn[kind] = slice(int(triangles.min()), int(triangles.max()) + 1)
             triangles = torch.cat([triangles, triangles[two_sided].flip(1)])
             two_sided, look = (torch.cat([x, x[two_sided]]) for x in (two_sided, look))
             arrays = corners_of(triangles), two_sided.numpy(), look.to(torch.uint8).numpy()
@@ -157,12 +159,12 @@ class Scene:
 def transform(matrix: Tensor, points: Tensor) -> Tensor:  # (B, 3 or 4, 4), (B, N, 3)
     """Apply an affine map to points, (B, N, 3); sums in one order for every batch."""
     moved = torch.zeros_like(points)
-    _transform(matrix.numpy(), points.contiguous().numpy(), moved.numpy())
+    transform_into(matrix.numpy(), points.contiguous().numpy(), moved.numpy())
     return moved
 
 
 @cached()
-def _transform(
+def transform_into(
     matrix: np.ndarray,  # (B, 3 or 4, 4)
     points: np.ndarray,  # (B, N, 3)
     moved: np.ndarray,  # (B, N, 3), written
