@@ -211,7 +211,8 @@ FAMILIES = {
             "mirror_average": True,
             "num_shape": 80,
             "num_exp": 51,
-            "input_side": 128,
+            "input_side": 148,
+            "trim": 10,
             "channel_order": "rgb",
         },
         "loss": {
@@ -224,8 +225,8 @@ FAMILIES = {
         "augment": NO_AUGMENTATION
         | {
             "rotation_deg": 15,
-            "translation": 0.06,
-            "scale": [0.89, 1.13],
+            "translation": 0.08,
+            "scale": [0.86, 1.17],
             "color": [0.86, 1.16],
             "exposure": [0.66, 1.52],
             "gamma": [0.66, 1.52],

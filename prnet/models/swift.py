@@ -24,6 +24,7 @@ SQUEEZED = 32
 # The head's output of 1 is this many crop px, from the middle of the crop in x and y.
 UNIT_PX = 80.0
 CENTER_PX = 127.5
+LEAST_SIDE = 1e-3  # of a box, in units of the head: a network that was not trained has none
 
 
 class InvertedResidual(nn.Module):
@@ -69,7 +70,8 @@ class Swift(Regressor):
         mirror_average: bool = True,
         num_shape: int = 80,
         num_exp: int = 51,
-        input_side: int = 128,
+        input_side: int = 148,
+        trim: int = 10,
         **shared: object,
     ) -> None:
         """
@@ -82,16 +84,23 @@ class Swift(Regressor):
           and in its mirror image.
         - `num_shape`, `num_exp`: coefficients that the fit finds; the embedded face's.
         - `input_side`: px that the crop is averaged down to.
+        - `trim`: px at every edge of that which the layers do not see: the same layers see the face
+          larger.
         - `shared`: the other options of every `Regressor`.
 
         Raises:
-            ValueError: the side is no multiple of 32, or the noise is not above 0.
+            ValueError: the side that is left is no multiple of 32, or the noise is not above 0.
         """
         super().__init__(num_shape=num_shape, num_exp=num_exp, input_side=input_side, **shared)
-        if input_side % STRIDE:
-            raise ValueError(f"input_side: got {input_side}, expected a multiple of {STRIDE}")
+        seen_side = input_side - 2 * trim
+        if trim < 0 or seen_side <= 0 or seen_side % STRIDE:
+            raise ValueError(
+                f"input_side, trim: got {input_side} and {trim}, expected input_side - 2 trim to "
+                f"be a multiple of {STRIDE}"
+            )
         if not noise_mm > 0:
             raise ValueError(f"noise_mm: got {noise_mm}, expected a number above 0")
+        self.trim, self.seen_side = trim, seen_side
         self.pairs = pairs
         self.noise_mm = noise_mm
         self.mirror_average = mirror_average
@@ -117,7 +126,7 @@ class Swift(Regressor):
                 )
                 channels = widened(out_channels)
         self.encoder = nn.Sequential(*layers, nn.Conv2d(channels, SQUEEZED, 1))
-        self.code = nn.Linear(SQUEEZED * (input_side // STRIDE) ** 2, code)
+        self.code = nn.Linear(SQUEEZED * (seen_side // STRIDE) ** 2, code)
         num_points = NUM_LANDMARKS + 2 * pairs
         self.head = nn.Linear(code, 3 * num_points)
         # All points start in the middle, where no noise has to be unlearnt.
@@ -168,17 +177,29 @@ class Swift(Regressor):
             noise = self.noise_mm * MICROMETRES
             self.fit = PointFit(self.point_model, *spread, noise=noise).to(self.head.weight.device)
 
-    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
-        """The points as they leave the head, in place of whitened parameters, (B, 3 K)."""
+    def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, s, s), normalised
+        """The points as they leave the head, in place of whitened parameters, (B, 3 K); with
+        `mirror_average` in eval mode also how far apart the landmarks of the two looks are, (B,),
+        % of the root of the area of their box."""
         if self.training or not self.mirror_average:
-            return self._seen(image)
+            return (self._seen(image),)
         both = torch.stack([image, image.flip(3)], 1).flatten(0, 1)
         points = self._seen(both).unflatten(1, (-1, 3)).unflatten(0, (-1, 2))  # (B, 2, K, 3)
         seen, in_mirror = points[:, 0], points[:, 1]
         turned_back = in_mirror[:, self.mirrored] * in_mirror.new_tensor([-1, 1, 1])
-        return ((seen + turned_back) / 2).flatten(1)
+        mean = (seen + turned_back) / 2
+        landmarks = mean[:, :NUM_LANDMARKS, :2]
+        side = (landmarks.amax(1) - landmarks.amin(1)).prod(1).sqrt()
+        offset = (seen - turned_back)[:, :NUM_LANDMARKS, :2]
+        apart = offset.square().sum(2).sqrt().mean(1)
+        return mean.flatten(1), 100 * apart / side.clamp(min=LEAST_SIDE)
+
+    def whitened(self, image: Tensor) -> Tensor:  # (B, 3, s, s), normalised
+        """The first of `layers`."""
+        return self.layers(image)[0]
 
     def _seen(self, image: Tensor) -> Tensor:
+        image = image.narrow(2, self.trim, self.seen_side).narrow(3, self.trim, self.seen_side)
         return self.head(functional.relu(self.code(self.encoder(image).flatten(1))))
 
     def points_of(self, whitened: Tensor) -> Tensor:  # (B, 3 K)
@@ -206,7 +227,8 @@ class Swift(Regressor):
         Raises:
             ValueError: another shape, or eval mode without a face.
         """
-        (whitened,) = self.run(self.prepare(image))
+        whitened, *apart = self.run(self.prepare(image))
         if self.training:
             return Prediction(points=self.points_of(whitened))
-        return self.complete(self.parameters_of(whitened))
+        prediction = self.complete(self.parameters_of(whitened))
+        return prediction._replace(uncertainty=apart[0] if apart else None)

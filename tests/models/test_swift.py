@@ -21,9 +21,8 @@ PAIRS = 10
 
 def network(face: Face, **options: object) -> Swift:
     torch.manual_seed(0)
-    net = Swift(
-        num_shape=NUM_SHAPE, num_exp=NUM_EXP, input_side=64, width=0.5, pairs=PAIRS, **options
-    )
+    sizes = {"num_shape": NUM_SHAPE, "num_exp": NUM_EXP, "input_side": 80, "trim": 8}
+    net = Swift(**sizes, width=0.5, pairs=PAIRS, **options)
     net.set_face(face)
     return net
 
@@ -117,14 +116,14 @@ def test_in_training_points_leave_the_network_and_in_eval_mode_a_face(face: Face
 def test_a_mirrored_image_has_the_mirrored_points() -> None:
     torch.manual_seed(0)
     face = load_embedded()
-    net = Swift(input_side=64, width=0.5, pairs=PAIRS)
+    net = Swift(input_side=80, trim=8, width=0.5, pairs=PAIRS)
     net.set_face(face)
     other_side = mirrored_vertices(face.morphable_model, face.mirror_index)[net.point_index]
     assert net.point_index[net.mirrored].tolist() == other_side.tolist()
     with torch.no_grad():
         net.head.weight.normal_(std=0.05)
     net.eval()
-    image = net.prepare(torch.rand(2, 3, 64, 64))
+    image = net.prepare(torch.rand(2, 3, 80, 80))
     seen, in_mirror = (net.points_of(net.whitened(given)) for given in (image, image.flip(3)))
     expected = seen[:, net.mirrored] * torch.tensor([-1, 1, 1]) + torch.tensor([255, 0, 0])
     torch.testing.assert_close(in_mirror, expected, atol=1e-3, rtol=0)
@@ -133,6 +132,29 @@ def test_a_mirrored_image_has_the_mirrored_points() -> None:
     turned_back = in_mirror[:, net.mirrored] * torch.tensor([-1, 1, 1]) + torch.tensor([255, 0, 0])
     torch.testing.assert_close(seen, (alone + turned_back) / 2, atol=1e-3, rtol=0)
     assert not torch.allclose(seen, alone, atol=1e-2)
+    assert len(net.layers(image)) == 1
+
+
+def test_uncertainty_is_how_far_apart_the_two_looks_are(face: Face) -> None:
+    net = network(face).eval()
+    with torch.no_grad():
+        net.head.weight.normal_(std=0.05)
+        net.head.bias[:204].uniform_(-0.5, 0.5)
+    image = torch.rand(2, 3, 80, 80)
+    net.mirror_average = False
+    looks = torch.stack(
+        [net.points_of(net.whitened(net.prepare(x))) for x in (image, image.flip(3))]
+    )
+    assert net(image).uncertainty is None
+    net.mirror_average = True
+    looks[1] = looks[1, :, net.mirrored] * torch.tensor([-1, 1, 1]) + torch.tensor([255, 0, 0])
+    one, other = looks[:, :, :68, :2]
+    middle = (one + other) / 2
+    box = (middle.amax(1) - middle.amin(1)).prod(1).sqrt()
+    expected = 100 * (one - other).norm(dim=2).mean(1) / box
+    torch.testing.assert_close(net(image).uncertainty, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(net(image.flip(3)).uncertainty, expected, rtol=1e-4, atol=0)
+    assert net.train()(image).uncertainty is None
 
 
 def test_the_fit_follows_the_whitening_and_the_points_follow_the_file(face: Face) -> None:
@@ -156,9 +178,23 @@ def test_size_as_documented_and_wrong_options_are_refused() -> None:
     net = Swift(num_shape=80, num_exp=51)
     count = sum(parameter.numel() for parameter in net.parameters())
     assert 0.95e6 < count < 1.05e6
-    with pytest.raises(ValueError, match="input_side: got 120, expected a multiple of 32"):
-        Swift(input_side=120)
+    with pytest.raises(ValueError, match="got 128 and 10, expected input_side - 2 trim"):
+        Swift(input_side=128)
     with pytest.raises(ValueError, match="noise_mm: got 0"):
         Swift(noise_mm=0)
     with pytest.raises(ValueError, match="call set_face before eval mode"):
         net.eval()(torch.rand(1, 3, 128, 128))
+
+
+def test_what_is_trimmed_is_not_seen_and_the_rest_is(face: Face) -> None:
+    net = network(face).eval()
+    with torch.no_grad():
+        net.head.weight.normal_(std=0.05)
+    image = torch.rand(1, 3, 80, 80)
+    frame = torch.ones(80, 80, dtype=torch.bool)
+    frame[8:-8, 8:-8] = False
+    points = net(image).parameters
+    torch.testing.assert_close(net(image * ~frame).parameters, points, atol=0, rtol=0)
+    inner = frame.clone()
+    inner[8] = True
+    assert not torch.equal(net(image * ~inner).parameters, points)
