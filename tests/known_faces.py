@@ -55,6 +55,7 @@ def known_face(
         picture=picture,
         framing=framing_of_points(landmarks.numpy()),
         confidence=0.9,
+        uncertainty=2.0,
         vertices=points.numpy(),
         triangles=triangles.numpy(),
         texture_coords=coords.numpy().astype(np.float32),

@@ -118,6 +118,7 @@ def _npz(face: FaceReconstruction, stem: Path) -> list[Path]:
     }
     optional = {
         "confidence": face.confidence,
+        "uncertainty": face.uncertainty,
         "shape_params": face.shape_params,
         "exp_params": face.exp_params,
     }
@@ -216,6 +217,7 @@ def face_record(face: FaceReconstruction, files: Iterable[str]) -> dict:
     return {
         "box": [round(float(value), 2) for value in (*low, *high)],
         "confidence": None if face.confidence is None else round(face.confidence, 4),
+        "uncertainty": None if face.uncertainty is None else round(face.uncertainty, 2),
         "tilt_deg": round(float(np.degrees(face.framing.tilt)), 1),
         "pose": pose_values(face),
         "files": list(files),

@@ -60,6 +60,8 @@ class FaceReconstruction:
     picture: np.ndarray  # (H, W, 3), uint8 RGB
     framing: Framing  # the box that was looked at
     confidence: float | None  # of the detector, 0 to 1; None: the box was given
+    # How far apart the landmarks of two looks are, % of their box; None: the network looks once.
+    uncertainty: float | None
     vertices: np.ndarray  # (N, 3), float32
     triangles: np.ndarray  # (T, 3), outward in the y-down image frame
     texture_coords: np.ndarray  # (N, 2), u and v
@@ -210,6 +212,7 @@ class Reconstructor:
         side = position_map.shape[-1]
         flat = placed(position_map.flatten(1).T)
         parameters = prediction.parameters
+        uncertainty = prediction.uncertainty
         shape_params = exp_params = None
         if parameters is not None:
             own = split_parameters(parameters[index : index + 1], self.model.num_shape)
@@ -220,6 +223,7 @@ class Reconstructor:
             picture=picture,
             framing=framing,
             confidence=None,
+            uncertainty=None if uncertainty is None else float(uncertainty[index]),
             vertices=vertices,
             triangles=self.decoder.triangles.cpu().numpy(),
             texture_coords=self.decoder.texture_coords.cpu().numpy(),

@@ -87,6 +87,14 @@ def test_a_picture_on_its_side_gives_the_same_face_on_its_side(
     assert face.pose.scale == pytest.approx(upright.pose.scale, rel=1e-4)
 
 
+def test_uncertainty_tells_a_face_from_none(reconstructor, astronaut, her_face):
+    framing = framing_of_points(her_face.landmarks)
+    elsewhere = framing._replace(center=np.array([400.0, 130]))  # a space shuttle
+    face, nothing = reconstructor.framed(astronaut, [framing, elsewhere])
+    assert 0 < face.uncertainty < 3
+    assert nothing.uncertainty > 2 * face.uncertainty
+
+
 def test_batch_equals_items(reconstructor, astronaut, her_face):
     framing = framing_of_points(her_face.landmarks)
     framings = [framing._replace(size=framing.size * factor) for factor in (0.9, 1.0, 1.1)] * 6
