@@ -13,9 +13,9 @@ from prnet.detection.framing import Framing, framing_of_detection, framing_of_po
 from prnet.detection.tilt import LEANING, FoundFace, tilt_of
 
 # A face whose box differs from what was framed by more than this (distance of the centres and
-# logarithm of the sizes, in sides), or that leans in its crop, is framed anew. Networks learn crops
-# that are off by as much, and of those the landmarks' own box is no better.
-LARGEST_MISFIT = 0.2
+# logarithm of the sizes, in sides), or that leans in its crop, is framed anew: networks learn crops
+# that are off by more, but are the better the less they are off.
+LARGEST_MISFIT = 0.05
 # Of the 68 landmarks those that the detector's five points are.
 EYES, NOSE, MOUTH = (slice(36, 42), slice(42, 48)), 30, (48, 54)
 
