@@ -22,6 +22,7 @@ from prnet.models.network import Network
 
 PRECISIONS = ("fp32", "fp16")
 IMAGE = "image"
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
 MAP_OUTPUTS = ("position_map", "landmarks")
 REGRESSOR_OUTPUTS = (*MAP_OUTPUTS, "vertices", "parameters")
 # Of coordinates, px: what rounding may do to the same network in two runtimes; of a network that is
@@ -120,9 +121,13 @@ def translated(
     say(f"translating its {operations} operations")
     for optimizer in ("onnx_ir", "onnxscript"):  # they tell of every node
         logging.getLogger(optimizer).setLevel(logging.WARNING)
-    return torch.onnx.export(
+    translation = torch.onnx.export(
         program, input_names=[IMAGE], output_names=outputs, dynamo=True, verbose=False
     )
+    # Torch notes of every node where in the source it comes from, with the paths of this machine.
+    for node in translation.model.graph.all_nodes():
+        node.metadata_props.pop(STACK_TRACE, None)
+    return translation
 
 
 def require_exporter() -> None:

@@ -169,9 +169,11 @@ def test_the_example_runs_without_the_package(face, shallow, tmp_path):
     """A photo with a box in, the photo with its landmarks and their file out: those of the network
     in the package's own crop."""
     computed = write_onnx(network("mobilenet_v1"), face, tmp_path / "face.onnx")
+    source = Path(__file__).parents[2]
+    assert str(source).encode() not in (tmp_path / "face.onnx").read_bytes()
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), picture)
-    script = Path(__file__).parents[2] / "scripts" / "run_onnx.py"
+    script = source / "scripts" / "run_onnx.py"
     words = ["face.onnx", "photo.png", "30", "20", "70", "60", "out.png"]
     guard = "import sys, runpy; sys.modules['prnet'] = sys.modules['torch'] = None; "
     code = guard + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
