@@ -69,9 +69,8 @@ class Scene:
         self.face_mask = margin.flatten()  # of the texture with its margin
         tables = self._attributes().numpy(), self._eye_direction().numpy()
         self.layers: dict[int, Layer] = {}
-        self.worn: dict[
-            int, slice
-        ] = {}  # vertices of each layer but the head's, which lie together
+        # Of each layer but the head's its vertices, which lie together.
+        self.worn: dict[int, slice] = {}
         fronts = []
         for kind in (OPAQUE, CUTOUT, LENS):
             triangles, two_sided, look = self._triangles(kind)
