@@ -469,7 +469,7 @@ def test_what_is_cut_off_is_in_no_image(name, face, decoder):
     ]
     torch.testing.assert_close(images[0].image, images[1].image, atol=2e-3, rtol=0)
     torch.testing.assert_close(images[0].attention, images[1].attention, atol=2e-3, rtol=0)
-    most = {"none": 0.08, "photos": 0.15, "prn": 0.25}[name]
+    most = {"none": 0.08, "photos": 0.18, "prn": 0.25}[name]
     assert cut.picture.nbytes < most * whole.picture.nbytes
 
 

@@ -82,7 +82,8 @@ def network(name: str) -> Network:
     configured = shipped_values("model", name)
     values = {k: v for k, v in configured["network"].items() if k != "_target_"}
     values |= {key: value for key, value in NARROW.items() if key in values}
-    values |= {"2dasl": {"input_side": 100}, "mobilenet_v1": {"width": 0.25}}.get(name, {})
+    own = {"2dasl": {"input_side": 100}, "mobilenet_v1": {"width": 0.25}, "swift": {"trim": 0}}
+    values |= own.get(name, {})
     torch.manual_seed(0)
     model = build_network({"name": configured["name"], **values}, source=name)
     for layer in model.modules():

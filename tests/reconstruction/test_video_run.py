@@ -96,7 +96,7 @@ def test_the_track_follows_the_head_as_it_tilts(made):
     assert track["exp_params"].shape == (FRAMES, 51)
     roll = track["pose_deg"][:, 2]
     assert (np.diff(roll) < 0).all()  # OpenCV's positive angle is counter-clockwise
-    assert -18 < roll[-1] - roll[0] < -8
+    assert -20 < roll[-1] - roll[0] < -8  # of 17.5, smoothed
     rows = json.loads((output / "head_landmarks.json").read_text())["frames"]
     np.testing.assert_allclose([r["landmarks"] for r in rows], track["landmarks"], atol=1e-3)
     poses = json.loads((output / "head_pose.json").read_text())["frames"]
