@@ -16,7 +16,6 @@ from prnet.synthetic.camera.pose import CameraPose
 from prnet.synthetic.noise import clipped
 from prnet.synthetic.person.expressions import draw_expression
 from prnet.synthetic.person.material import SkinMaterial, draw_material
-from prnet.synthetic.streams import Draws, spawned
 from prnet.synthetic.worn.accessories import AccessoryParameters, AccessoryRule, draw_accessories
 
 # Position in this tuple is the key of the stream: append, never insert.
@@ -108,9 +107,13 @@ class SampleParameters(NamedTuple):
     film: FilmParameters
 
 
-def streams(seed: int, index: int) -> dict[str, Draws]:
+def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
     """One generator a concern, the same on every machine and in every process."""
-    return dict(zip(STREAMS, spawned(seed, index, len(STREAMS)), strict=True))
+    children = np.random.SeedSequence([seed, index]).spawn(len(STREAMS))
+    return {
+        name: np.random.Generator(np.random.PCG64(child))
+        for name, child in zip(STREAMS, children, strict=True)
+    }
 
 
 def draw(

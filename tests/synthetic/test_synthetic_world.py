@@ -19,7 +19,6 @@ from prnet.synthetic.person.skin_chart import skin_chart
 from prnet.synthetic.person.textures import skin_layers
 from prnet.synthetic.render.bank import MARGIN, TEXTURE_SIZE, Bank
 from prnet.synthetic.render.renderer import Rendering
-from prnet.synthetic.streams import spawned
 from prnet.synthetic.world import SyntheticFaces
 from prnet.synthetic.worn.accessories import draw_accessories
 from tests.worlds import shipped_world
@@ -89,34 +88,6 @@ def test_known_numbers_of_a_sample(exp_names: tuple[str, ...]) -> None:
     assert streams(5, 7)["film"].integers(2**32) == 1892867348
     firsts = {int(generator.integers(2**62)) for generator in streams(5, 7).values()}
     assert len(firsts) == len(STREAMS)
-
-
-@pytest.mark.parametrize(
-    ("seed", "index"), [(0, 0), (5, 7), (3, 2**31), (7, 2**32), (2**40, 2**50 + 3), (2**64 - 1, 1)]
-)
-def test_streams_are_the_children_that_numpy_spawns(seed: int, index: int) -> None:
-    children = np.random.SeedSequence([seed, index]).spawn(3)
-    for child, generator in zip(children, spawned(seed, index, 3), strict=True):
-        assert generator.bit_generator.state == np.random.PCG64(child).state
-
-
-def test_single_numbers_are_those_of_numpy() -> None:
-    """As many random bits are used, and the same numbers come of them."""
-    (quick,), plain = spawned(1, 2, 1), np.random.Generator(np.random.PCG64(0))
-    plain.bit_generator.state = quick.bit_generator.state
-    shares = np.array([0.2, 0.0, 0.5, 0.3])
-    for _ in range(50):
-        for numbers in (
-            lambda generator: generator.uniform(),
-            lambda generator: generator.uniform(-3, 0.7),
-            lambda generator: generator.uniform(0.1, 1.5, 3).tolist(),
-            lambda generator: generator.choice(4, p=shares),
-            lambda generator: generator.choice(["left", "right", "both"]),
-            lambda generator: generator.choice(7),
-            lambda generator: generator.choice([-1, 1], 5).tolist(),
-        ):
-            assert numbers(quick) == numbers(plain)
-    assert quick.bit_generator.state == plain.bit_generator.state
 
 
 @pytest.mark.parametrize(
