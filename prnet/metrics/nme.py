@@ -65,7 +65,8 @@ def nme(
 
     `z_alignment` is of both sides, by `align_depth`. An image without a visible point has NaN.
     What stands at an invisible point is not looked at. In memory, where nothing is differentiated,
-    one compiled pass reads each number once or twice and sums in float64.
+    one compiled pass reads each number once or twice, takes distances in the points' own precision
+    and sums in float64.
 
     Raises:
         ValueError: the shapes differ; as `align_depth`.
@@ -130,7 +131,7 @@ def _mean_distances(
     visible: np.ndarray,  # (B, K), bool, or empty: all
     rule: int,  # of Z_ALIGNMENTS
 ) -> np.ndarray:
-    means = np.zeros(len(truth))
+    means, shift_of_points = np.zeros(len(truth)), np.zeros(1, truth.dtype)
     count = truth.shape[1]
     for sample in range(len(truth)):
         shift = 0.0  # of the prediction's depth against the truth's
@@ -144,15 +145,16 @@ def _mean_distances(
                 least = min(least, prediction[sample, point, 2])
                 least_true = min(least_true, truth[sample, point, 2])
             shift = np.float64(least) - least_true
+        shift_of_points[0] = shift
         total, seen = 0.0, 0
         for point in range(count):
             if visible.size and not visible[sample, point]:
                 continue
-            x = np.float64(prediction[sample, point, 0]) - truth[sample, point, 0]
-            y = np.float64(prediction[sample, point, 1]) - truth[sample, point, 1]
+            x = prediction[sample, point, 0] - truth[sample, point, 0]
+            y = prediction[sample, point, 1] - truth[sample, point, 1]
             squared = x * x + y * y
             if truth.shape[2] > 2:
-                z = np.float64(prediction[sample, point, 2]) - truth[sample, point, 2] - shift
+                z = prediction[sample, point, 2] - truth[sample, point, 2] - shift_of_points[0]
                 squared += z * z
             total += np.sqrt(squared)
             seen += 1

@@ -73,7 +73,9 @@ def test_nme_is_per_sample_and_free_of_scale_and_position():
 @pytest.mark.parametrize("rule", Z_ALIGNMENTS)
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_compiled_pass_is_what_is_differentiated(dtype, rule, dimensions):
-    """Oracle: autograd's own path, of the same numbers in float64; strides do not matter."""
+    """Oracle: autograd's own path, of the same numbers in float64; strides do not matter. Of
+    float32 points distances are float32."""
+    rtol = 1e-13 if dtype == torch.float64 else 1e-7
     truth, prediction = (random_points(50, seed=seed).to(dtype) for seed in (1, 2))
     visible = random_points(50, seed=3)[..., 0] > 0
     rule = rule if dimensions == 3 else "none"
@@ -83,13 +85,13 @@ def test_compiled_pass_is_what_is_differentiated(dtype, rule, dimensions):
     assert torch.allclose(bbox_size(sides[1]), size, rtol=1e-14)
     for mask in (None, visible):
         found = nme(*sides, size.detach(), mask, z_alignment=rule)
-        assert torch.allclose(found, nme(*slow, size, mask, z_alignment=rule), rtol=1e-13)
+        assert torch.allclose(found, nme(*slow, size, mask, z_alignment=rule), rtol=rtol)
         strided = [side.flip(1).flip(1).mT.contiguous().mT for side in sides]
         assert torch.allclose(nme(*strided, size.detach(), mask, z_alignment=rule), found)
         arrays = [side.numpy() for side in sides]
         seen = None if mask is None else mask.numpy()
         of_arrays = nme(*arrays, bbox_size(arrays[1]), seen, z_alignment=rule)
-        np.testing.assert_allclose(of_arrays, found.numpy(), rtol=1e-13)
+        np.testing.assert_allclose(of_arrays, found.numpy(), rtol=rtol)
     assert nme(*slow, size).requires_grad
 
 
