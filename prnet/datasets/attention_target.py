@@ -55,7 +55,9 @@ def silhouette(
     return inside[:, 1:-1, 1:-1]
 
 
-def released_silhouette(pixels: Tensor) -> Tensor:  # (B, S, S), bool: of `pixels_of` the points
+def released_silhouette(
+    pixels: Tensor,  # (B, S, S), bool: of `pixels_of` the points; written
+) -> Tensor:
     """The face as SADRNet's released code draws it, (B, S, S) bool: the points' pixels with 2 px
     around them, and in the upper left corner the texels that are not of the face, all at (0, 0)."""
     pixels[:, 0, 0].fill_(True)

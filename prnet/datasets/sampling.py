@@ -47,10 +47,8 @@ def sample_bilinear(
                 left, top = np.int32(x), np.int32(y)
                 right_share, low_share = np.float32(x - left), np.float32(y - top)
                 low_right = right_share * low_share * share
-                high_right, low_left = (
-                    right_share * share - low_right,
-                    low_share * share - low_right,
-                )
+                high_right = right_share * share - low_right
+                low_left = low_share * share - low_right
                 places[column] = (top * width + left) * channels
                 w_00[column] = share - high_right - low_left - low_right
                 w_01[column], w_10[column], w_11[column] = high_right, low_left, low_right

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prnet.geometry.compiled import cached
+from prnet.geometry.compiled import cached, inlined
 
 LEVELS = 2**15 - 1
 BLOCK = 4096  # numbers summed at once, which stay in the nearest cache
@@ -124,6 +124,25 @@ def _sum_groups(
                     s_3[i] += (k_0 * n_0 + k_1 * n_1) + (k_2 * n_2 + k_3 * n_3)
 
 
+@inlined(forceinline=True, fastmath={"contract", "nsz"})
+def _move_vertices(
+    mean: np.ndarray,  # (V, 3), model frame
+    offset: np.ndarray,  # (V, 3), of the vertices from their mean
+    matrix: np.ndarray,  # (4, 4), affine, from the model frame
+    moved: np.ndarray,  # (3, V), written
+) -> None:
+    x, y, z = moved[0], moved[1], moved[2]
+    a_0, a_1, a_2, a_3 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
+    b_0, b_1, b_2, b_3 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
+    c_0, c_1, c_2, c_3 = matrix[2, 0], matrix[2, 1], matrix[2, 2], matrix[2, 3]
+    for vertex in range(len(mean)):
+        v_0, v_1 = mean[vertex, 0] + offset[vertex, 0], mean[vertex, 1] + offset[vertex, 1]
+        v_2 = mean[vertex, 2] + offset[vertex, 2]
+        x[vertex] = a_0 * v_0 + a_1 * v_1 + a_2 * v_2 + a_3
+        y[vertex] = b_0 * v_0 + b_1 * v_1 + b_2 * v_2 + b_3
+        z[vertex] = c_0 * v_0 + c_1 * v_1 + c_2 * v_2 + c_3
+
+
 @cached(fastmath={"contract", "nsz"})
 def fill_texels(
     mean: np.ndarray,  # (V, 3), model frame
@@ -139,16 +158,7 @@ def fill_texels(
     moved = np.zeros((3, len(mean)), maps.dtype)
     x, y, z = moved[0], moved[1], moved[2]
     for sample in range(len(offsets)):
-        matrix, offset = matrices[sample], offsets[sample]
-        a_0, a_1, a_2, a_3 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
-        b_0, b_1, b_2, b_3 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
-        c_0, c_1, c_2, c_3 = matrix[2, 0], matrix[2, 1], matrix[2, 2], matrix[2, 3]
-        for vertex in range(len(mean)):
-            v_0, v_1 = mean[vertex, 0] + offset[vertex, 0], mean[vertex, 1] + offset[vertex, 1]
-            v_2 = mean[vertex, 2] + offset[vertex, 2]
-            x[vertex] = a_0 * v_0 + a_1 * v_1 + a_2 * v_2 + a_3
-            y[vertex] = b_0 * v_0 + b_1 * v_1 + b_2 * v_2 + b_3
-            z[vertex] = c_0 * v_0 + c_1 * v_1 + c_2 * v_2 + c_3
+        _move_vertices(mean, offsets[sample], matrices[sample], moved)
         cells = places[1] if mirrored[sample] else places[0]
         columns, rows, depths = maps[sample, 0], maps[sample, 1], maps[sample, 2]
         for texel in range(len(corners)):
@@ -170,17 +180,11 @@ def mark_pixels(
     pixels: np.ndarray,  # (B, S, S), bool, written
 ) -> None:
     """As `fill_texels` without depth: the pixels that texels fall into, from outside the border."""
-    moved = np.zeros((2, len(mean)), weights.dtype)
+    moved = np.zeros((3, len(mean)), weights.dtype)
     x, y, last = moved[0], moved[1], pixels.shape[-1] - 1
     for sample in range(len(offsets)):
-        matrix, offset, marked = matrices[sample], offsets[sample], pixels[sample]
-        a_0, a_1, a_2, a_3 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
-        b_0, b_1, b_2, b_3 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
-        for vertex in range(len(mean)):
-            v_0, v_1 = mean[vertex, 0] + offset[vertex, 0], mean[vertex, 1] + offset[vertex, 1]
-            v_2 = mean[vertex, 2] + offset[vertex, 2]
-            x[vertex] = a_0 * v_0 + a_1 * v_1 + a_2 * v_2 + a_3
-            y[vertex] = b_0 * v_0 + b_1 * v_1 + b_2 * v_2 + b_3
+        _move_vertices(mean, offsets[sample], matrices[sample], moved)
+        marked = pixels[sample]
         for texel in range(len(corners)):
             i, j, k = corners[texel, 0], corners[texel, 1], corners[texel, 2]
             w_i, w_j, w_k = weights[texel, 0], weights[texel, 1], weights[texel, 2]
