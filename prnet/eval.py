@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +21,7 @@ from prnet.datasets.occluders import OCCLUDERS, ImageOccluder
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.predictions import find_topology
 from prnet.datasets.test_sets import TEST_SETS, SetChoice
+from prnet.detection.framing import Framing
 from prnet.drawing.gallery import Gallery
 from prnet.entry import (
     loader_workers,
@@ -186,7 +188,11 @@ def with_finder(
         pixel_origin=network.pixel_origin,
         device=device,
     )
-    return demands._replace(finder=lambda p: [one.framing for one in reconstructor(p)])
+
+    def find(picture: np.ndarray) -> list[tuple[Framing, Framing]]:
+        return [(one.earlier_framing or one.framing, one.framing) for one in reconstructor(picture)]
+
+    return demands._replace(finder=find)
 
 
 def score_checkpoint(
@@ -294,4 +300,6 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
 
 
 def main(cfg: DictConfig) -> None:
-    run_evaluation(cfg, run_folder(), "prnet.eval")
+    report = run_evaluation(cfg, run_folder(), "prnet.eval")
+    if not report["metrics"]:
+        raise ValueError("no metric of the protocol could be computed; the warnings say why")

@@ -150,7 +150,7 @@ def main(cfg: DictConfig) -> None:
     if spread is not None:
         made = functools.partial(make, spread.device(cfg.device))
         counts = reconstruct_on_cluster(cfg.input, output, made, settings, spread, framer=framer)
-        log.info("made now: %d faces of %d inputs in %s", counts.faces, counts.inputs, output)
+        log.info("made now: inputs %d, faces %d, in %s", counts.inputs, counts.faces, output)
         if counts.empty:
             log.warning("without a face: %d, listed with the shards they belong to", counts.empty)
         return
@@ -166,7 +166,7 @@ def main(cfg: DictConfig) -> None:
 def say_what_came(told: Sequence[tuple[dict, bool]], output: Path) -> None:
     """Faces and files of this run's inputs: the record of each, and whether it was kept."""
     faces = sum(len(record["faces"]) for record, _ in told)
-    log.info("%d faces of %d inputs in %s", faces, len(told), output)
+    log.info("inputs: %d, faces: %d, in %s", len(told), faces, output)
     kept = sum(kept for _, kept in told)
     if kept:
         log.info("made by an earlier run and kept: those of %d; delete a file to renew it", kept)

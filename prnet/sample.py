@@ -4,9 +4,11 @@ Letters: B batch, S shape and E expression coefficients, H W = 256 map and crop 
 attention.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -105,3 +107,15 @@ class Prediction(NamedTuple):
         pose = None if self.pose is None else Pose(*(field[part] for field in self.pose))
         fields = (None if f is None else f[part] for f in self._replace(pose=None))
         return Prediction(*fields)._replace(pose=pose)
+
+    @classmethod
+    def joined(cls, predictions: Sequence["Prediction"]) -> "Prediction":
+        """Several of one network as one batch."""
+
+        def joined(fields: Sequence[Tensor | None]) -> Tensor | None:
+            return None if fields[0] is None else torch.cat(fields)
+
+        poses = [one.pose for one in predictions]
+        pose = None if poses[0] is None else Pose(*map(torch.cat, zip(*poses, strict=True)))
+        fields = zip(*(one._replace(pose=None) for one in predictions), strict=True)
+        return cls(*map(joined, fields))._replace(pose=pose)

@@ -7,12 +7,14 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 import prnet
@@ -26,7 +28,7 @@ from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.predictions import write_prediction
 from prnet.datasets.warp import warp_to_crop
 from prnet.entry import CONFIG_DIR, in_one_line
-from prnet.eval import newest_checkpoint
+from prnet.eval import main, newest_checkpoint
 from prnet.faces.loading import FaceFiles, load_face
 from prnet.geometry import camera
 from prnet.geometry.pose_parameters import NUM_POSE
@@ -300,6 +302,16 @@ def test_landmarks_need_neither_bfm_nor_pictures(without_bfm, tiny_data_dir, tmp
     assert means(report) == pytest.approx({"nme_68_2d": 0, "nme_68_3d": 0}, abs=1e-9)
     assert "BFM.mat: missing" in report["not_computed"]["nme_dense_2d"]
     assert "face" not in report
+
+
+@patch("prnet.eval.run_folder")
+@patch("prnet.eval.run_evaluation")
+def test_a_command_that_computes_nothing_fails(run_evaluation, _run_folder):
+    run_evaluation.return_value = {"metrics": {"nme_68_2d": {}}}
+    main(OmegaConf.create())
+    run_evaluation.return_value = {"metrics": {}}
+    with pytest.raises(ValueError, match="no metric"):
+        main(OmegaConf.create())
 
 
 def test_what_needs_the_bfm_says_so(without_bfm, tiny_data_dir, face, tmp_path):

@@ -49,7 +49,7 @@ def test_what_is_said_to_be_written_was_written_now(caplog):
     assert caplog.messages[-1].startswith("as they were: ")
     caplog.clear()
     say_what_came([(seen, True), ({"faces": []}, False), (seen, False)], Path("faces"))
-    assert caplog.messages[0] == "2 faces of 3 inputs in faces"
+    assert caplog.messages[0] == "inputs: 3, faces: 2, in faces"
     assert "without a face: 1" in caplog.text
     assert "written" not in caplog.text
 

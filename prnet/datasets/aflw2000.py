@@ -9,7 +9,13 @@ import numpy as np
 import torch
 
 from prnet.checks import name_list, require_degrees, require_finite
-from prnet.datasets.evaluation import Demands, EvaluationItem, TestSet, framed_input
+from prnet.datasets.evaluation import (
+    Demands,
+    EvaluationItem,
+    NetworkInput,
+    TestSet,
+    framed_input,
+)
 from prnet.datasets.fits import (
     FacePair,
     FitOfAnotherFace,
@@ -19,7 +25,7 @@ from prnet.datasets.fits import (
     read_fit,
     require_fit_of,
 )
-from prnet.datasets.pictures import CropRule, decode_picture
+from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
 from prnet.detection.framing import Framing, framing_of_points, overlap
 from prnet.faces.face import Face
 from prnet.files import read_bytes, read_npy
@@ -49,8 +55,8 @@ class AFLW2000(TestSet):
     crop: CropRule | None = None  # how a network's input is framed; None: there is none
     # Name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
     boxes: Mapping[str, np.ndarray] | None = None
-    # What finds the faces of a picture, where `crop.source` is "detector".
-    finder: Callable[[np.ndarray], Sequence[Framing]] | None = None
+    # What finds the faces of a picture, where `crop.source` is "detector"; as `Demands.finder`.
+    finder: Callable[[np.ndarray], Sequence[tuple[Framing, Framing]]] | None = None
     labels: Path | str | None = None  # of yaws that replace those of the fits; `read_yaw_labels`
     all_names: Sequence[str] | None = None  # of the whole data set, where `pairs` are a part of it
 
@@ -134,12 +140,14 @@ class AFLW2000(TestSet):
                 else:
                     shift = pixel_origin_shift("matlab", "zero_based")
                     framed = file.landmarks[:, :2] + np.array(shift)
-                tilt = 0.0
+                options = {"name": pair.name, "decoded": picture}
                 if self.crop.source == "detector":
-                    framed, tilt, detected = detected_corners(self.finder(picture), picture, framed)
-                network_input = framed_input(
-                    pair.picture, framed, self.crop, name=pair.name, decoded=picture, tilt=tilt
-                )
+                    looks = detected_looks(self.finder(picture), framed)
+                    detected = looks is not None
+                    looks = looks or 2 * (whole_picture_framing(picture),)
+                    network_input = detected_input(pair.picture, looks, self.crop, **options)
+                else:
+                    network_input = framed_input(pair.picture, framed, self.crop, **options)
         return EvaluationItem(
             name=pair.name,
             yaw_deg=float(np.degrees(file.fit.angles[1])),
@@ -153,20 +161,41 @@ class AFLW2000(TestSet):
         )
 
 
-def detected_corners(
-    framings: Sequence[Framing],  # of all faces of the picture
-    picture: np.ndarray,  # (H, W, 3), uint8 RGB
+def detected_looks(
+    faces: Sequence[tuple[Framing, Framing]],  # of the picture, as `Demands.finder` returns them
     truth: np.ndarray,  # (K, 2), image px, of the face that is asked for
-) -> tuple[np.ndarray, float, bool]:
-    """Two corners (2, 2) of the detected box that lies nearest to a face's, its tilt (rad), and
-    whether it is that face's at all; where it is not, the corners of the picture."""
+) -> tuple[Framing, Framing] | None:
+    """The boxes of the face whose own lies nearest to that which is asked for; None where that is
+    another face's."""
     wanted = framing_of_points(truth)
-    best = max(framings, key=lambda one: overlap(one, wanted), default=None)
-    if best is None or overlap(best, wanted) < LEAST_OVERLAP:
-        height, width = picture.shape[:2]
-        return np.array([[0.0, 0.0], [width - 1, height - 1]]), 0.0, False
-    half = best.size / 2
-    return np.stack([best.center - half, best.center + half]), best.tilt, True
+    best = max(faces, key=lambda looks: overlap(looks[1], wanted), default=None)
+    return None if best is None or overlap(best[1], wanted) < LEAST_OVERLAP else best
+
+
+def whole_picture_framing(picture: np.ndarray) -> Framing:  # (H, W, 3)
+    height, width = picture.shape[:2]
+    return framing_of_points(np.array([[0.0, 0.0], [width - 1, height - 1]]))
+
+
+def detected_input(
+    source: Path,
+    looks: tuple[Framing, Framing],  # of an earlier look, and the crop's
+    rule: CropRule,
+    *,
+    name: str,
+    decoded: np.ndarray,  # (H, W, 3), the picture in full
+) -> NetworkInput:
+    """The network input of a detected face; as `framed_input`."""
+
+    def corners(framing: Framing) -> np.ndarray:
+        half = framing.size / 2
+        return np.stack([framing.center - half, framing.center + half])
+
+    earlier, own = looks
+    made = framed_input(source, corners(own), rule, name=name, decoded=decoded, tilt=own.tilt)
+    square = crop_square(corners(earlier), rule, seed_name=name)
+    earlier_from_image = crop_matrix(*square, rule, tilt=earlier.tilt)
+    return made._replace(earlier_from_crop=earlier_from_image @ made.image_from_crop)
 
 
 def require_named(table: Mapping[str, object], names: Sequence[str], *, source: object) -> None:

@@ -42,6 +42,9 @@ class NetworkInput(NamedTuple):
     crop_from_picture: Tensor  # (4, 4)
     image_from_crop: Tensor  # (4, 4), float64
     visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
+    # (4, 4), float64, to the crop of an earlier look, whose prediction counts as much; None: there
+    # is none.
+    earlier_from_crop: Tensor | None = None
 
 
 class EvaluationItem(NamedTuple):
@@ -83,6 +86,7 @@ class EvaluationBatch(NamedTuple):
     outer_eye: list[float] | None = None  # B
     angles: Tensor | None = None  # (B, 3)
     visible: Tensor | None = None  # (B, Hp, Wp), uint8
+    earlier_from_crop: Tensor | None = None  # (B, 4, 4)
     detected: list[bool] | None = None  # B
 
     def to(self, device: torch.device | str) -> "EvaluationBatch":
@@ -124,8 +128,9 @@ class Demands(NamedTuple):
 
     crop: CropRule | None = None  # of the network's input; None: saved predictions are scored
     boxes: Path | str | None = None  # file of the rectangles that the crop frames; None: landmarks
-    # What finds the faces of a picture, (H, W, 3), where `crop.source` is "detector".
-    finder: Callable[[np.ndarray], Sequence[Framing]] | None = None
+    # What finds the faces of a picture, (H, W, 3), where `crop.source` is "detector": of each the
+    # box of an earlier look, and its own; the same twice where there was one look.
+    finder: Callable[[np.ndarray], Sequence[tuple[Framing, Framing]]] | None = None
     yaw_labels: Path | str | None = None  # file of yaws in place of those of the fits
     exclude: Sequence[str] = ()  # names of images
     stored_landmarks: bool = True  # the files' own `pt3d_68` are scored against
@@ -287,6 +292,11 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
 
     inputs = listed("network_input")
     pictured = inputs is not None
+
+    def stack_inputs(field: str) -> Tensor | None:
+        values = [getattr(one, field) for one in inputs] if pictured else [None]
+        return None if any(value is None for value in values) else torch.stack(values)
+
     stacked = ("landmarks", "image_from_model", "points", "points_visible", "box", "angles")
     return EvaluationBatch(
         names=listed("name"),
@@ -294,11 +304,10 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
         shape_params=stack("shape_params").float(),
         exp_params=stack("exp_params").float(),
         picture=pad_pictures([one.picture for one in inputs]) if pictured else None,
-        crop_from_picture=(
-            torch.stack([one.crop_from_picture for one in inputs]).float() if pictured else None
-        ),
-        image_from_crop=torch.stack([one.image_from_crop for one in inputs]) if pictured else None,
+        crop_from_picture=stack_inputs("crop_from_picture").float() if pictured else None,
+        image_from_crop=stack_inputs("image_from_crop"),
         visible=pad_visible([one.visible for one in inputs]) if pictured else None,
+        earlier_from_crop=stack_inputs("earlier_from_crop"),
         scan=listed("scan"),
         outer_eye=listed("outer_eye"),
         detected=listed("detected"),

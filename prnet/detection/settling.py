@@ -33,8 +33,10 @@ Predicted = TypeVar("Predicted", bound=Prediction)
 def settled(
     faces: Sequence[FoundFace],
     predict: Callable[[Sequence[Framing]], Sequence[Predicted]],
+    mean: Callable[[Predicted, Predicted], Predicted],  # of two looks at one face, the later second
 ) -> list[Predicted]:
-    """The prediction of each face, of its best reading."""
+    """The prediction of each face, of its best reading; where that was framed anew, the mean with
+    what was seen before, unless the face leaned there."""
     readings = [(face, *face.others) for face in faces]
     framings = [framing_of_detection(one) for own in readings for one in own]
     predictions = iter(predict(framings))
@@ -49,7 +51,8 @@ def settled(
     }
     if anew:
         for place, prediction in zip(anew, predict(list(anew.values())), strict=True):
-            best[place] = prediction
+            leaned = best[place].framing.tilt != prediction.framing.tilt
+            best[place] = prediction if leaned else mean(best[place], prediction)
     return best
 
 

@@ -36,8 +36,10 @@ from prnet.evaluation.points import (
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.score import FacePoints
 from prnet.faces.face import Face
+from prnet.geometry import camera
 from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
+from prnet.models.two_looks import mean_of_looks
 from prnet.sample import Prediction
 
 PRECISIONS = ("fp32", "bf16")
@@ -167,15 +169,13 @@ class NetworkSource(Source):
     def predict(
         self, batch: EvaluationBatch, test_set: TestSet, protocol: Protocol
     ) -> list[Predicted]:
-        image, covered = warp_to_crop(batch.picture, batch.crop_from_picture), None
-        if self.occluder is not None:
-            image, covered = self.occluder(image, batch.names)
-        bf16 = self.precision == "bf16"
-        with without_tf32(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            beside = ()
-            if self.given is not None:
-                beside = self.given.of(batch, pixel_origin=self.pixel_origin)
-            prediction = self.model(image.contiguous(memory_format=torch.channels_last), *beside)
+        image, covered, prediction = self._look(batch)
+        if batch.earlier_from_crop is not None:
+            edge = batch.earlier_from_crop
+            crop_from_picture = edge @ batch.crop_from_picture.double()
+            *_, earlier = self._look(batch._replace(crop_from_picture=crop_from_picture.float()))
+            back = camera.invert_affine(edge).float()
+            prediction = mean_of_looks(self.model, earlier, prediction, back)
         truth_face = test_set.truth_face
         unrelated = unrelated_faces(self.face, truth_face, no_face=test_set.no_face)
         wanted = ("surface",) if unrelated else ("dense", "surface", "rotation")
@@ -205,6 +205,19 @@ class NetworkSource(Source):
         )
         output = NetworkOutput(image, covered, prediction, self.decoder)
         return [Predicted(slice(0, len(batch.names)), points, lacking, output)]
+
+    def _look(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor | None, Prediction]:
+        """The crops, (B, 3, S, S), where they are covered, (B, S, S), and what the network says."""
+        image, covered = warp_to_crop(batch.picture, batch.crop_from_picture), None
+        if self.occluder is not None:
+            image, covered = self.occluder(image, batch.names)
+        bf16 = self.precision == "bf16"
+        with without_tf32(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            beside = ()
+            if self.given is not None:
+                beside = self.given.of(batch, pixel_origin=self.pixel_origin)
+            laid_out = image.contiguous(memory_format=torch.channels_last)
+            return image, covered, self.model(laid_out, *beside)
 
     def notes(self) -> dict:
         notes = {"occlusion": "none" if self.occluder is None else self.occluder.occluder}

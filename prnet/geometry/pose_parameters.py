@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prnet.geometry.align import nearest_rotation
 from prnet.geometry.camera import flip_y
 from prnet.geometry.morphable_model import MorphableModel
-from prnet.sample import PosedFit
+from prnet.sample import Pose, PosedFit
 
 NUM_POSE = 12
 DEPTH = 11  # t_z
@@ -46,6 +47,15 @@ def split_parameters(
     """A vector as pose, shape and expression."""
     pose, shape_params, exp_params = parameters.tensor_split([NUM_POSE, NUM_POSE + num_shape], 1)
     return FaceParameters(pose.unflatten(1, (3, 4)), shape_params, exp_params)
+
+
+def rigid_pose(
+    camera: Tensor,  # (B, 3, 4), model frame -> y-up plane of the crop, px
+) -> Pose:
+    """The scaled rotation nearest to an affine camera."""
+    rotation = nearest_rotation(camera[..., :3])
+    scale = (rotation * camera[..., :3]).sum((1, 2)) / 3
+    return Pose(scale, rotation, camera[..., 3])
 
 
 def posed_vertices(

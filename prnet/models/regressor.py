@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from prnet.checks import require_choice
 from prnet.faces.face import Face
-from prnet.geometry.align import nearest_rotation
 from prnet.geometry.depth import DepthOrigin
-from prnet.geometry.pose_parameters import NUM_POSE, split_parameters
+from prnet.geometry.pose_parameters import NUM_POSE, rigid_pose, split_parameters
 from prnet.models.network import Network, resized
-from prnet.sample import Pose, Prediction
+from prnet.sample import Prediction
 
 ChannelOrder = Literal["rgb", "bgr"]
 Architecture = Literal["mobilenet_v2", "resnet50", "resnext50_32x4d", "densenet121"]
@@ -131,10 +130,7 @@ class Regressor(Network):
             raise ValueError("the network has no face yet: call set_face before eval mode")
         with torch.autocast(parameters.device.type, enabled=False):
             parameters = self.depth_origin(parameters)
-            camera = split_parameters(parameters, self.num_shape).pose
-            rotation = nearest_rotation(camera[..., :3])
-            scale = (rotation * camera[..., :3]).sum((1, 2)) / 3
-            pose = Pose(scale, rotation, camera[..., 3])
+            pose = rigid_pose(split_parameters(parameters, self.num_shape).pose)
             return Prediction(pose=pose, parameters=parameters)
 
 

@@ -4,10 +4,10 @@ Frames and units are those of `prnet`; "picture" is the image frame of the photo
 in. Letters: B faces, N vertices, T triangles, S shape and E expression coefficients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -18,13 +18,14 @@ from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, crop_from_picture
 from prnet.detection.settling import settled
-from prnet.detection.tilt import find_faces
+from prnet.detection.tilt import FoundFace, find_faces
 from prnet.faces.face import Face
 from prnet.geometry import camera
 from prnet.geometry.align import umeyama
 from prnet.geometry.pose_parameters import split_parameters
 from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
+from prnet.models.two_looks import mean_of_looks
 from prnet.sample import Prediction
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 CROP_SCALE = 1.5
 CROP_SIZE = 256
 BATCH_SIZE = 16
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class FaceReconstruction:
     pose: HeadPose
     shape_params: np.ndarray | None  # (S,); None: the network predicts a map
     exp_params: np.ndarray | None  # (E,), as predicted
+    # The box of a look before, whose prediction counts as much; None: there was one look.
+    earlier_framing: Framing | None = None
 
     # What is made of a face is imported where it is asked for: those modules know this class.
 
@@ -102,6 +106,16 @@ class FaceReconstruction:
         from prnet.reconstruction.outputs import save_face
 
         return save_face(self, Path(path))
+
+
+class Look(NamedTuple):
+    """What a network makes of the box of a face, before it is decoded."""
+
+    framing: Framing
+    crop_from_picture: Tensor  # (4, 4), float64
+    prediction: Prediction  # B = 1
+    landmarks: np.ndarray  # (68, 3), px of the picture
+    earlier_framing: Framing | None = None  # of the look that the prediction is the mean with
 
 
 class PredictedPoints(NamedTuple):
@@ -159,32 +173,68 @@ class Reconstructor:
         Raises:
             ValueError: not a picture of that kind.
         """
-        found = find_faces(self.detector, picture)
-        faces = settled(found, lambda framings: self.framed(picture, framings))
+        return self.of_found(picture, find_faces(self.detector, picture))
+
+    def of_found(
+        self,
+        picture: np.ndarray,  # (H, W, 3), uint8 RGB
+        found: Sequence[FoundFace],
+    ) -> list[FaceReconstruction]:
+        """The faces that a detector found, each of its best reading, in their order."""
+        looks = settled(found, lambda framings: self._looks(picture, framings), self._mean)
         return [
             replace(face, confidence=one.detection.confidence)
-            for one, face in zip(found, faces, strict=True)
+            for one, face in zip(found, self._decoded(picture, looks), strict=True)
         ]
 
-    @torch.inference_mode()
     def framed(
         self,
         picture: np.ndarray,  # (H, W, 3), uint8 RGB
         framings: Sequence[Framing],
     ) -> list[FaceReconstruction]:
         """The faces in given boxes."""
-        results: list[FaceReconstruction] = []
-        for start in range(0, len(framings), BATCH_SIZE):
-            part = framings[start : start + BATCH_SIZE]
+        return self._decoded(picture, self._looks(picture, framings))
+
+    @torch.inference_mode()
+    def _looks(
+        self,
+        picture: np.ndarray,  # (H, W, 3), uint8 RGB
+        framings: Sequence[Framing],
+    ) -> list[Look]:
+        looks: list[Look] = []
+        for part in _batches(framings):
             matrices = crop_from_picture(part, scale=self.crop_scale)
             image = torch.cat([self._crop(picture, matrix) for matrix in matrices])
             prediction = self.model(image.contiguous(memory_format=torch.channels_last))
-            points = self._points(prediction)
-            results += [
-                self._one(picture, prediction, points, matrix, index, framing)
+            landmarks = self.decoder.landmarks(prediction)
+            looks += [
+                Look(framing, matrix, prediction.at(index), self._placed(landmarks[index], matrix))
                 for index, (matrix, framing) in enumerate(zip(matrices, part, strict=True))
             ]
-        return results
+        return looks
+
+    @torch.inference_mode()
+    def _mean(self, earlier: Look, later: Look) -> Look:
+        """What both looks at a face say together, in the crop of the later one."""
+        edge = later.crop_from_picture @ camera.invert_affine(earlier.crop_from_picture)
+        edge = edge[None].float().to(self.device)
+        prediction = mean_of_looks(self.model, earlier.prediction, later.prediction, edge)
+        landmarks = self._placed(self.decoder.landmarks(prediction)[0], later.crop_from_picture)
+        return later._replace(
+            prediction=prediction, landmarks=landmarks, earlier_framing=earlier.framing
+        )
+
+    @torch.inference_mode()
+    def _decoded(
+        self,
+        picture: np.ndarray,  # (H, W, 3), uint8 RGB
+        looks: Sequence[Look],
+    ) -> list[FaceReconstruction]:
+        faces: list[FaceReconstruction] = []
+        for part in _batches(looks):
+            points = self._points(Prediction.joined([look.prediction for look in part]))
+            faces += [self._one(picture, look, points, index) for index, look in enumerate(part)]
+        return faces
 
     def _crop(self, picture: np.ndarray, matrix: Tensor) -> Tensor:  # (4, 4)
         """One network input, (1, 3, 256, 256), RGB in [0, 1]; large faces are averaged down first
@@ -196,43 +246,46 @@ class Reconstructor:
     def _one(
         self,
         picture: np.ndarray,
-        prediction: Prediction,
+        look: Look,
         points: PredictedPoints,
-        matrix: Tensor,  # (4, 4), float64, picture px -> crop px
-        index: int,
-        framing: Framing,
+        index: int,  # of the look's points
     ) -> FaceReconstruction:
-        picture_from_crop = camera.invert_affine(matrix)
-
-        def placed(points: Tensor) -> np.ndarray:  # (K, 3), crop px
-            there = camera.transform_points(picture_from_crop, points.double().cpu())
-            return camera.convert_origin(there, self.pixel_origin, "zero_based").float().numpy()
-
+        matrix = look.crop_from_picture
         position_map = points.position_map[index]  # (3, H, W)
         side = position_map.shape[-1]
-        flat = placed(position_map.flatten(1).T)
-        parameters = prediction.parameters
-        uncertainty = prediction.uncertainty
+        flat = self._placed(position_map.flatten(1).T, matrix)
+        parameters, uncertainty = look.prediction.parameters, look.prediction.uncertainty
         shape_params = exp_params = None
         if parameters is not None:
-            own = split_parameters(parameters[index : index + 1], self.model.num_shape)
+            own = split_parameters(parameters, self.model.num_shape)
             shape_params, exp_params = (c[0].cpu().numpy() for c in own[1:])
-        vertices = placed(points.mesh[index])
+        vertices = self._placed(points.mesh[index], matrix)
         return FaceReconstruction(
             face=self.face,
             picture=picture,
-            framing=framing,
+            framing=look.framing,
             confidence=None,
-            uncertainty=None if uncertainty is None else float(uncertainty[index]),
+            uncertainty=None if uncertainty is None else float(uncertainty),
             vertices=vertices,
             triangles=self.decoder.triangles.cpu().numpy(),
             texture_coords=self.decoder.texture_coords.cpu().numpy(),
-            landmarks=placed(points.landmarks[index]),
+            landmarks=self._placed(points.landmarks[index], matrix),
             position_map=np.ascontiguousarray(flat.T.reshape(3, side, side)),
             pose=pose_of(vertices, points.in_model_frame[index].cpu().numpy()),
             shape_params=shape_params,
             exp_params=exp_params,
+            earlier_framing=look.earlier_framing,
         )
+
+    def _placed(
+        self,
+        points: Tensor,  # (K, 3), crop px
+        crop_from_picture: Tensor,  # (4, 4), float64
+    ) -> np.ndarray:
+        """Points in px of the picture, (K, 3), float32."""
+        picture_from_crop = camera.invert_affine(crop_from_picture)
+        there = camera.transform_points(picture_from_crop, points.double().cpu())
+        return camera.convert_origin(there, self.pixel_origin, "zero_based").float().numpy()
 
     def _points(self, prediction: Prediction) -> PredictedPoints:
         decoder, mesh = self.decoder, self.decoder.mesh(prediction)
@@ -243,6 +296,12 @@ class Reconstructor:
             decoder.position_map(prediction, mesh),
             decoder.model_points(prediction),
         )
+
+
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """So many at a time as the network is given."""
+    for start in range(0, len(items), BATCH_SIZE):
+        yield items[start : start + BATCH_SIZE]
 
 
 def pose_of(

@@ -22,7 +22,7 @@ from prnet.detection.framing import (
     framing_of_points,
     overlap,
 )
-from prnet.detection.settling import five_points, settled
+from prnet.detection.settling import five_points
 from prnet.detection.tilt import FoundFace, find_faces, tilt_of
 from prnet.reconstruction.reconstructor import (
     FaceReconstruction,
@@ -206,10 +206,9 @@ class Tracker:
             for one in found
             if all(overlap(framing_of_detection(one), other) < SAME for other in kept)
         ]
-        new = settled(found, lambda framings: self.reconstructor.framed(picture, framings))
         new = [
-            replace(face, confidence=one.detection.confidence)
-            for one, face in zip(found, new, strict=True)
+            face
+            for face in self.reconstructor.of_found(picture, found)
             if _landed(face) and all(_share(face, one) < MERGED for one in faces.values())
         ]
         away = [track for track in self._tracks if track.number not in faces]

@@ -1,11 +1,13 @@
 """Crops of detected boxes in an evaluation: the right face, its tilt, and what is not found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
-from prnet.datasets.aflw2000 import AFLW2000, detected_corners
+from prnet.datasets.aflw2000 import AFLW2000, detected_looks
 from prnet.datasets.evaluation import Demands
 from prnet.datasets.fits import find_aflw2000, write_fit
 from prnet.datasets.pictures import CropRule, write_picture
@@ -14,19 +16,23 @@ from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_detection, overlap
 from prnet.detection.tilt import find_faces
-from prnet.evaluation.sources import turn_of
+from prnet.evaluation.evaluate import evaluate
+from prnet.evaluation.sources import NetworkSource, turn_of
 from prnet.faces.loading import FaceFiles
 from prnet.geometry import camera
+from prnet.reconstruction.loading import load
 from prnet.sample import Fit
+from tests.evaluations import shipped
 
 # The box of the astronaut's landmarks, about, px.
 HERS = np.array([[178.0, 92], [272, 172]])
 RULE = CropRule("detector", 1.5, 0.0, 255.0)
 
 
-def framings(picture: np.ndarray) -> list[Framing]:
-    """Of the detector alone, without a network."""
-    return [framing_of_detection(one) for one in find_faces(FaceDetector(), picture)]
+def framings(picture: np.ndarray) -> list[tuple[Framing, Framing]]:
+    """Of the detector alone, without a network, which would look again."""
+    found = [framing_of_detection(one) for one in find_faces(FaceDetector(), picture)]
+    return [(one, one) for one in found]
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +64,39 @@ def made_set(folder, picture: np.ndarray, box: np.ndarray) -> AFLW2000:
 def test_of_several_faces_the_one_that_is_asked_for(astronaut):
     pair = np.concatenate([astronaut, astronaut], 1)
     for shift in (0, 512):
-        corners, tilt, found = detected_corners(framings(pair), pair, HERS + [shift, 0])
-        assert found
-        assert tilt == 0
-        assert np.abs(corners.mean(0) - HERS.mean(0) - [shift, 0]).max() < 12
-        assert np.ptp(corners, axis=0) == pytest.approx([87, 87], abs=12)
+        _, found = detected_looks(framings(pair), HERS + [shift, 0])
+        assert found.tilt == 0
+        assert np.abs(found.center - HERS.mean(0) - [shift, 0]).max() < 12
+        assert found.size == pytest.approx(87, abs=12)
 
 
-def test_a_face_that_is_not_found_is_framed_by_the_picture(astronaut):
-    corners, tilt, found = detected_corners(framings(astronaut), astronaut, HERS + [0, 250])
-    assert (corners.tolist(), tilt, found) == ([[0, 0], [511, 511]], 0, False)
+def test_a_face_that_is_not_found_is_framed_by_the_picture(tmp_path, astronaut):
+    item = made_set(tmp_path, astronaut, HERS + [0, 250])[0]
+    assert item.detected is False
+    # 1.5 times the picture, about its middle.
+    corners = torch.tensor([[0.0, 0, 0], [255, 255, 0]], dtype=torch.float64)
+    places = camera.transform_points(item.network_input.image_from_crop, corners)[:, :2]
+    half = 1.5 * 511 / 2
+    expected = torch.tensor([[255.5 - half] * 2, [255.5 + half] * 2], dtype=torch.float64)
+    torch.testing.assert_close(places, expected)
+
+
+def test_an_evaluation_takes_both_looks_of_a_face_together(tmp_path, astronaut):
+    """As `Reconstructor` does: the same landmarks, from the file and from the picture."""
+    reconstructor = load()
+    (face,) = reconstructor(astronaut)
+    assert face.earlier_framing is not None
+    looks = (face.earlier_framing, face.framing)
+    made = replace(made_set(tmp_path, astronaut, HERS), finder=lambda _: [looks])
+    source = NetworkSource(
+        reconstructor.model, reconstructor.face, description="", save_to=tmp_path / "saved"
+    )
+    evaluate(source, made, shipped("default", "protocol.crop.source=detector"))
+    with np.load(tmp_path / "saved" / "a.npz") as saved:
+        apart = np.abs(saved["landmarks"] - face.landmarks)[:, :2].max()
+    alone = reconstructor.framed(astronaut, [face.framing])[0].landmarks
+    assert apart < 0.1
+    assert np.abs(alone - face.landmarks)[:, :2].max() > 0.25
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

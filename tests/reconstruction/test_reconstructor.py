@@ -95,6 +95,19 @@ def test_uncertainty_tells_a_face_from_none(reconstructor, astronaut, her_face):
     assert nothing.uncertainty > 2 * face.uncertainty
 
 
+def test_a_detected_face_is_the_mean_of_its_two_looks(reconstructor, astronaut, her_face):
+    framings = [her_face.earlier_framing, her_face.framing]
+    looks = reconstructor.framed(astronaut, framings)
+    apart = np.abs(looks[0].landmarks - looks[1].landmarks)[:, :2].max()
+    assert apart > 0.5
+    for field in ("landmarks", "vertices"):
+        mean = sum(getattr(look, field)[:, :2] for look in looks) / 2
+        assert np.abs(getattr(her_face, field)[:, :2] - mean).max() < 0.02 * apart
+    assert her_face.uncertainty == pytest.approx(sum(look.uncertainty for look in looks) / 2)
+    exp_params = sum(look.exp_params for look in looks) / 2
+    np.testing.assert_allclose(her_face.exp_params, exp_params, atol=1e-5)
+
+
 def test_batch_equals_items(reconstructor, astronaut, her_face):
     framing = framing_of_points(her_face.landmarks)
     framings = [framing._replace(size=framing.size * factor) for factor in (0.9, 1.0, 1.1)] * 6

@@ -1,0 +1,93 @@
+"""A face in two crops: what both looks say together."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from prnet.geometry import camera
+from prnet.geometry.pose_parameters import NUM_POSE, crop_points
+from prnet.models.compact import Compact
+from prnet.models.regressor import Regressor
+from prnet.models.two_looks import mean_of_looks, moved_parameters
+from prnet.sample import Pose, Prediction
+from tests.tiny import NUM_EXP, NUM_SHAPE
+
+
+def edges() -> Tensor:
+    """From crops to others that are turned, larger and shifted, (2, 4, 4)."""
+    center = torch.tensor([[120.0, 131], [140, 115]], dtype=torch.float64)
+    size, tilt = torch.tensor([240.0, 290]), torch.tensor([0.3, -0.1])
+    return camera.crop_from_image(center, size.double(), tilt=tilt.double())
+
+
+def parameters() -> Tensor:
+    """Two faces, (2, P): one turned to the side, one sheared a little, as cameras may."""
+    generator = torch.Generator().manual_seed(0)
+    turn = camera.rotation_from_angles(torch.tensor([[0.1, 0.9, -0.2], [0.0, -0.3, 0.1]]).double())
+    turn[1, 0, 1] += 0.03
+    place = torch.tensor([[120.0], [-130], [40]], dtype=torch.float64).expand(2, 3, 1)
+    coefficients = torch.randn(2, NUM_SHAPE + NUM_EXP, generator=generator, dtype=torch.float64)
+    return torch.cat([torch.cat([1e-3 * turn, place], 2).flatten(1), coefficients], 1)
+
+
+@pytest.fixture
+def network(face) -> Regressor:
+    model = Regressor(num_shape=NUM_SHAPE, num_exp=NUM_EXP, input_side=64)
+    model.set_face(face)
+    return model.eval()
+
+
+@pytest.fixture
+def bases(face):
+    return face.morphable_model.truncated(NUM_SHAPE, NUM_EXP)
+
+
+def test_parameters_move_with_their_points(bases):
+    model, own = copy.deepcopy(bases).double(), parameters()
+    moved = moved_parameters(own, NUM_SHAPE, edges())
+    expected = camera.transform_points(edges(), crop_points(model, own))
+    torch.testing.assert_close(crop_points(model, moved), expected, rtol=0, atol=1e-9)
+
+
+def test_two_looks_that_agree_are_one(network):
+    later = moved_parameters(parameters(), NUM_SHAPE, edges()).float()
+    looks = [network.complete(one) for one in (parameters().float(), later)]
+    looks = [
+        look._replace(uncertainty=torch.tensor([own, 2.0]))
+        for look, own in zip(looks, (1, 3), strict=True)
+    ]
+    mean = mean_of_looks(network, *looks, edges().float())
+    torch.testing.assert_close(mean.parameters, looks[1].parameters, rtol=1e-5, atol=2e-4)
+    torch.testing.assert_close(mean.pose.rotation, looks[1].pose.rotation, rtol=0, atol=1e-5)
+    assert mean.uncertainty.tolist() == [2, 2]
+
+
+def test_two_looks_meet_half_way(network, bases):
+    first = network.complete(parameters().float())
+    apart = torch.zeros_like(first.parameters)
+    apart[:, 3], apart[:, 7] = 8, -3  # px
+    apart[:, NUM_POSE:] = 1
+    second = network.complete(first.parameters + apart)
+    mean = mean_of_looks(network, first, second, torch.eye(4).expand(2, 4, 4))
+    expected = sum(crop_points(bases, look.parameters) for look in (first, second)) / 2
+    found = crop_points(bases, mean.parameters)
+    torch.testing.assert_close(found[..., :2], expected[..., :2], rtol=0, atol=1e-3)
+
+
+def test_maps_meet_half_way_and_turn_half_as_far():
+    generator = torch.Generator().manual_seed(1)
+    maps = 200 * torch.rand(2, 2, 3, 8, 8, generator=generator)
+
+    def pose(sign: int) -> Pose:
+        turn = camera.rotation_from_angles(sign * torch.tensor([[0.0, 0.4, 0], [0.2, 0, 0]]))
+        return Pose(torch.full((2,), 1e-3), turn, torch.zeros(2, 3))
+
+    earlier, later = (Prediction(position_map=maps[i], pose=pose(1 - 2 * i)) for i in (0, 1))
+    edge = edges().float()
+    edge[:, :3, :3] = torch.eye(3)  # shifted alone
+    mean = mean_of_looks(Compact(width=1, rank=8), earlier, later, edge)
+    shifted = maps[0] + edge[:, :3, 3][..., None, None]
+    torch.testing.assert_close(mean.position_map, (shifted + maps[1]) / 2)
+    torch.testing.assert_close(mean.pose.rotation, torch.eye(3).expand(2, 3, 3))
