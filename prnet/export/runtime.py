@@ -98,7 +98,8 @@ def fingerprint(checkpoint: Mapping[str, object]) -> str:
     """Of weights and options of a checkpoint, and of the sources that make a network of them."""
     digest = hashlib.sha256(f"{version_of('models'):08x}{torch.__version__}".encode())
     digest.update(json.dumps(checkpoint["model"], sort_keys=True).encode())
-    for name, tensor in checkpoint["weights"].items():
+    # Sorted: safetensors reads a file's tensors in another order each time.
+    for name, tensor in sorted(checkpoint["weights"].items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:32]

@@ -125,6 +125,8 @@ def test_fingerprint_is_of_weights_and_options(face):
     assert fingerprint(checkpoint) == fingerprint(dict(checkpoint))
     changed = {**checkpoint, "model": {**checkpoint["model"], "channel_order": "bgr"}}
     assert len({fingerprint(each) for each in (checkpoint, other, changed)}) == 3
+    turned = {**checkpoint, "weights": dict(reversed(checkpoint["weights"].items()))}
+    assert fingerprint(turned) == fingerprint(checkpoint)
 
 
 @pytest.mark.parametrize(("name", "in_rows"), [("onnx", True), ("openvino", False)])
