@@ -34,6 +34,7 @@ from benchmarks.peer_rows import peer_table
 from benchmarks.peers import CARRIED_BY, PEERS
 from benchmarks.reconstruct_rows import reconstruct_tables
 from benchmarks.regressor_rows import regressor_rows, size_table
+from benchmarks.runtime_rows import runtime_rows
 from benchmarks.tables import NOTES, Line, disk_table, header, plain, time_row
 from benchmarks.timing import CLOCKS, Sizes
 
@@ -46,6 +47,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "prn": prn_rows,
     "sadrnet": sadrnet_rows,
     "regressors": regressor_rows,
+    "runtimes": runtime_rows,
     "evaluation": evaluation_rows,
     "raster": raster_rows,
     "synthetic": synthetic_rows,

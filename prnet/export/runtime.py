@@ -57,10 +57,12 @@ def choose_runtime(
     checkpoint: Mapping[str, object],
     runtime: str,
     device: torch.device,
+    *,
+    folder: Path | None = None,  # of the exported networks; None: `cache_folder()`
 ) -> str:
     """Let `runtime` run the network in eval mode from now on; the one that was chosen.
 
-    "auto" is the fastest that is installed and has this network in the cache already, since an
+    "auto" is the fastest that is installed and has this network in the folder already, since an
     export takes longer than some faces do; "onnx" and "openvino" export it first. Elsewhere than on
     a CPU "auto" is torch.
 
@@ -70,8 +72,8 @@ def choose_runtime(
     """
     require_choice("runtime", runtime, RUNTIMES)
     model.engine = None
-    name = fingerprint(checkpoint)
-    paths = {each: cache_folder() / f"{name}.{each}.onnx" for each in PACKAGES}
+    name, folder = fingerprint(checkpoint), folder or cache_folder()
+    paths = {each: folder / f"{name}.{each}.onnx" for each in PACKAGES}
     if runtime == "auto":
         ready = [each for each in PACKAGES if device.type == "cpu" and paths[each].is_file()]
         there = [each for each in ready if importlib.util.find_spec(PACKAGES[each])]
@@ -144,10 +146,11 @@ def _compare(model: Network, face: Face, engine: Engine) -> None:
 
 
 def _engine(runtime: str, path: Path) -> Engine:
-    return {"onnx": _onnx_engine, "openvino": _openvino_engine}[runtime](path)
+    return {"onnx": onnx_engine, "openvino": _openvino_engine}[runtime](path)
 
 
-def _onnx_engine(path: Path) -> Engine:
+def onnx_engine(path: Path) -> Engine:
+    """A file with one input in ONNX Runtime, with as many threads as torch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -72,7 +72,8 @@ def network_lines(
     calls: dict[str, Callable[[], object]],
     *,
     count: int,
-    peers: tuple[str, ...],
+    peers: tuple[str, ...] = (),
+    baseline: str = LITERAL,
 ) -> list[Line]:
     timing = alternate(
         calls,
@@ -88,7 +89,7 @@ def network_lines(
             values,
             timing.ceilings,
             peers,
-            *(() if name == LITERAL else (LITERAL, seconds[LITERAL])),
+            *(() if name == baseline else (baseline, seconds[baseline])),
         )
         for name, values in seconds.items()
     ]

@@ -9,6 +9,8 @@ import torch
 from benchmarks.made_data import Bench
 from benchmarks.network_rows import LITERAL, VARIANTS, network_calls, step_batch, step_call
 from benchmarks.peer_code import mb05, prn, prn_step, sadrnet, sadrnet_step
+from benchmarks.regressor_rows import example_input, exported_call
+from benchmarks.runtime_rows import installed_runtimes, mobile_frnet, run_by, shipped
 from benchmarks.timing import Beside
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.losses.loss import Loss
@@ -96,8 +98,16 @@ def regressor_lines(folder: Path, bench: Bench) -> Iterator[Beside]:
     theirs, image = mb05(folder / "3DDFA_V2"), torch.rand(1, 3, 120, 120)
     named = {"mobile_frnet": "mobile_frnet", "swift, which also sees the mirror image": "swift"}
     ours = {what: our_network(name) for what, name in named.items()}
-    calls = {
-        what: partial(model.layers, torch.rand(1, 3, model.input_side, model.input_side))
-        for what, model in ours.items()
-    }
+    calls = {what: partial(model.layers, example_input(model)) for what, model in ours.items()}
     yield Beside("one face, torch", 1, {"3DDFA_V2 mb05": partial(theirs, image)}, calls)
+    if not installed_runtimes(bench, ["onnx"]):
+        return
+    exported = {
+        "mobile_frnet": mobile_frnet(bench),
+        "swift, which also sees the mirror image": shipped(mirror_average=True),
+        "swift, one look": shipped(mirror_average=False),
+    }
+    models = {what: run_by(bench, network, "onnx") for what, network in exported.items()}
+    calls = {what: partial(model.engine, example_input(model)) for what, model in models.items()}
+    peer = exported_call(theirs, image, bench.work_dir / "mb05.onnx")
+    yield Beside("one face, ONNX Runtime", 1, {"3DDFA_V2 mb05": peer}, calls)

@@ -1,9 +1,8 @@
 """Networks that regress parameters: latencies of one face, and how large they are."""
 
 import copy
-import importlib.util
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,11 +11,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from benchmarks.made_data import Bench
+from benchmarks.runtime_rows import installed_runtimes
 from benchmarks.tables import Line, plain
 from benchmarks.timing import CPU, alternate
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.entry import CONFIG_DIR
 from prnet.export.onnx import IMAGE
+from prnet.export.runtime import onnx_engine
 from prnet.models.network_size import network_size
 from prnet.models.prn import PRN
 from prnet.models.regressor import Regressor
@@ -54,18 +55,10 @@ def example_input(model: Regressor) -> Tensor:
     return torch.rand(1, model.input_channels, model.input_side, model.input_side)
 
 
-def runtime_call(model: Regressor, path: Path) -> Callable[[], object]:
-    """The network in ONNX Runtime, with as many threads as torch."""
-    import onnxruntime
-
-    image = example_input(model)
-    torch.onnx.export(
-        ParametersAlone(model), (image,), path, input_names=[IMAGE], dynamo=True, verbose=False
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {IMAGE: image.numpy()})
+def exported_call(network: nn.Module, image: Tensor, path: Path) -> Callable[[], object]:
+    """A network of one image (1, C, s, s), in eval mode, in ONNX Runtime; its file is `path`."""
+    torch.onnx.export(network, (image,), path, input_names=[IMAGE], dynamo=True, verbose=False)
+    return partial(onnx_engine(path), image)
 
 
 def torch_call(model: Regressor) -> Callable[[], object]:
@@ -76,16 +69,15 @@ def torch_call(model: Regressor) -> Callable[[], object]:
 
 def regressor_rows(bench: Bench) -> list[Line]:
     """One face to its parameters on the CPU, torch beside ONNX Runtime where that is installed."""
-    installed = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
-    if bench.compile and not installed:
-        print('left out: ONNX Runtime; pip install "prnet[onnx]"', file=sys.stderr)
-    with_runtime = bench.compile and installed  # writing the file takes as long as compiling
+    with_runtime = installed_runtimes(bench, ["onnx"])
     lines = []
     for name in bench.sizes.regressors:
         model = make_regressor(name)
         calls = {}
         if with_runtime:
-            calls["ONNX Runtime"] = runtime_call(model, bench.work_dir / f"{name}.onnx")
+            calls["ONNX Runtime"] = exported_call(
+                ParametersAlone(model), example_input(model), bench.work_dir / f"{name}.onnx"
+            )
         calls["torch eager"] = torch_call(model)
         timing = alternate(
             calls, device=CPU, ceiling_device=CPU, rounds=bench.rounds, sizes=bench.sizes

@@ -32,6 +32,8 @@ NOTES = """\
 * Loader: SADRNet's 118 samples/s need 2 processes, ours one; it makes an attention target too.
 * Regressors: one thread of ours, or --threads, beside what the peers' machine gave the peer. An
   operation of the size table is a multiply-accumulate, or one of a norm, activation or sum.
+* Runtimes: networks are untrained, but swift, which has the weights and the face of the package.
+  Under OpenVINO the images of a batch come one at a time.
 * Synthetic samples: one thread; every process renders as many.
 * Scoring: SADRNet's figure is the arithmetic alone, as our NME line; scoring reads each prediction
   and each fit, decodes the truth and computes all four metrics. Its picture is read for its height.

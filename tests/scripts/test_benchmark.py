@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from prnet.datasets.fits import find_aflw2000, read_fit
+from prnet.export.runtime import fingerprint
 from prnet.geometry.mesh import vertex_normals
+from prnet.models.face_decoder import FaceDecoder
 from prnet.reconstruction.loading import load
 from tests.load_script import load_script
 
@@ -26,10 +28,12 @@ network_rows = sys.modules["benchmarks.network_rows"]
 peer_code = sys.modules["benchmarks.peer_code"]
 peer_data = sys.modules["benchmarks.peer_data"]
 peer_data_rows = sys.modules["benchmarks.peer_data_rows"]
+peer_network_rows = sys.modules["benchmarks.peer_network_rows"]
 peer_rows = sys.modules["benchmarks.peer_rows"]
 peers = sys.modules["benchmarks.peers"]
 reconstruct_rows = sys.modules["benchmarks.reconstruct_rows"]
 regressor_rows = sys.modules["benchmarks.regressor_rows"]
+runtime_rows = sys.modules["benchmarks.runtime_rows"]
 tables = sys.modules["benchmarks.tables"]
 timing = sys.modules["benchmarks.timing"]
 SIZES = timing.Sizes(
@@ -213,6 +217,11 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
         "SADRNet, batch 1, self-alignment alone": 1,
         "SADRNet training step, batch 1, ": 2,
         "mobilenet_v2, one face, 120 px, torch eager": 1,
+        "PRN to its map, batch 1, torch": 1,
+        "SADRNet with its alignment, batch 1, torch": 1,
+        "Mobile-FRNet with its map, batch 1, torch": 1,
+        "swift with its fit and map, both looks, batch 1, torch": 1,
+        "swift with its fit and map, one look, batch 1, torch": 1,
         "NME 3D of 2 x ": 1,
         "score saved predictions, 3 faces (2,000: ": 1,
         "evaluate PRN, batch 2, 3 faces (2,000: ": 1,
@@ -255,9 +264,9 @@ def test_peers_run_beside_ours(tmp_path, capsys):
     before = set(sys.modules), list(sys.path), Path.cwd()
     (tmp_path / "3DDFA_V2" / "models").mkdir(parents=True)
     (tmp_path / "3DDFA_V2" / "models" / "mobilenet_v1.py").write_text(CLONE)
+    on_the_cpu = ["--clock", "cpu", "--device", "cpu"]
     benchmark.main(
-        ["--rounds", "1", "--peers", str(tmp_path), "--clock", "cpu", "--device", "cpu"],
-        sizes=SIZES,
+        ["--rounds", "1", "--peers", str(tmp_path), "--no-compile", *on_the_cpu], sizes=SIZES
     )
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if "3DDFA_V2 mb05" in line]
@@ -268,6 +277,33 @@ def test_peers_run_beside_ours(tmp_path, capsys):
     assert "PRNet-PyTorch" not in printed
     assert not {name for name in set(sys.modules) - before[0] if name.startswith("models")}
     assert (list(sys.path), Path.cwd()) == before[1:]
+
+
+def test_peers_are_exported_beside_ours(bench, monkeypatch):
+    """The clone's network as a file, ours as `choose_runtime` has it run."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    chosen = []
+
+    def choose(model, face, checkpoint, runtime, device, *, folder):
+        chosen.append((checkpoint["model"].get("mirror_average"), runtime))
+        model.engine = model.layers
+
+    monkeypatch.setattr(runtime_rows, "choose_runtime", choose)
+    clone = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 120), torch.nn.Flatten()).eval()
+    monkeypatch.setattr(peer_network_rows, "mb05", lambda _folder: clone)
+    lines = list(peer_network_rows.regressor_lines(Path(), bench._replace(compile=True)))
+    assert [line.what for line in lines] == ["one face, torch", "one face, ONNX Runtime"]
+    assert chosen == [(None, "onnx"), (True, "onnx"), (False, "onnx")]
+    peer, ours = lines[1].peers["3DDFA_V2 mb05"], lines[1].ours
+    (image,) = peer.args
+    torch.testing.assert_close(*peer(), clone(image))
+    looks = {what: len(call()) for what, call in ours.items()}  # both: how far apart they are too
+    assert looks == {
+        "mobile_frnet": 1,
+        "swift, which also sees the mirror image": 2,
+        "swift, one look": 1,
+    }
 
 
 def test_a_clone_that_is_not_built_is_named_and_left_out(bench, tmp_path, capsys):
@@ -389,11 +425,55 @@ def test_networks_run_in_onnx_runtime_too(bench, monkeypatch):
     """Beside torch, as its multiple; the file itself is tested with the export."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(regressor_rows, "runtime_call", lambda _model, _path: int)
+    monkeypatch.setattr(regressor_rows, "exported_call", lambda *_: int)
     runtime, eager = regressor_rows.regressor_rows(bench._replace(compile=True))
     assert runtime.what == "mobilenet_v2, one face, 120 px, ONNX Runtime"
     assert runtime.peers == ("mobilenet_ort",)
     assert runtime.baseline_seconds == eager.seconds
+
+
+def test_runtimes_of_one_network_alternate(bench, monkeypatch, capsys):
+    """A real file, in the benchmark's folder alone; a runtime that is not installed is named."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(bench.work_dir / "user"))
+    packages = {"openvino": "no_such_package", "onnx": "onnxruntime"}
+    monkeypatch.setattr(runtime_rows, "PACKAGES", packages)
+    calls, whole = {}, runtime_rows.map_call
+
+    def counted(model, decoder, image):
+        engine = "torch" if model.engine is None else "onnx"
+        calls[engine] = whole(model, decoder, image)
+        return calls[engine]
+
+    monkeypatch.setattr(runtime_rows, "map_call", counted)
+    first = next(runtime_rows.networks(bench))
+    monkeypatch.setattr(runtime_rows, "networks", lambda _bench: [first])
+    lines = runtime_rows.runtime_rows(bench._replace(compile=True))
+    assert [line.what for line in lines] == [
+        "PRN to its map, batch 1, torch",
+        "PRN to its map, batch 1, ONNX Runtime",
+    ]
+    assert [line.baseline for line in lines] == ["", "torch"]
+    assert lines[1].baseline_seconds == lines[0].seconds
+    torch.testing.assert_close(calls["onnx"](), calls["torch"](), atol=1e-3, rtol=0)
+    assert 'left out: OpenVINO; pip install "prnet[openvino]"\n' in capsys.readouterr().err
+    files = list((bench.work_dir / "networks").iterdir())
+    assert [path.name.partition(".")[2] for path in files] == ["onnx.onnx"]
+    assert not (bench.work_dir / "user" / "prnet").exists()
+
+
+def test_networks_that_runtimes_run_make_maps(bench):
+    """Each has an export of its own; of two looks the map is another than of one."""
+    image = torch.rand(2, 3, 256, 256)
+    maps, names = [], set()
+    for _, (model, face, checkpoint), _ in runtime_rows.networks(bench):
+        maps.append(runtime_rows.map_call(model, FaceDecoder(model, face), image)())
+        names.add(fingerprint(checkpoint))
+    assert [made.shape for made in maps] == 5 * [image.shape]
+    assert len(names) == 5
+    *_, both, one = maps
+    assert 0.01 < (both - one).abs().max() < 100
 
 
 def test_what_does_not_compile_is_named_and_left_out(bench, monkeypatch, capsys):
