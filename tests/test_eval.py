@@ -304,9 +304,9 @@ def test_landmarks_need_neither_bfm_nor_pictures(without_bfm, tiny_data_dir, tmp
     assert "face" not in report
 
 
-@patch("prnet.eval.run_folder")
+@patch("prnet.eval.run_folder", Path)
 @patch("prnet.eval.run_evaluation")
-def test_a_command_that_computes_nothing_fails(run_evaluation, _run_folder):
+def test_a_command_that_computes_nothing_fails(run_evaluation):
     run_evaluation.return_value = {"metrics": {"nme_68_2d": {}}}
     main(OmegaConf.create())
     run_evaluation.return_value = {"metrics": {}}

@@ -169,16 +169,16 @@ def test_the_glb_plays_the_shapes_and_the_head(made):
 @pytest.mark.parametrize("kind", ["maps", "bfm"])
 def test_without_arkit_shapes_the_mesh_turns(kind, film, tmp_path, reconstructor, monkeypatch):
     """The same network with its coefficients, or their names, kept to itself."""
-    framed = type(reconstructor).framed
+    decoded = type(reconstructor)._decoded
 
     def without(self, *arguments):
-        faces = framed(self, *arguments)
+        faces = decoded(self, *arguments)
         if kind == "maps":
             return [replace(face, shape_params=None, exp_params=None) for face in faces]
         bfm = self.face._replace(name="bfm", exp_names=None)
         return [replace(face, face=bfm) for face in faces]
 
-    monkeypatch.setattr(type(reconstructor), "framed", without)
+    monkeypatch.setattr(type(reconstructor), "_decoded", without)
     limited = VideoSettings(max_frames=3)
     record = run(film, tmp_path, reconstructor, outputs=("glb", "npz"), video=limited)
     assert record["faces"][0]["files"] == ["head.glb", "head.npz"]
