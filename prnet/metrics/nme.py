@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from prnet.checks import require_choice
-from prnet.geometry.compiled import cached, in_memory
+from prnet.geometry.compiled import cached, in_memory, inlined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,39 +124,60 @@ def _box_sizes(points: np.ndarray) -> np.ndarray:  # (B, K, 2 or more) -> (B,)
     return sizes
 
 
-@cached(fastmath={"contract", "reassoc", "nsz"})
+@cached()
 def _mean_distances(
     prediction: np.ndarray,  # (B, K, D)
     truth: np.ndarray,  # (B, K, D)
     visible: np.ndarray,  # (B, K), bool, or empty: all
     rule: int,  # of Z_ALIGNMENTS
 ) -> np.ndarray:
-    means, shift_of_points = np.zeros(len(truth)), np.zeros(1, truth.dtype)
-    count = truth.shape[1]
+    means, shift = np.zeros(len(truth)), np.zeros(1, truth.dtype)
     for sample in range(len(truth)):
-        shift = 0.0  # of the prediction's depth against the truth's
-        if rule == 1:
-            for point in range(count):
-                shift += np.float64(prediction[sample, point, 2]) - truth[sample, point, 2]
-            shift /= count
-        elif rule == 2:
-            least, least_true = prediction[sample, 0, 2], truth[sample, 0, 2]
-            for point in range(count):
-                least = min(least, prediction[sample, point, 2])
-                least_true = min(least_true, truth[sample, point, 2])
-            shift = np.float64(least) - least_true
-        shift_of_points[0] = shift
-        total, seen = 0.0, 0
-        for point in range(count):
-            if visible.size and not visible[sample, point]:
-                continue
-            x = prediction[sample, point, 0] - truth[sample, point, 0]
-            y = prediction[sample, point, 1] - truth[sample, point, 1]
-            squared = x * x + y * y
-            if truth.shape[2] > 2:
-                z = prediction[sample, point, 2] - truth[sample, point, 2] - shift_of_points[0]
-                squared += z * z
-            total += np.sqrt(squared)
-            seen += 1
-        means[sample] = total / seen
+        predicted, true = prediction[sample], truth[sample]
+        if rule > 0:
+            shift[0] = _depth_shift(predicted, true, rule)
+        seen = visible[sample] if visible.size else np.ones(0, np.bool_)
+        means[sample] = _mean_distance(predicted, true, seen, shift[0])
     return means
+
+
+@inlined(error_model="numpy")
+def _depth_shift(
+    predicted: np.ndarray,  # (K, 3)
+    true: np.ndarray,  # (K, 3)
+    rule: int,  # of Z_ALIGNMENTS
+) -> float:
+    """Of the predicted depth against the true one. Not with relaxed arithmetic, which would gather
+    every third number into vectors, for three times as long."""
+    if rule == 1:
+        total = 0.0
+        for point in range(len(true)):
+            total += np.float64(predicted[point, 2]) - true[point, 2]
+        return total / len(true)
+    least, least_true = predicted[0, 2], true[0, 2]
+    for point in range(len(true)):
+        least = min(least, predicted[point, 2])
+        least_true = min(least_true, true[point, 2])
+    return np.float64(least) - least_true
+
+
+@inlined(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _mean_distance(
+    predicted: np.ndarray,  # (K, D)
+    true: np.ndarray,  # (K, D)
+    visible: np.ndarray,  # (K,), bool, or empty: all
+    shift: float,  # of the predicted depth, in the points' precision
+) -> float:
+    total, seen = 0.0, 0
+    for point in range(len(true)):
+        if visible.size and not visible[point]:
+            continue
+        x = predicted[point, 0] - true[point, 0]
+        y = predicted[point, 1] - true[point, 1]
+        squared = x * x + y * y
+        if true.shape[1] > 2:
+            z = predicted[point, 2] - true[point, 2] - shift
+            squared += z * z
+        total += np.sqrt(squared)
+        seen += 1
+    return total / seen

@@ -113,7 +113,7 @@ def sadrnet(folder: Path) -> tuple[nn.Module, nn.Module]:
         *_, last = (
             part for part in network.decoder_kpt.modules() if isinstance(part, nn.BatchNorm2d)
         )
-        nn.init.constant_(last.weight, 0.01)
+        nn.init.constant_(last.weight, 0.002)
         nn.init.constant_(last.bias, 0.46)
         return as_trained(network), importlib.import_module("src.model.loss").NME()
 
