@@ -482,9 +482,9 @@ def test_sets_of_different_pixel_origins_are_refused(tiny_data_dir, built_dir, f
         TrainingSets([built_dir, tmp_path / "legacy"], face=face.describe())
 
 
-def test_unknown_precision_is_refused_before_the_first_step(built_dir, face, tmp_path):
-    with pytest.raises(ValueError, match=r"precision: got 'bf61'.*fp32.*bf16"):
-        run(built_dir, face, tmp_path, precision="bf61")
+def test_unknown_precision_is_refused_before_any_data_is_opened():
+    with pytest.raises(ValueError, match=r"trainer\.precision: got 'bf61'.*fp32.*bf16"):
+        plan(precision="bf61").checked()
 
 
 def test_compiling_without_a_compiler_is_refused(built_dir, face, tmp_path, monkeypatch):

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from prnet.checks import require_choice
 from prnet.datasets.augment import AugmentRule, draw, require_rule
 from prnet.datasets.pictures import CROP_SIZE
 from prnet.datasets.training_sets import StepSampler, TrainingData
-from prnet.evaluation.sources import PRECISIONS
 from prnet.geometry.position_map import PositionMapDecoder
 from prnet.losses.loss import Loss
 from prnet.models.network import Network
@@ -72,11 +70,10 @@ def train(
 
     Raises:
         FloatingPointError: a loss is not finite; last.pt holds the state before it.
-        ValueError: precision or optimizer is none of its choices, or `resume` belongs to a run
+        ValueError: the optimizer is none of its choices, or `resume` belongs to a run
             over other samples, batches or processes, or with other settings.
         ConnectionError: another process of the run is gone.
     """
-    require_choice("precision", plan.precision, (*PRECISIONS, "tf32"))
     require_rule(rule)
     device = processes.device
     start = resume["step"] if resume else 0

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prnet.checks import require_above_zero, require_count
+from prnet.checks import require_above_zero, require_choice, require_count
+from prnet.evaluation.sources import PRECISIONS
 
 
 class Plan(NamedTuple):
@@ -38,7 +39,9 @@ class Plan(NamedTuple):
     seed: int
 
     def checked(self) -> "Plan":
-        """Itself; raises ValueError for a number that would train nothing, or on without end."""
+        """Itself; raises ValueError for a precision that there is not, or a number that would train
+        nothing, or on without end."""
+        require_choice("trainer.precision", self.precision, (*PRECISIONS, "tf32"))
         for name in ("epochs", "validate_every"):
             require_above_zero(f"trainer.{name}", getattr(self, name))
         for name in ("batch_size", "accumulate", "log_every", "save_every"):
