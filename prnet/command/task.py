@@ -8,13 +8,11 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import hydra
-from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
@@ -51,10 +49,9 @@ def run_task(name: str) -> None:
     _claimed.clear()
     choices.register()
     OmegaConf.register_new_resolver("unclaimed", unclaimed, replace=True)
-    known = _mode_is_known() if _check(name) else contextlib.nullcontext()
+    _check(name)
     try:
-        with known:
-            run()
+        run()
     except BaseException:
         tell_failed()
         _give_back()
@@ -68,21 +65,8 @@ def _module_of(verb: str) -> ModuleType:
     return importlib.import_module(module)
 
 
-@contextlib.contextmanager
-def _mode_is_known() -> Iterator[None]:
-    """Hydra composes a configuration twice, the first time for `hydra.mode` alone, which takes a
-    sixth of a short command: nothing has set it."""
-    ask = Hydra.get_mode
-    Hydra.get_mode = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        Hydra.get_mode = ask
-
-
-def _check(verb: str) -> bool:
-    """Let names be read as they are typed, and end in one line for what the verb would not read;
-    whether all comes from our files and from overrides of what is not Hydra's."""
+def _check(verb: str) -> None:
+    """Let names be read as they are typed, and end in one line for what the verb would not read."""
     parser = get_args_parser()
     parser.error = _refuse
     sweeps = parser.parse_args().multirun
@@ -90,7 +74,7 @@ def _check(verb: str) -> bool:
     arguments = parser.parse_args()
     own = arguments.config_name is None and arguments.config_path is None
     if not own or arguments.multirun or arguments.hydra_help:
-        return False
+        return
     directory = arguments.config_dir and os.path.abspath(arguments.config_dir)
     try:
         check_arguments(verb, arguments.overrides, config_dir=directory)
@@ -100,7 +84,6 @@ def _check(verb: str) -> bool:
             sys.exit(0)
     except ValueError as error:
         _refuse(str(error))
-    return directory is None and not any("hydra" in each for each in arguments.overrides)
 
 
 def _refuse(message: str) -> NoReturn:

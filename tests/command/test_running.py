@@ -85,36 +85,6 @@ def test_every_verb_is_such_a_command():
         assert f'run_verb("{verb}")' in file.read_text()
 
 
-COMPOSING = """
-import atexit, sys
-from hydra._internal.hydra import Hydra
-from prnet.command.running import run_verb
-whole, modes = Hydra.compose_config, []
-def compose_config(self, *arguments, **settings):
-    modes.append(settings["run_mode"].name)
-    return whole(self, *arguments, **settings)
-Hydra.compose_config = compose_config
-atexit.register(lambda: print("composed:", *modes))
-run_verb("tables")
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "composed"),
-    [([], "RUN"), (["hydra.mode=MULTIRUN"], "RUN MULTIRUN MULTIRUN")],
-)
-def test_a_configuration_is_composed_once_unless_its_mode_is_asked_for(
-    arguments, composed, tmp_path
-):
-    """Else to check the arguments, for the mode and for the sweep."""
-    command = [sys.executable, "-c", COMPOSING, *arguments]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert "sadrnet" in ran.stdout.lower()
-    assert ran.stdout.splitlines()[-1] == f"composed: {composed}"
-    assert (tmp_path / "multirun").is_dir() == bool(arguments)
-
-
 def test_a_reader_that_has_gone_hears_no_more_and_the_work_is_done(tmp_path):
     what = "import logging; [logging.warning('x' * 9999) for _ in range(99)]; open('done', 'w')"
     process = started(what, cwd=tmp_path)
