@@ -34,7 +34,7 @@ from prnet.entry import (
 from prnet.evaluation.evaluate import EvaluationOptions, evaluate
 from prnet.evaluation.protocol import Protocol
 from prnet.evaluation.report import Report, with_statistics
-from prnet.evaluation.sources import NetworkSource, PredictionSource
+from prnet.evaluation.sources import PRECISIONS, NetworkSource, PredictionSource
 from prnet.export.runtime import PACKAGES, choose_runtime
 from prnet.faces.face import Face
 from prnet.faces.loading import FACES, FaceFiles, load_face
@@ -255,6 +255,7 @@ def run_evaluation(cfg: DictConfig, run_dir: Path, verb: str | None = None) -> R
     dataset.require(protocol.demands(network=cfg.predictions is None))
     report_file = require_json_name(cfg.report or run_dir / "report.json")
     require_count("batch_size", cfg.batch_size)
+    require_choice("precision", cfg.precision, PRECISIONS)
     device = resolve_device(cfg.device)
     # Finding faces takes the network, which stays in this process.
     detects = protocol.crop.source == "detector"

@@ -98,7 +98,7 @@ class Prediction(NamedTuple):
     points: Tensor | None = None  # (B, K, 3), in training: crop px of some vertices, in any depth
     # (B, 12 + S + E), in training: what a second pass makes of the first one's landmarks (2DASL)
     cycle_parameters: Tensor | None = None
-    # (B,), in eval mode: how far apart the landmarks of two looks are, % of their box
+    # (B,), in eval mode: how far apart the landmarks of image and mirror image are, % of their box
     uncertainty: Tensor | None = None
 
     def at(self, index: int) -> "Prediction":

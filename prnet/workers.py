@@ -26,6 +26,11 @@ Tools = TypeVar("Tools")
 Result = TypeVar("Result")
 
 
+def chunks(items: Sequence[Piece], size: int) -> Iterator[Sequence[Piece]]:
+    """So many of them at a time, the last time fewer."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 def loader_of(
     dataset: Dataset, collate: Callable, *, num_workers: int = 0, pin_memory: bool = False, **order
 ) -> Iterable:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.building.head_scans import write_scan
-from prnet.building.resumable import chunks, planned, resumable
+from prnet.building.resumable import planned, resumable
 from prnet.datasets.fits import write_fit
 from prnet.datasets.pictures import write_picture
 from prnet.datasets.synthetic import (
@@ -31,6 +31,7 @@ from prnet.datasets.synthetic import (
 from prnet.faces.embedded import load_embedded
 from prnet.files import written_whole
 from prnet.geometry import camera
+from prnet.workers import chunks
 
 PIECE_SIZE = 32  # samples that are rendered together
 SECONDS = 0.03  # of work in a sample, about

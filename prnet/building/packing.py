@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.building.resumable import (
-    chunks,
     log_reasons,
     planned,
     remove_leftovers,
@@ -26,6 +25,7 @@ from prnet.building.resumable import (
 )
 from prnet.datasets.built import FORMAT
 from prnet.files import read_json_object, read_npy, write_json, written_whole
+from prnet.workers import chunks
 
 log = logging.getLogger(__name__)
 

@@ -186,11 +186,6 @@ def require_most(what: object, used: int, unusable: Mapping[str, str]) -> None:
         )
 
 
-def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Pieces of that many items, the last of them shorter."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 def some_reasons(unusable: Mapping[str, str]) -> str:
     """The first few for the message of an error."""
     return "; ".join(f"{name}: {why}" for name, why in list(unusable.items())[:SHOWN])

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 
 from prnet.building.resumable import (
-    chunks,
     left_out,
     planned,
     require_most,
@@ -34,6 +33,7 @@ from prnet.faces.loading import FaceFiles
 from prnet.files import read_json_object, write_json
 from prnet.geometry import camera
 from prnet.sample import Fit
+from prnet.workers import chunks
 
 log = logging.getLogger(__name__)
 

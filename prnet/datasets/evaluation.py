@@ -42,8 +42,8 @@ class NetworkInput(NamedTuple):
     crop_from_picture: Tensor  # (4, 4)
     image_from_crop: Tensor  # (4, 4), float64
     visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
-    # (4, 4), float64, to the crop of an earlier look, whose prediction counts as much; None: there
-    # is none.
+    # (4, 4), float64, to the crop of an earlier look, whose prediction counts as much. All images
+    # of a test set have one (where there was one look, to the same crop), or none has: None.
     earlier_from_crop: Tensor | None = None
 
 
@@ -282,21 +282,16 @@ class Kept(TestSet):
 def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
     """Stack items; a field that one of them lacks is lacking in the batch."""
 
-    def listed(field: str) -> list | None:
-        values = [getattr(item, field) for item in items]
-        return None if any(value is None for value in values) else values
+    def listed(field: str, of: Sequence = items) -> list | None:
+        values = [getattr(one, field) for one in of]
+        return None if not values or any(value is None for value in values) else values
 
-    def stack(field: str) -> Tensor | None:
-        values = listed(field)
+    def stack(field: str, of: Sequence = items) -> Tensor | None:
+        values = listed(field, of)
         return None if values is None else torch.stack(values)
 
-    inputs = listed("network_input")
-    pictured = inputs is not None
-
-    def stack_inputs(field: str) -> Tensor | None:
-        values = [getattr(one, field) for one in inputs] if pictured else [None]
-        return None if any(value is None for value in values) else torch.stack(values)
-
+    inputs = listed("network_input") or []
+    pictured = bool(inputs)
     stacked = ("landmarks", "image_from_model", "points", "points_visible", "box", "angles")
     return EvaluationBatch(
         names=listed("name"),
@@ -304,10 +299,10 @@ def collate_evaluation(items: list[EvaluationItem]) -> EvaluationBatch:
         shape_params=stack("shape_params").float(),
         exp_params=stack("exp_params").float(),
         picture=pad_pictures([one.picture for one in inputs]) if pictured else None,
-        crop_from_picture=stack_inputs("crop_from_picture").float() if pictured else None,
-        image_from_crop=stack_inputs("image_from_crop"),
+        crop_from_picture=stack("crop_from_picture", inputs).float() if pictured else None,
+        image_from_crop=stack("image_from_crop", inputs),
         visible=pad_visible([one.visible for one in inputs]) if pictured else None,
-        earlier_from_crop=stack_inputs("earlier_from_crop"),
+        earlier_from_crop=stack("earlier_from_crop", inputs),
         scan=listed("scan"),
         outer_eye=listed("outer_eye"),
         detected=listed("detected"),

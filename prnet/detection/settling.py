@@ -1,7 +1,7 @@
 """Which reading of a face holds: the one whose crop shows a network a face where it should be.
 
-The network is asked only where there are several readings, and once more where its landmarks lie
-far from the box that it was given.
+The network is asked for every reading, and once more where its landmarks lie far from the box that
+it was given: the face is then the mean of both looks.
 """
 
 from collections.abc import Callable, Sequence

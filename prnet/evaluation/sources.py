@@ -121,7 +121,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class NetworkSource(Source):
-    """A network, which is run once an image.
+    """A network, which is run once an image, or on both crops of a face that was looked at twice.
 
     model: in any mode, and in the same one afterwards.
     face: that it predicts; on the model's device.
@@ -207,7 +207,8 @@ class NetworkSource(Source):
         return [Predicted(slice(0, len(batch.names)), points, lacking, output)]
 
     def _look(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor | None, Prediction]:
-        """The crops, (B, 3, S, S), where they are covered, (B, S, S), and what the network says."""
+        """The crops, (B, 3, S, S), where they are covered, (B, S, S), and what the network says. An
+        occluder lies at one place of a crop: of two crops it covers not quite the same."""
         image, covered = warp_to_crop(batch.picture, batch.crop_from_picture), None
         if self.occluder is not None:
             image, covered = self.occluder(image, batch.names)

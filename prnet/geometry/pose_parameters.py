@@ -33,11 +33,17 @@ class FaceParameters(NamedTuple):
     @property
     def crop_from_model(self) -> Tensor:
         """Model frame -> crop px, (B, 4, 4)."""
-        pose = self.pose
-        matrix = pose.new_zeros(pose.shape[0], 4, 4)
-        matrix[:, :3] = flip_y(pose, 1)
-        matrix[:, 3, 3].fill_(1)
-        return matrix
+        return crop_from_model(self.pose)
+
+
+def crop_from_model(
+    camera: Tensor,  # (B, 3, 4), model frame -> y-up plane of the crop, px
+) -> Tensor:
+    """Model frame -> crop px, (B, 4, 4)."""
+    matrix = camera.new_zeros(camera.shape[0], 4, 4)
+    matrix[:, :3] = flip_y(camera, 1)
+    matrix[:, 3, 3].fill_(1)
+    return matrix
 
 
 def split_parameters(

@@ -179,7 +179,7 @@ class Swift(Regressor):
 
     def layers(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, s, s), normalised
         """The points as they leave the head, in place of whitened parameters, (B, 3 K); with
-        `mirror_average` in eval mode also how far apart the landmarks of the two looks are, (B,),
+        `mirror_average` in eval mode also how far apart the landmarks of both images are, (B,),
         % of the root of the area of their box."""
         if self.training or not self.mirror_average:
             return (self._seen(image),)

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from prnet.geometry.camera import flip_y, transform_points
-from prnet.geometry.pose_parameters import NUM_POSE, rigid_pose, split_parameters
+from prnet.geometry.pose_parameters import (
+    NUM_POSE,
+    crop_from_model,
+    rigid_pose,
+    split_parameters,
+)
 from prnet.models.network import Network
 from prnet.models.regressor import Regressor
 from prnet.sample import Pose, Prediction
@@ -48,10 +53,7 @@ def moved_camera(
     edge: Tensor,  # (B, 4, 4), crop px -> px of another crop
 ) -> Tensor:
     """The same camera for the other crop, (B, 3, 4)."""
-    matrix = torch.cat(
-        [flip_y(camera, 1), edge.new_tensor([0, 0, 0, 1]).expand(len(edge), 1, 4)], 1
-    )
-    return flip_y((edge @ matrix)[:, :3], 1)
+    return flip_y((edge @ crop_from_model(camera))[:, :3], 1)
 
 
 def moved_parameters(

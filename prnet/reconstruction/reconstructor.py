@@ -4,10 +4,10 @@ Frames and units are those of `prnet`; "picture" is the image frame of the photo
 in. Letters: B faces, N vertices, T triangles, S shape and E expression coefficients.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from prnet.models.face_decoder import FaceDecoder
 from prnet.models.network import Network
 from prnet.models.two_looks import mean_of_looks
 from prnet.sample import Prediction
+from prnet.workers import chunks
 
 if TYPE_CHECKING:
     from prnet.reconstruction.texture import Texture
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 CROP_SCALE = 1.5
 CROP_SIZE = 256
 BATCH_SIZE = 16
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class FaceReconstruction:
     picture: np.ndarray  # (H, W, 3), uint8 RGB
     framing: Framing  # the box that was looked at
     confidence: float | None  # of the detector, 0 to 1; None: the box was given
-    # How far apart the landmarks of two looks are, % of their box; None: the network looks once.
+    # How far apart the landmarks of image and mirror image are, % of their box; None: the network
+    # sees the image alone.
     uncertainty: float | None
     vertices: np.ndarray  # (N, 3), float32
     triangles: np.ndarray  # (T, 3), outward in the y-down image frame
@@ -72,7 +73,7 @@ class FaceReconstruction:
     pose: HeadPose
     shape_params: np.ndarray | None  # (S,); None: the network predicts a map
     exp_params: np.ndarray | None  # (E,), as predicted
-    # The box of a look before, whose prediction counts as much; None: there was one look.
+    # The box of an earlier look, whose prediction counts as much; None: there was one look.
     earlier_framing: Framing | None = None
 
     # What is made of a face is imported where it is asked for: those modules know this class.
@@ -202,7 +203,7 @@ class Reconstructor:
         framings: Sequence[Framing],
     ) -> list[Look]:
         looks: list[Look] = []
-        for part in _batches(framings):
+        for part in chunks(framings, BATCH_SIZE):
             matrices = crop_from_picture(part, scale=self.crop_scale)
             image = torch.cat([self._crop(picture, matrix) for matrix in matrices])
             prediction = self.model(image.contiguous(memory_format=torch.channels_last))
@@ -231,7 +232,7 @@ class Reconstructor:
         looks: Sequence[Look],
     ) -> list[FaceReconstruction]:
         faces: list[FaceReconstruction] = []
-        for part in _batches(looks):
+        for part in chunks(looks, BATCH_SIZE):
             points = self._points(Prediction.joined([look.prediction for look in part]))
             faces += [self._one(picture, look, points, index) for index, look in enumerate(part)]
         return faces
@@ -296,12 +297,6 @@ class Reconstructor:
             decoder.position_map(prediction, mesh),
             decoder.model_points(prediction),
         )
-
-
-def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """So many at a time as the network is given."""
-    for start in range(0, len(items), BATCH_SIZE):
-        yield items[start : start + BATCH_SIZE]
 
 
 def pose_of(

@@ -21,7 +21,6 @@ from benchmarks.peer_data import (
 )
 from benchmarks.timing import Beside
 from prnet.building.archives import BuildOptions
-from prnet.building.resumable import chunks
 from prnet.datasets.augment import AugmentRule, augment
 from prnet.datasets.fits import FacePair
 from prnet.datasets.pictures import collate_fits
@@ -32,6 +31,7 @@ from prnet.geometry.rasterize import corners_of, rasterize, z_buffer
 from prnet.losses.loss import Loss, target_decoder
 from prnet.losses.prn import PRNLoss
 from prnet.losses.sadrnet import SADRNetLoss
+from prnet.workers import chunks
 
 # Shape and expression bases of the part of the BFM that is passed on, and of the whole.
 PART, WHOLE = (40, 10), (199, 29)

@@ -105,7 +105,7 @@ def regressor_lines(folder: Path, bench: Bench) -> Iterator[Beside]:
     exported = {
         "mobile_frnet": mobile_frnet(bench),
         "swift, which also sees the mirror image": shipped(mirror_average=True),
-        "swift, one look": shipped(mirror_average=False),
+        "swift without it": shipped(mirror_average=False),
     }
     models = {what: run_by(bench, network, "onnx") for what, network in exported.items()}
     calls = {what: partial(model.engine, example_input(model)) for what, model in models.items()}

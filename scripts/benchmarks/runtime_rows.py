@@ -83,8 +83,8 @@ def networks(bench: Bench) -> Iterator[tuple[str, Opened, tuple[int, ...]]]:
     sadrnet = untrained(bench, {"name": "sadrnet", "width": width})
     yield "SADRNet with its alignment", sadrnet, batches
     yield "Mobile-FRNet with its map", mobile_frnet(bench), (1,)
-    yield "swift with its fit and map, both looks", shipped(mirror_average=True), (1,)
-    yield "swift with its fit and map, one look", shipped(mirror_average=False), (1,)
+    yield "swift with its fit and map, with the mirror image", shipped(mirror_average=True), (1,)
+    yield "swift with its fit and map, without it", shipped(mirror_average=False), (1,)
 
 
 def map_call(

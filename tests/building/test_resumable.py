@@ -9,7 +9,6 @@ import pytest
 
 from prnet.building import resumable as module
 from prnet.building.resumable import (
-    chunks,
     left_out,
     planned,
     require_most,
@@ -18,6 +17,7 @@ from prnet.building.resumable import (
     write_plan,
 )
 from prnet.files import read_json_object
+from prnet.workers import chunks
 
 
 def marker(folder: Path, item: int) -> Path:

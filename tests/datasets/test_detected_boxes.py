@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -16,6 +17,7 @@ from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
 from prnet.detection.framing import Framing, framing_of_detection, overlap
 from prnet.detection.tilt import find_faces
+from prnet.eval import OpenedNetwork, with_finder
 from prnet.evaluation.evaluate import evaluate
 from prnet.evaluation.sources import NetworkSource, turn_of
 from prnet.faces.loading import FaceFiles
@@ -81,22 +83,34 @@ def test_a_face_that_is_not_found_is_framed_by_the_picture(tmp_path, astronaut):
     torch.testing.assert_close(places, expected)
 
 
-def test_an_evaluation_takes_both_looks_of_a_face_together(tmp_path, astronaut):
+@pytest.mark.parametrize("tilt", [0.0, 0.6])
+def test_an_evaluation_takes_both_looks_of_a_face_together(tmp_path, astronaut, tilt):
     """As `Reconstructor` does: the same landmarks, from the file and from the picture."""
     reconstructor = load()
-    (face,) = reconstructor(astronaut)
-    assert face.earlier_framing is not None
-    looks = (face.earlier_framing, face.framing)
-    made = replace(made_set(tmp_path, astronaut, HERS), finder=lambda _: [looks])
-    source = NetworkSource(
-        reconstructor.model, reconstructor.face, description="", save_to=tmp_path / "saved"
+    picture, box = leaning(astronaut, tilt)
+    (face,) = reconstructor(picture)
+    assert face.earlier_framing.tilt == face.framing.tilt == pytest.approx(tilt, abs=0.15)
+    protocol = shipped("default", "protocol.crop.source=detector")
+    network = OpenedNetwork(
+        "default", {}, reconstructor.model, reconstructor.face, None, "", None, {}
     )
-    evaluate(source, made, shipped("default", "protocol.crop.source=detector"))
-    with np.load(tmp_path / "saved" / "a.npz") as saved:
-        apart = np.abs(saved["landmarks"] - face.landmarks)[:, :2].max()
-    alone = reconstructor.framed(astronaut, [face.framing])[0].landmarks
+    demands = with_finder(protocol.demands(network=True), network, protocol, torch.device("cpu"))
+    made = replace(made_set(tmp_path, picture, box), finder=demands.finder)
+    saved = tmp_path / "saved"
+    source = NetworkSource(network.model, network.face, description="", save_to=saved)
+    evaluate(source, made, protocol)
+    with np.load(saved / "a.npz") as points:
+        apart = np.abs(points["landmarks"] - face.landmarks)[:, :2].max()
+    alone = reconstructor.framed(picture, [face.framing])[0].landmarks
     assert apart < 0.1
     assert np.abs(alone - face.landmarks)[:, :2].max() > 0.25
+
+
+def leaning(picture: np.ndarray, tilt: float) -> tuple[np.ndarray, np.ndarray]:
+    """Turned clockwise about her face, and the box of it."""
+    center = tuple(HERS.mean(0).tolist())
+    matrix = cv2.getRotationMatrix2D(center, -np.degrees(tilt), 1.0)
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1]), HERS
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

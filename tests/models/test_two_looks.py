@@ -80,14 +80,24 @@ def test_maps_meet_half_way_and_turn_half_as_far():
     generator = torch.Generator().manual_seed(1)
     maps = 200 * torch.rand(2, 2, 3, 8, 8, generator=generator)
 
-    def pose(sign: int) -> Pose:
-        turn = camera.rotation_from_angles(sign * torch.tensor([[0.0, 0.4, 0], [0.2, 0, 0]]))
-        return Pose(torch.full((2,), 1e-3), turn, torch.zeros(2, 3))
-
-    earlier, later = (Prediction(position_map=maps[i], pose=pose(1 - 2 * i)) for i in (0, 1))
     edge = edges().float()
-    edge[:, :3, :3] = torch.eye(3)  # shifted alone
-    mean = mean_of_looks(Compact(width=1, rank=8), earlier, later, edge)
-    shifted = maps[0] + edge[:, :3, 3][..., None, None]
-    torch.testing.assert_close(mean.position_map, (shifted + maps[1]) / 2)
-    torch.testing.assert_close(mean.pose.rotation, torch.eye(3).expand(2, 3, 3))
+    # What the edges do, in the y-up plane: turn clockwise, enlarge and move.
+    flip = torch.diag(torch.tensor([1.0, -1, 1]))
+    linear, shift = flip @ edge[:, :3, :3] @ flip, flip @ edge[:, :3, 3:]
+    growth = edge[:, 2, 2]
+    turn = camera.rotation_from_angles(torch.tensor([[0.0, 0.4, 0], [0.2, 0, 0]]))
+    place = torch.tensor([[120.0, -130, 3], [90, -140, 5]])
+    earlier = Pose(torch.full((2,), 1e-3), turn, place)
+    # Turned the other way and 10 px away, as the later crop shows it.
+    again = linear / growth[:, None, None] @ turn.mT
+    moved = (linear @ place[..., None] + shift).squeeze(2)
+    later = Pose(growth * 1e-3, again, moved + 10)
+    looks = (Prediction(maps[0], pose=earlier), Prediction(maps[1], pose=later))
+    mean = mean_of_looks(Compact(width=1, rank=8), *looks, edge)
+    there = camera.transform_points(edge, maps[0].flatten(2).mT).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(mean.position_map, (there + maps[1]) / 2)
+    torch.testing.assert_close(mean.pose.rotation, linear / growth[:, None, None])
+    torch.testing.assert_close(mean.pose.translation, moved + 5)
+    # The mean of two that are turned apart is shorter across the axis, by the cosine of half of it.
+    cos = torch.tensor([0.4, 0.2]).cos()
+    torch.testing.assert_close(mean.pose.scale, growth * 1e-3 * (1 + 2 * cos) / 3)

@@ -220,8 +220,8 @@ def test_each_row_can_be_timed_and_printed(monkeypatch, capsys):
         "PRN to its map, batch 1, torch": 1,
         "SADRNet with its alignment, batch 1, torch": 1,
         "Mobile-FRNet with its map, batch 1, torch": 1,
-        "swift with its fit and map, both looks, batch 1, torch": 1,
-        "swift with its fit and map, one look, batch 1, torch": 1,
+        "swift with its fit and map, with the mirror image, batch 1, torch": 1,
+        "swift with its fit and map, without it, batch 1, torch": 1,
         "NME 3D of 2 x ": 1,
         "score saved predictions, 3 faces (2,000: ": 1,
         "evaluate PRN, batch 2, 3 faces (2,000: ": 1,
@@ -302,7 +302,7 @@ def test_peers_are_exported_beside_ours(bench, monkeypatch):
     assert looks == {
         "mobile_frnet": 1,
         "swift, which also sees the mirror image": 2,
-        "swift, one look": 1,
+        "swift without it": 1,
     }
 
 
@@ -464,7 +464,7 @@ def test_runtimes_of_one_network_alternate(bench, monkeypatch, capsys):
 
 
 def test_networks_that_runtimes_run_make_maps(bench):
-    """Each has an export of its own; of two looks the map is another than of one."""
+    """Each has an export of its own; with the mirror image the map is another than without."""
     image = torch.rand(2, 3, 256, 256)
     maps, names = [], set()
     for _, (model, face, checkpoint), _ in runtime_rows.networks(bench):
