@@ -189,8 +189,8 @@ def with_finder(
         device=device,
     )
 
-    def find(picture: np.ndarray) -> list[tuple[Framing, Framing]]:
-        return [(one.earlier_framing or one.framing, one.framing) for one in reconstructor(picture)]
+    def find(picture: np.ndarray) -> list[tuple[Framing, ...]]:
+        return [(*one.earlier_framings, one.framing) for one in reconstructor(picture)]
 
     return demands._replace(finder=find)
 

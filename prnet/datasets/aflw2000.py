@@ -27,6 +27,7 @@ from prnet.datasets.fits import (
 )
 from prnet.datasets.pictures import CropRule, crop_matrix, crop_square, decode_picture
 from prnet.detection.framing import Framing, framing_of_points, overlap
+from prnet.detection.settling import MOST_LOOKS
 from prnet.faces.face import Face
 from prnet.files import read_bytes, read_npy
 from prnet.files.csv_tables import read_csv
@@ -56,7 +57,7 @@ class AFLW2000(TestSet):
     # Name -> corners (2, 2), image px, of what the crop frames; None: the landmarks.
     boxes: Mapping[str, np.ndarray] | None = None
     # What finds the faces of a picture, where `crop.source` is "detector"; as `Demands.finder`.
-    finder: Callable[[np.ndarray], Sequence[tuple[Framing, Framing]]] | None = None
+    finder: Callable[[np.ndarray], Sequence[tuple[Framing, ...]]] | None = None
     labels: Path | str | None = None  # of yaws that replace those of the fits; `read_yaw_labels`
     all_names: Sequence[str] | None = None  # of the whole data set, where `pairs` are a part of it
 
@@ -144,7 +145,7 @@ class AFLW2000(TestSet):
                 if self.crop.source == "detector":
                     looks = detected_looks(self.finder(picture), framed)
                     detected = looks is not None
-                    looks = looks or 2 * (whole_picture_framing(picture),)
+                    looks = looks or (whole_picture_framing(picture),)
                     network_input = detected_input(pair.picture, looks, self.crop, **options)
                 else:
                     network_input = framed_input(pair.picture, framed, self.crop, **options)
@@ -162,14 +163,14 @@ class AFLW2000(TestSet):
 
 
 def detected_looks(
-    faces: Sequence[tuple[Framing, Framing]],  # of the picture, as `Demands.finder` returns them
+    faces: Sequence[tuple[Framing, ...]],  # of the picture, as `Demands.finder` returns them
     truth: np.ndarray,  # (K, 2), image px, of the face that is asked for
-) -> tuple[Framing, Framing] | None:
+) -> tuple[Framing, ...] | None:
     """The boxes of the face whose own lies nearest to that which is asked for; None where that is
     another face's."""
     wanted = framing_of_points(truth)
-    best = max(faces, key=lambda looks: overlap(looks[1], wanted), default=None)
-    return None if best is None or overlap(best[1], wanted) < LEAST_OVERLAP else best
+    best = max(faces, key=lambda looks: overlap(looks[-1], wanted), default=None)
+    return None if best is None or overlap(best[-1], wanted) < LEAST_OVERLAP else best
 
 
 def whole_picture_framing(picture: np.ndarray) -> Framing:  # (H, W, 3)
@@ -179,7 +180,7 @@ def whole_picture_framing(picture: np.ndarray) -> Framing:  # (H, W, 3)
 
 def detected_input(
     source: Path,
-    looks: tuple[Framing, Framing],  # of an earlier look, and the crop's
+    looks: tuple[Framing, ...],  # the last is the crop's
     rule: CropRule,
     *,
     name: str,
@@ -191,11 +192,14 @@ def detected_input(
         half = framing.size / 2
         return np.stack([framing.center - half, framing.center + half])
 
-    earlier, own = looks
+    *earlier, own = (looks[0],) * (MOST_LOOKS - len(looks)) + looks
     made = framed_input(source, corners(own), rule, name=name, decoded=decoded, tilt=own.tilt)
-    square = crop_square(corners(earlier), rule, seed_name=name)
-    earlier_from_image = crop_matrix(*square, rule, tilt=earlier.tilt)
-    return made._replace(earlier_from_crop=earlier_from_image @ made.image_from_crop)
+    squares = [crop_square(corners(one), rule, seed_name=name) for one in earlier]
+    earlier_from_image = [
+        crop_matrix(*square, rule, tilt=one.tilt)
+        for square, one in zip(squares, earlier, strict=True)
+    ]
+    return made._replace(earlier_from_crop=torch.stack(earlier_from_image) @ made.image_from_crop)
 
 
 def require_named(table: Mapping[str, object], names: Sequence[str], *, source: object) -> None:

@@ -42,8 +42,9 @@ class NetworkInput(NamedTuple):
     crop_from_picture: Tensor  # (4, 4)
     image_from_crop: Tensor  # (4, 4), float64
     visible: np.ndarray | None = None  # (Hp, Wp), uint8, 255 where the face is seen; None: unknown
-    # (4, 4), float64, to the crop of an earlier look, whose prediction counts as much. All images
-    # of a test set have one (where there was one look, to the same crop), or none has: None.
+    # (L, 4, 4), float64, to the crops of earlier looks, in their order: a prediction is the mean
+    # with that of the looks before, from the first on. Every image of a test set has as many (where
+    # there were fewer looks, the first is there again), or none has: None.
     earlier_from_crop: Tensor | None = None
 
 
@@ -86,7 +87,7 @@ class EvaluationBatch(NamedTuple):
     outer_eye: list[float] | None = None  # B
     angles: Tensor | None = None  # (B, 3)
     visible: Tensor | None = None  # (B, Hp, Wp), uint8
-    earlier_from_crop: Tensor | None = None  # (B, 4, 4)
+    earlier_from_crop: Tensor | None = None  # (B, L, 4, 4)
     detected: list[bool] | None = None  # B
 
     def to(self, device: torch.device | str) -> "EvaluationBatch":
@@ -129,8 +130,8 @@ class Demands(NamedTuple):
     crop: CropRule | None = None  # of the network's input; None: saved predictions are scored
     boxes: Path | str | None = None  # file of the rectangles that the crop frames; None: landmarks
     # What finds the faces of a picture, (H, W, 3), where `crop.source` is "detector": of each the
-    # box of an earlier look, and its own; the same twice where there was one look.
-    finder: Callable[[np.ndarray], Sequence[tuple[Framing, Framing]]] | None = None
+    # boxes that it was looked at in, `MOST_LOOKS` or fewer, the last its own.
+    finder: Callable[[np.ndarray], Sequence[tuple[Framing, ...]]] | None = None
     yaw_labels: Path | str | None = None  # file of yaws in place of those of the fits
     exclude: Sequence[str] = ()  # names of images
     stored_landmarks: bool = True  # the files' own `pt3d_68` are scored against

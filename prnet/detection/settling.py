@@ -1,7 +1,7 @@
 """Which reading of a face holds: the one whose crop shows a network a face where it should be.
 
-The network is asked for every reading, and once more where its landmarks lie far from the box that
-it was given: the face is then the mean of both looks.
+The network is asked for every reading, and again where its landmarks lie far from the box that it
+was given: the face is then the mean of its looks.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from prnet.detection.tilt import LEANING, FoundFace, tilt_of
 # logarithm of the sizes, in sides), or that leans in its crop, is framed anew: networks learn crops
 # that are off by more, but are the better the less they are off.
 LARGEST_MISFIT = 0.05
+MOST_LOOKS = 3  # at one face
 # Of the 68 landmarks those that the detector's five points are.
 EYES, NOSE, MOUTH = (slice(36, 42), slice(42, 48)), 30, (48, 54)
 
@@ -36,7 +37,7 @@ def settled(
     mean: Callable[[Predicted, Predicted], Predicted],  # of two looks at one face, the later second
 ) -> list[Predicted]:
     """The prediction of each face, of its best reading; where that was framed anew, the mean with
-    what was seen before, unless the face leaned there."""
+    what was seen before, which counts as much in all, unless the face leaned there."""
     readings = [(face, *face.others) for face in faces]
     framings = [framing_of_detection(one) for own in readings for one in own]
     predictions = iter(predict(framings))
@@ -44,12 +45,14 @@ def settled(
         max(((one, next(predictions)) for one in own), key=lambda pair: agreement(*pair))[1]
         for own in readings
     ]
-    anew = {
-        place: framing
-        for place, prediction in enumerate(best)
-        if (framing := better_framing(prediction)) is not None
-    }
-    if anew:
+    for _ in range(MOST_LOOKS - 1):
+        anew = {
+            place: framing
+            for place, prediction in enumerate(best)
+            if (framing := better_framing(prediction)) is not None
+        }
+        if not anew:
+            break
         for place, prediction in zip(anew, predict(list(anew.values())), strict=True):
             leaned = best[place].framing.tilt != prediction.framing.tilt
             best[place] = prediction if leaned else mean(best[place], prediction)

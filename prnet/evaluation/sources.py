@@ -121,7 +121,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class NetworkSource(Source):
-    """A network, which is run once an image, or on both crops of a face that was looked at twice.
+    """A network, which is run once an image, or on every crop that its face was looked at in.
 
     model: in any mode, and in the same one afterwards.
     face: that it predicts; on the model's device.
@@ -171,11 +171,7 @@ class NetworkSource(Source):
     ) -> list[Predicted]:
         image, covered, prediction = self._look(batch)
         if batch.earlier_from_crop is not None:
-            edge = batch.earlier_from_crop
-            crop_from_picture = edge @ batch.crop_from_picture.double()
-            *_, earlier = self._look(batch._replace(crop_from_picture=crop_from_picture.float()))
-            back = camera.invert_affine(edge).float()
-            prediction = mean_of_looks(self.model, earlier, prediction, back)
+            prediction = self._with_earlier(batch, prediction)
         truth_face = test_set.truth_face
         unrelated = unrelated_faces(self.face, truth_face, no_face=test_set.no_face)
         wanted = ("surface",) if unrelated else ("dense", "surface", "rotation")
@@ -205,6 +201,19 @@ class NetworkSource(Source):
         )
         output = NetworkOutput(image, covered, prediction, self.decoder)
         return [Predicted(slice(0, len(batch.names)), points, lacking, output)]
+
+    def _with_earlier(self, batch: EvaluationBatch, prediction: Prediction) -> Prediction:
+        """The mean with what the network says of the crops of earlier looks."""
+        looks = []
+        for edge in batch.earlier_from_crop.unbind(1):
+            crop_from_picture = (edge @ batch.crop_from_picture.double()).float()
+            *_, seen = self._look(batch._replace(crop_from_picture=crop_from_picture))
+            looks.append((seen, edge))
+        (mean, before), *later = looks
+        for seen, edge in (*later, (prediction, torch.eye(4).to(before))):
+            moved = (edge @ camera.invert_affine(before)).float()
+            mean, before = mean_of_looks(self.model, mean, seen, moved), edge
+        return mean
 
     def _look(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor | None, Prediction]:
         """The crops, (B, 3, S, S), where they are covered, (B, S, S), and what the network says. An

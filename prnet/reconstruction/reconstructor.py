@@ -73,8 +73,9 @@ class FaceReconstruction:
     pose: HeadPose
     shape_params: np.ndarray | None  # (S,); None: the network predicts a map
     exp_params: np.ndarray | None  # (E,), as predicted
-    # The box of an earlier look, whose prediction counts as much; None: there was one look.
-    earlier_framing: Framing | None = None
+    # The boxes of earlier looks, in their order, which the face is the mean with
+    # (`prnet.detection.settling.settled`).
+    earlier_framings: tuple[Framing, ...] = ()
 
     # What is made of a face is imported where it is asked for: those modules know this class.
 
@@ -116,7 +117,7 @@ class Look(NamedTuple):
     crop_from_picture: Tensor  # (4, 4), float64
     prediction: Prediction  # B = 1
     landmarks: np.ndarray  # (68, 3), px of the picture
-    earlier_framing: Framing | None = None  # of the look that the prediction is the mean with
+    earlier_framings: tuple[Framing, ...] = ()  # of the looks that the prediction is the mean with
 
 
 class PredictedPoints(NamedTuple):
@@ -216,14 +217,13 @@ class Reconstructor:
 
     @torch.inference_mode()
     def _mean(self, earlier: Look, later: Look) -> Look:
-        """What both looks at a face say together, in the crop of the later one."""
+        """What a look at a face and those before say together, in the crop of the later one."""
         edge = later.crop_from_picture @ camera.invert_affine(earlier.crop_from_picture)
         edge = edge[None].float().to(self.device)
         prediction = mean_of_looks(self.model, earlier.prediction, later.prediction, edge)
         landmarks = self._placed(self.decoder.landmarks(prediction)[0], later.crop_from_picture)
-        return later._replace(
-            prediction=prediction, landmarks=landmarks, earlier_framing=earlier.framing
-        )
+        before = (*earlier.earlier_framings, earlier.framing)
+        return later._replace(prediction=prediction, landmarks=landmarks, earlier_framings=before)
 
     @torch.inference_mode()
     def _decoded(
@@ -275,7 +275,7 @@ class Reconstructor:
             pose=pose_of(vertices, points.in_model_frame[index].cpu().numpy()),
             shape_params=shape_params,
             exp_params=exp_params,
-            earlier_framing=look.earlier_framing,
+            earlier_framings=look.earlier_framings,
         )
 
     def _placed(

@@ -15,7 +15,7 @@ from prnet.datasets.pictures import CropRule, write_picture
 from prnet.datasets.test_sets import SetChoice
 from prnet.datasets.warp import warp_to_crop
 from prnet.detection.detector import FaceDetector
-from prnet.detection.framing import Framing, framing_of_detection, overlap
+from prnet.detection.framing import Framing, framing_of_detection, framing_of_points, overlap
 from prnet.detection.tilt import find_faces
 from prnet.eval import OpenedNetwork, with_finder
 from prnet.evaluation.evaluate import evaluate
@@ -31,10 +31,9 @@ HERS = np.array([[178.0, 92], [272, 172]])
 RULE = CropRule("detector", 1.5, 0.0, 255.0)
 
 
-def framings(picture: np.ndarray) -> list[tuple[Framing, Framing]]:
+def framings(picture: np.ndarray) -> list[tuple[Framing, ...]]:
     """Of the detector alone, without a network, which would look again."""
-    found = [framing_of_detection(one) for one in find_faces(FaceDetector(), picture)]
-    return [(one, one) for one in found]
+    return [(framing_of_detection(one),) for one in find_faces(FaceDetector(), picture)]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def made_set(folder, picture: np.ndarray, box: np.ndarray) -> AFLW2000:
 def test_of_several_faces_the_one_that_is_asked_for(astronaut):
     pair = np.concatenate([astronaut, astronaut], 1)
     for shift in (0, 512):
-        _, found = detected_looks(framings(pair), HERS + [shift, 0])
+        (found,) = detected_looks(framings(pair), HERS + [shift, 0])
         assert found.tilt == 0
         assert np.abs(found.center - HERS.mean(0) - [shift, 0]).max() < 12
         assert found.size == pytest.approx(87, abs=12)
@@ -89,7 +88,8 @@ def test_an_evaluation_takes_both_looks_of_a_face_together(tmp_path, astronaut, 
     reconstructor = load()
     picture, box = leaning(astronaut, tilt)
     (face,) = reconstructor(picture)
-    assert face.earlier_framing.tilt == face.framing.tilt == pytest.approx(tilt, abs=0.15)
+    (earlier,) = face.earlier_framings
+    assert earlier.tilt == face.framing.tilt == pytest.approx(tilt, abs=0.15)
     protocol = shipped("default", "protocol.crop.source=detector")
     network = OpenedNetwork(
         "default", {}, reconstructor.model, reconstructor.face, None, "", None, {}
@@ -104,6 +104,25 @@ def test_an_evaluation_takes_both_looks_of_a_face_together(tmp_path, astronaut, 
     alone = reconstructor.framed(picture, [face.framing])[0].landmarks
     assert apart < 0.1
     assert np.abs(alone - face.landmarks)[:, :2].max() > 0.25
+
+
+def test_each_look_counts_as_much_as_all_before_it(tmp_path, astronaut):
+    reconstructor = load()
+    own = framing_of_points(HERS)
+    looks = tuple(
+        own._replace(center=own.center + [shift, 0], size=size)
+        for shift, size in ((-6, 92), (3, 84), (0, 88))
+    )
+    made = replace(made_set(tmp_path, astronaut, HERS), finder=lambda _: [looks])
+    saved = tmp_path / "saved"
+    source = NetworkSource(reconstructor.model, reconstructor.face, description="", save_to=saved)
+    evaluate(source, made, shipped("default", "protocol.crop.source=detector"))
+    with np.load(saved / "a.npz") as points:
+        found = points["landmarks"][:, :2]
+    seen = [face.landmarks[:, :2] for face in reconstructor.framed(astronaut, looks)]
+    expected = seen[0] / 4 + seen[1] / 4 + seen[2] / 2
+    assert np.abs(found - expected).max() < 0.05
+    assert min(np.abs(found - one).max() for one in seen) > 0.3
 
 
 def leaning(picture: np.ndarray, tilt: float) -> tuple[np.ndarray, np.ndarray]:

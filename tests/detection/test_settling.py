@@ -113,11 +113,15 @@ def test_a_box_that_is_off_is_framed_anew(away, grown, again):
 
 
 class Taken(Network):
-    """Errs by a fifth of what the crop is off in x."""
+    """Errs by a share of what the crop is off in x."""
+
+    def __init__(self, truth: Framing, *, share: float = 0.2) -> None:
+        super().__init__(truth)
+        self.share = share
 
     def landmarks(self, framing: Framing) -> np.ndarray:
         truth = super().landmarks(framing)
-        error = (framing.center[0] - self.truths[0].center[0]) / 5
+        error = self.share * (framing.center[0] - self.truths[0].center[0])
         return truth + [error, 0, 0]
 
 
@@ -130,6 +134,18 @@ def test_a_face_that_is_framed_anew_is_the_mean_of_both_looks():
     # The first look errs by 4 px, the second, framed by it, by 0.8.
     assert (face.landmarks - placed(truth))[:, 0] == pytest.approx(2.4)
     assert face.framing.center[0] == pytest.approx(204)
+
+
+def test_a_box_that_stays_off_is_framed_anew_once_more():
+    """Each look errs by four fifths of what its crop is off, so that no box is ever near enough."""
+    truth = Framing(np.array([200.0, 120]), 80.0)
+    network = Taken(truth, share=0.8)
+    shown = truth._replace(center=truth.center + [100, 0])
+    (face,) = settled([reading(shown, 0, 0.9)], network, between)
+    # 80 px; framed at 80 px 64, the mean 72; framed at 72 px 57.6, the mean 64.8.
+    assert [len(call) for call in network.calls] == [1, 1, 1]
+    assert face.framing.center[0] == pytest.approx(272)
+    assert (face.landmarks - placed(truth))[:, 0] == pytest.approx(64.8)
 
 
 def test_a_look_at_a_leaning_face_counts_for_nothing():

@@ -96,7 +96,7 @@ def test_uncertainty_tells_a_face_from_none(reconstructor, astronaut, her_face):
 
 
 def test_a_detected_face_is_the_mean_of_its_two_looks(reconstructor, astronaut, her_face):
-    framings = [her_face.earlier_framing, her_face.framing]
+    framings = [*her_face.earlier_framings, her_face.framing]
     looks = reconstructor.framed(astronaut, framings)
     apart = np.abs(looks[0].landmarks - looks[1].landmarks)[:, :2].max()
     assert apart > 0.5
