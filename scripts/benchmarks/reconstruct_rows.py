@@ -71,8 +71,8 @@ def start_table(bench: Bench) -> list[str]:
         if status:
             raise RuntimeError(f"{' '.join(command)}: ended with status {status}")
         cpu = used.ru_utime + used.ru_stime
-        rows.append([name, f"{cpu:.1f}", f"{wall:.1f}", f"{used.ru_maxrss * 1024 / 1e6:,.0f}"])
-    return _table(["start to the first files", "CPU s", "s", "peak of memory, MB"], rows)
+        rows.append([name, f"{cpu:.1f}", f"{wall:.1f}"])
+    return _table(["start to the first files", "CPU s", "s"], rows)
 
 
 def wheel_bytes(bench: Bench) -> int:
