@@ -116,7 +116,7 @@ class Look(NamedTuple):
     framing: Framing
     crop_from_picture: Tensor  # (4, 4), float64
     prediction: Prediction  # B = 1
-    landmarks: np.ndarray  # (68, 3), px of the picture
+    landmarks: np.ndarray  # (68, 3), px of the picture, by which the face is framed anew
     earlier_framings: tuple[Framing, ...] = ()  # of the looks that the prediction is the mean with
 
 
