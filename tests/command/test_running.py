@@ -85,6 +85,15 @@ def test_every_verb_is_such_a_command():
         assert f'run_verb("{verb}")' in file.read_text()
 
 
+@pytest.mark.parametrize("arguments", [[], ["hydra.mode=MULTIRUN"]])
+def test_a_mode_that_is_asked_for_is_the_runs(arguments, tmp_path):
+    command = [sys.executable, "-m", "prnet.tables", *arguments]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "sadrnet" in ran.stdout.lower()
+    assert (tmp_path / "multirun").is_dir() == bool(arguments)
+
+
 def test_a_reader_that_has_gone_hears_no_more_and_the_work_is_done(tmp_path):
     what = "import logging; [logging.warning('x' * 9999) for _ in range(99)]; open('done', 'w')"
     process = started(what, cwd=tmp_path)
